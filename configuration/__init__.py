@@ -1,0 +1,1 @@
+"""What a model is: the configurations, and what makes a saved folder complete."""

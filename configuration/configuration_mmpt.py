@@ -1,0 +1,443 @@
+# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
+"""Configurations of the single-stream and the dual-stream model, and the names of the objectives."""
+
+import difflib
+from dataclasses import field, fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+OBJECTIVE_NAMES = ("mlm", "mrc", "mrc_kl", "mrfr", "itm")
+"""The five objectives: masked language modelling, masked region classification, the same with KL divergence, masked
+region feature regression, image-text matching."""
+
+OPTIONAL_OBJECTIVE_NAMES = ("mrc_attribute", "qa")
+"""LXMERT's two further ones: the attribute of a masked region, and the answer to a question."""
+
+CLASS_OBJECTIVE_NAMES = ("mrc", "mrc_kl")
+"""The objectives that need classes of regions."""
+
+# Keys that transformers itself hands to a configuration beside its fields.
+_LIBRARY_KEYS = {
+    "attn_implementation",
+    "auto_map",
+    "compression_config",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "quantization_config",
+    "torch_dtype",
+}
+
+
+@strict
+class MmptConfig(PreTrainedConfig):
+    """What both streams share: BERT's fields, the embedding of regions, pooling, heads and objectives.
+
+    Every field names the predecessor that needs a value other than the default. Text fields are BERT's.
+
+    Args:
+        region_feature_dim: numbers in one region's feature (2048 for bottom-up attention, 256 for DETR).
+        region_box_dim: numbers of the box that are embedded: 0 none (VisualBERT), 4 x1 y1 x2 y2 (LXMERT), 5 with the
+            area (ViLBERT, VOLTA), 6 with width and height (Oscar), 7 with width, height and area (UNITER).
+        region_box_octaves: octaves of a Fourier encoding (sine and cosine of pi * 2^k * number) that is appended to
+            the box numbers; 0 in every predecessor.
+        region_projection_layer_norm: LayerNorm on the feature projection and on the box projection, each before they
+            are added (UNITER, LXMERT).
+        region_embedding_reduction: how the two projections join; "mean" in LXMERT.
+        region_embedding_layer_norm: LayerNorm on the whole region embedding: "own" (UNITER, ViLBERT, some Oscar),
+            "shared" with the text's (VisualBERT), "none" (LXMERT, Oscar).
+        region_type_embedding: "shared" with the text's token types (UNITER), an "own" table (VisualBERT), "none".
+        region_type_vocab_size: rows of an own table; unused otherwise.
+        region_token_type_id: row that a region gets; `region_type_ids` of the input are added to it. 1 in UNITER and
+            in transformers' VisualBERT, 0 in the original VisualBERT.
+        region_position_embedding: add a position embedding to regions, always row 0 (VisualBERT).
+        region_mask_embedding: add a learned vector to the (zeroed) feature of a masked region (UNITER).
+        pooler_size: width of the pooled vectors; None means `hidden_size` (1024 in ViLBERT, VOLTA).
+        pooler_act: "tanh" (BERT, UNITER, LXMERT) or "relu" (ViLBERT, VOLTA).
+        pooled_fusion: pooled vector that matching reads: the "text"'s, or the product ("mul": ViLBERT, VOLTA) or "sum"
+            of text's and regions'.
+        pooled_dropout_prob: dropout on that vector before the heads that read it (0.1 in ViLBERT, VOLTA).
+        num_task_tokens: rows of a table of task embeddings, one of which is put behind [CLS] (20 in 12-in-1).
+        num_region_classes: logits of the region classifier, background included; 0 switches it off.
+        region_background_class: which of them is the background (0 in 1601-way predecessors); None where there is none.
+        num_region_attributes: logits of the attribute classifier (400 in LXMERT); 0 switches it off.
+        confidence_weighted_classes: weigh a region's class and attribute loss by the detector's confidence (LXMERT).
+        tie_region_feature_decoder: regress features with the transposed input projection (UNITER).
+        share_region_head_transform: one hidden layer for class, attribute and feature heads (LXMERT).
+        num_matching_classes: logits of image-text matching; 3 in Oscar+.
+        num_qa_labels: answers of the question-answering head (9500 in LXMERT); 0 switches it off.
+        objective_weights: weight of each objective in the total loss. An objective that is not named is off.
+        schema_version: version of this list of fields; older ones stay readable.
+
+    Raises:
+        ValueError: for a key that is not a field (naming the nearest one) and for values that do not fit each other.
+    """
+
+    # Trainer would gather these as predictions; of the logits only those of matching have one row an example.
+    keys_to_ignore_at_inference = [
+        *(
+            f"{name}_{suffix}"
+            for name in OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES
+            for suffix in ("loss", "count", "accuracy", "agreement", "cosine")
+        ),
+        *("mlm_logits", "mrc_logits", "mrfr_prediction", "mrc_attribute_logits"),
+        *("hidden_states", "text_hidden_states", "region_hidden_states"),
+        *("attentions", "text_attentions", "region_attentions"),
+        *("text_to_region_attentions", "region_to_text_attentions"),
+    ]
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+
+    region_feature_dim: int = 2048
+    region_box_dim: Literal[0, 4, 5, 6, 7] = 7
+    region_box_octaves: int = 0
+    region_projection_layer_norm: bool = True
+    region_embedding_reduction: Literal["sum", "mean"] = "sum"
+    region_embedding_layer_norm: Literal["own", "shared", "none"] = "own"
+    region_type_embedding: Literal["none", "shared", "own"] = "none"
+    region_type_vocab_size: int = 2
+    region_token_type_id: int = 0
+    region_position_embedding: bool = False
+    region_mask_embedding: bool = False
+
+    pooler_size: int | None = None
+    pooler_act: Literal["tanh", "relu"] = "tanh"
+    pooled_fusion: Literal["text", "mul", "sum"] = "text"
+    pooled_dropout_prob: float | int = 0.0
+    num_task_tokens: int = 0
+
+    num_region_classes: int = 1601
+    region_background_class: int | None = 0
+    num_region_attributes: int = 0
+    confidence_weighted_classes: bool = False
+    tie_region_feature_decoder: bool = False
+    share_region_head_transform: bool = False
+    num_matching_classes: int = 2
+    num_qa_labels: int = 0
+    objective_weights: dict[str, float | int] = field(default_factory=lambda: dict.fromkeys(OBJECTIVE_NAMES, 1.0))
+    schema_version: int = 1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        known = {item.name for item in fields(self)}
+        for key in kwargs:
+            if key in known or key in _LIBRARY_KEYS or key.startswith("_"):
+                continue
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(sorted(known))}"
+            raise ValueError(f"{type(self).__name__} has no field {key!r}; {hint}")
+        if self.pooler_size is None:
+            self.pooler_size = self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_schema_version(self) -> None:
+        if self.schema_version > 1:
+            raise ValueError(
+                f"this configuration has schema_version {self.schema_version}, this mmpt reads 1 and older; "
+                "install a newer mmpt"
+            )
+
+    def validate_attention_heads(self) -> None:
+        _check_divides(self.hidden_size, self.num_attention_heads, "hidden_size", "num_attention_heads")
+
+    def validate_regions(self) -> None:
+        if self.region_box_octaves and not self.region_box_dim:
+            raise ValueError(
+                f"region_box_octaves is {self.region_box_octaves} but region_box_dim is 0: there is no box to encode; "
+                "set region_box_dim to 4, 5, 6 or 7"
+            )
+        if self.region_type_embedding != "none":
+            rows = self.type_vocab_size if self.region_type_embedding == "shared" else self.region_type_vocab_size
+            if not 0 <= self.region_token_type_id < rows:
+                raise ValueError(
+                    f"region_token_type_id is {self.region_token_type_id}, expected 0..{rows - 1}: the "
+                    f"{self.region_type_embedding} type table has {rows} rows"
+                )
+        background = self.region_background_class
+        if background is not None and self.num_region_classes and not 0 <= background < self.num_region_classes:
+            raise ValueError(
+                f"region_background_class is {background}, expected 0..{self.num_region_classes - 1} "
+                "(num_region_classes counts every logit) or None"
+            )
+
+    def validate_objectives(self) -> None:
+        names = OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES
+        for name, weight in self.objective_weights.items():
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
+            if weight < 0:
+                raise ValueError(f"the weight of objective {name!r} is {weight}, expected 0 or more")
+        needs = {
+            "num_region_classes": CLASS_OBJECTIVE_NAMES,
+            "num_region_attributes": ("mrc_attribute",),
+            "num_qa_labels": ("qa",),
+        }
+        for size, objectives in needs.items():
+            wanted = [name for name in objectives if name in self.objective_weights]
+            if wanted and getattr(self, size) < 1:
+                raise ValueError(
+                    f"objective {wanted[0]!r} is on but {size} is {getattr(self, size)}; set {size}, or leave "
+                    f"{wanted[0]!r} out of objective_weights"
+                )
+
+
+@strict
+class MmptSingleStreamConfig(MmptConfig):
+    """One encoder over text and regions together: UNITER, VisualBERT, Oscar and VOLTA's versions of them.
+
+    Example:
+
+    ```python
+    >>> from mmpt import MmptSingleStreamConfig, MmptSingleStreamModel
+
+    >>> model = MmptSingleStreamModel(MmptSingleStreamConfig.uniter(num_hidden_layers=2))
+    ```
+    """
+
+    model_type = "mmpt_single_stream"
+    base_model_fsdp_plan = {
+        "text_embeddings": "free_full_weight",
+        "layers.*": "free_full_weight",
+    }
+
+    @classmethod
+    def uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
+        """UNITER base (Chen et al. 2020, arXiv 1909.11740), cased vocabulary."""
+        values = dict(
+            vocab_size=28996,
+            region_type_embedding="shared",
+            region_token_type_id=1,
+            region_mask_embedding=True,
+            tie_region_feature_decoder=True,
+        )
+        return cls(**(values | overrides))
+
+    @classmethod
+    def visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
+        """VisualBERT (Li et al. 2019, arXiv 1908.03557), with transformers' region type 1; the original code fed 0."""
+        return cls(**(_VISUAL_BERT | {"objective_weights": {"mlm": 1.0, "itm": 1.0}} | overrides))
+
+    @classmethod
+    def oscar(cls, **overrides: Any) -> "MmptSingleStreamConfig":
+        """Oscar (Li et al. 2020, arXiv 2004.06165); VinVL is the same with `region_embedding_layer_norm="own"`."""
+        values = dict(
+            region_box_dim=6,
+            region_projection_layer_norm=False,
+            region_embedding_layer_norm="none",
+            num_region_classes=0,
+            region_background_class=None,
+            objective_weights={"mlm": 1.0, "itm": 1.0},
+        )
+        return cls(**(values | overrides))
+
+    @classmethod
+    def volta_uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
+        """VOLTA's controlled UNITER (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        values = dict(region_box_dim=5, region_type_embedding="shared", region_token_type_id=1)
+        return cls(**(_VOLTA | values | overrides))
+
+    @classmethod
+    def volta_visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
+        """VOLTA's controlled VisualBERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        return cls(**(_VISUAL_BERT | _VOLTA | {"num_region_classes": 1601, "region_background_class": 0} | overrides))
+
+
+@strict
+class MmptDualStreamConfig(MmptConfig):
+    """One encoder a modality, joined by co-attention: ViLBERT, LXMERT and VOLTA's versions of them.
+
+    The fields of `MmptConfig` describe the text stream (`num_hidden_layers` counts its layers). Co-attention layer k
+    runs before text layer `text_co_attention_layers[k]` and before region layer `region_co_attention_layers[k]`.
+    LXMERT's cross-modality layer is a shared co-attention without feed-forward, then an ordinary layer a stream.
+
+    Args:
+        region_num_hidden_layers: layers of the region stream (6 in ViLBERT, 10 in LXMERT).
+        region_hidden_size: width of the region stream (1024 in ViLBERT); None means `hidden_size`.
+        region_num_attention_heads: its heads (8 in ViLBERT); None means `num_attention_heads`.
+        region_intermediate_size: its feed-forward width (1024 in ViLBERT); None means `intermediate_size`.
+        text_co_attention_layers: text layers that a co-attention layer comes before; ascending.
+        region_co_attention_layers: the same for the region stream; as many.
+        co_attention_hidden_size: width of the co-attention (1024 in ViLBERT); None means `hidden_size`.
+        co_attention_num_heads: its heads (8 in ViLBERT); None means `num_attention_heads`.
+        share_co_attention: one set of weights for both directions (LXMERT).
+        co_attention_feed_forward: a feed-forward block a stream behind each co-attention (ViLBERT).
+
+    Example:
+
+    ```python
+    >>> from mmpt import MmptDualStreamConfig, MmptDualStreamModel
+
+    >>> model = MmptDualStreamModel(MmptDualStreamConfig.lxmert(vocab_size=1000))
+    ```
+    """
+
+    model_type = "mmpt_dual_stream"
+    base_model_fsdp_plan = {
+        "text_embeddings": "free_full_weight",
+        "text_layers.*": "free_full_weight",
+        "region_layers.*": "free_full_weight",
+        "co_attention_layers.*": "free_full_weight",
+    }
+
+    region_projection_layer_norm: bool = False
+    region_box_dim: Literal[0, 4, 5, 6, 7] = 5
+    region_num_hidden_layers: int = 6
+    region_hidden_size: int | None = None
+    region_num_attention_heads: int | None = None
+    region_intermediate_size: int | None = None
+    text_co_attention_layers: list[int] = field(default_factory=lambda: [6, 7, 8, 9, 10, 11])
+    region_co_attention_layers: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4, 5])
+    co_attention_hidden_size: int | None = None
+    co_attention_num_heads: int | None = None
+    share_co_attention: bool = False
+    co_attention_feed_forward: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, source in (
+            ("region_hidden_size", "hidden_size"),
+            ("region_num_attention_heads", "num_attention_heads"),
+            ("region_intermediate_size", "intermediate_size"),
+            ("co_attention_hidden_size", "hidden_size"),
+            ("co_attention_num_heads", "num_attention_heads"),
+        ):
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(self, source))
+        super().__post_init__(**kwargs)
+
+    def validate_region_stream(self) -> None:
+        for size, heads in (
+            ("region_hidden_size", "region_num_attention_heads"),
+            ("co_attention_hidden_size", "co_attention_num_heads"),
+        ):
+            if getattr(self, size) is not None and getattr(self, heads) is not None:
+                _check_divides(getattr(self, size), getattr(self, heads), size, heads)
+        widths = (self.hidden_size, self.region_hidden_size)
+        if self.region_hidden_size is None or widths[0] == widths[1]:
+            return
+        if self.share_co_attention:
+            raise ValueError(
+                f"share_co_attention needs streams of one width, got hidden_size {widths[0]} and region_hidden_size "
+                f"{widths[1]}; make them equal or set share_co_attention=False"
+            )
+        for name, shared in (
+            ("region_embedding_layer_norm", "shared"),
+            ("region_type_embedding", "shared"),
+        ):
+            if getattr(self, name) == shared:
+                raise ValueError(
+                    f"{name}='shared' needs streams of one width, got hidden_size {widths[0]} and region_hidden_size "
+                    f"{widths[1]}; make them equal or set {name}='own'"
+                )
+
+    def validate_co_attention(self) -> None:
+        text, region = self.text_co_attention_layers, self.region_co_attention_layers
+        if len(text) != len(region):
+            raise ValueError(
+                f"text_co_attention_layers has {len(text)} entries and region_co_attention_layers {len(region)}; "
+                "each co-attention layer needs one place in either stream"
+            )
+        for name, layers, count in (
+            ("text_co_attention_layers", text, self.num_hidden_layers),
+            ("region_co_attention_layers", region, self.region_num_hidden_layers),
+        ):
+            if layers != sorted(layers) or any(not 0 <= i <= count for i in layers):
+                raise ValueError(
+                    f"{name} is {layers}, expected ascending numbers in 0..{count} (the stream has {count} layers)"
+                )
+
+    @classmethod
+    def vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
+        """ViLBERT base, 6 region layers and 6 co-attention layers (Lu et al. 2019, arXiv 1908.02265)."""
+        values = dict(
+            region_hidden_size=1024,
+            region_num_attention_heads=8,
+            region_intermediate_size=1024,
+            co_attention_hidden_size=1024,
+            co_attention_num_heads=8,
+            pooler_size=1024,
+            pooler_act="relu",
+            pooled_fusion="mul",
+            pooled_dropout_prob=0.1,
+            objective_weights={"mlm": 1.0, "mrc_kl": 1.0, "itm": 1.0},
+        )
+        return cls(**(values | overrides))
+
+    @classmethod
+    def lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
+        """LXMERT, 9 text, 5 region and 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
+        values = dict(
+            num_region_classes=1600,
+            region_background_class=None,
+            num_region_attributes=400,
+            confidence_weighted_classes=True,
+            share_region_head_transform=True,
+            num_qa_labels=9500,
+            objective_weights=dict.fromkeys(("mlm", "mrc", "mrc_attribute", "mrfr", "itm", "qa"), 1.0),
+        )
+        return cls(**(_LXMERT | {"region_box_dim": 4} | values | overrides))
+
+    @classmethod
+    def volta_vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
+        """VOLTA's controlled ViLBERT, both streams 768 wide (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        return cls(**(_VOLTA | overrides))
+
+    @classmethod
+    def volta_lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
+        """VOLTA's controlled LXMERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        return cls(**(_LXMERT | _VOLTA | {"region_box_dim": 5} | overrides))
+
+
+MMPT_CONFIGS = {"single": MmptSingleStreamConfig, "dual": MmptDualStreamConfig}
+
+_VISUAL_BERT: dict[str, Any] = dict(
+    region_box_dim=0,
+    region_projection_layer_norm=False,
+    region_embedding_layer_norm="shared",
+    region_type_embedding="own",
+    region_token_type_id=1,
+    region_position_embedding=True,
+    num_region_classes=0,
+    region_background_class=None,
+)
+_LXMERT: dict[str, Any] = dict(
+    num_hidden_layers=14,
+    region_num_hidden_layers=10,
+    text_co_attention_layers=[9, 10, 11, 12, 13],
+    region_co_attention_layers=[5, 6, 7, 8, 9],
+    share_co_attention=True,
+    co_attention_feed_forward=False,
+    region_projection_layer_norm=True,
+    region_embedding_reduction="mean",
+    region_embedding_layer_norm="none",
+)
+_VOLTA: dict[str, Any] = dict(
+    pooler_size=1024,
+    pooler_act="relu",
+    pooled_fusion="mul",
+    pooled_dropout_prob=0.1,
+    objective_weights={"mlm": 1.0, "mrc_kl": 1.0, "itm": 1.0},
+)
+
+
+def _check_divides(size: int, heads: int, size_name: str, heads_name: str) -> None:
+    if heads < 1 or size % heads:
+        raise ValueError(f"{size_name} {size} cannot be split into {heads_name} {heads} equal heads")

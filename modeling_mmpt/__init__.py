@@ -1,0 +1,1 @@
+"""The two models, their layers and their heads."""

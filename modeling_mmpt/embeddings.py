@@ -1,0 +1,192 @@
+"""Embeddings of text tokens and of image regions."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+
+
+class MmptTextEmbeddings(nn.Module):
+    """Word + position + token type, LayerNorm, dropout; 12-in-1 puts a task embedding behind [CLS]."""
+
+    def __init__(self, config: MmptConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        self.task_embeddings = nn.Embedding(config.num_task_tokens, size) if config.num_task_tokens else None
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        task_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return (batch, tokens, hidden), one token longer where `task_ids` (batch,) are given.
+
+        Raises:
+            ValueError: if the text is longer than the table of positions, or task ids meet a model without tasks.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        batch, tokens, _ = inputs_embeds.shape
+        positions = self.position_embeddings.num_embeddings
+        if tokens > positions:
+            raise ValueError(
+                f"the text has {tokens} tokens, the model has {positions} positions (max_position_embeddings); "
+                f"truncate with truncation=True, max_length={positions}"
+            )
+        if position_ids is None:
+            position_ids = torch.arange(tokens, device=inputs_embeds.device)[None]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros((batch, tokens), dtype=torch.long, device=inputs_embeds.device)
+        embedded = inputs_embeds + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        if task_ids is not None:
+            if self.task_embeddings is None:
+                raise ValueError("task_ids were given but the model has no task embeddings; set num_task_tokens")
+            task = self.task_embeddings(task_ids)[:, None]
+            embedded = torch.cat([embedded[:, :1], task, embedded[:, 1:]], dim=1)
+        return self.dropout(self.layer_norm(embedded))
+
+
+class MmptRegionEmbeddings(nn.Module):
+    """Feature projection + box projection (+ type, + position), norms and dropout as the configuration says.
+
+    UNITER: LN(LN(W f) + LN(V b) + type). VisualBERT: LN_text(W f + type + position). LXMERT: (LN(W f) + LN(V b)) / 2.
+    ViLBERT: LN(W f + V b). Oscar: W f + V b.
+
+    Args:
+        size: width of the region stream.
+        text: the text's embeddings, whose type table and LayerNorm are shared where the configuration says so.
+    """
+
+    def __init__(self, config: MmptConfig, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_projection = nn.Linear(config.region_feature_dim, size)
+        box_size = config.region_box_dim * (1 + 2 * config.region_box_octaves)
+        self.box_projection = nn.Linear(box_size, size) if box_size else None
+        projections_norm = config.region_projection_layer_norm
+        self.feature_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if projections_norm else None
+        has_box_norm = projections_norm and self.box_projection is not None
+        self.box_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if has_box_norm else None
+        own_type = config.region_type_embedding == "own"
+        self.token_type_embeddings = nn.Embedding(config.region_type_vocab_size, size) if own_type else None
+        has_position = config.region_position_embedding
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size) if has_position else None
+        has_mask = config.region_mask_embedding
+        self.mask_embedding = nn.Parameter(torch.zeros(config.region_feature_dim)) if has_mask else None
+        own_norm = config.region_embedding_layer_norm == "own"
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if own_norm else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        region_features: Tensor,
+        region_boxes: Tensor | None,
+        region_attention_mask: Tensor,
+        region_type_ids: Tensor | None,
+        masked_regions: Tensor | None,
+        text: MmptTextEmbeddings,
+    ) -> Tensor:
+        """Return (batch, regions, size).
+
+        A row of `region_attention_mask` without any valid region gets one whole-image region of zeros in its first
+        place; the caller must attend to it (`attend_to_some_region`).
+
+        Raises:
+            ValueError: if features or boxes have another shape than the configuration says.
+        """
+        config = self.config
+        self._check(region_features, region_boxes, region_type_ids)
+        dtype = self.feature_projection.weight.dtype
+        empty_first = _first_of_empty(region_attention_mask)[..., None]  # (batch, regions, 1)
+        projected = self.feature_projection(region_features.to(dtype))
+        if self.mask_embedding is not None and masked_regions is not None:
+            # W (f + m) = W f + W m: the mask vector is projected once instead of added to every feature.
+            mask = nn.functional.linear(self.mask_embedding, self.feature_projection.weight)
+            projected = projected + masked_regions[..., None] * mask
+        # The projection of a zero feature is the bias.
+        projected = torch.where(empty_first, self.feature_projection.bias.to(projected.dtype), projected)
+        if self.feature_layer_norm is not None:
+            projected = self.feature_layer_norm(projected)
+        if self.box_projection is not None and region_boxes is not None:
+            whole = region_boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+            boxes = torch.where(empty_first, whole, region_boxes)
+            encoded = encode_boxes(boxes, config.region_box_dim, config.region_box_octaves)
+            boxes = self.box_projection(encoded.to(dtype))
+            if self.box_layer_norm is not None:
+                boxes = self.box_layer_norm(boxes)
+            projected = projected + boxes
+            if config.region_embedding_reduction == "mean":
+                projected = projected / 2
+        if config.region_type_embedding != "none":
+            table = self.token_type_embeddings if config.region_type_embedding == "own" else text.token_type_embeddings
+            groups = region_attention_mask.new_zeros(()) if region_type_ids is None else region_type_ids
+            projected = projected + table((groups + config.region_token_type_id).long())
+        if self.position_embeddings is not None:
+            projected = projected + self.position_embeddings.weight[0]
+        if self.layer_norm is not None:
+            projected = self.layer_norm(projected)
+        elif config.region_embedding_layer_norm == "shared":
+            projected = text.layer_norm(projected)
+        return self.dropout(projected)
+
+    def _check(self, features: Tensor, boxes: Tensor | None, type_ids: Tensor | None) -> None:
+        config = self.config
+        if features.dim() != 3 or features.shape[1] < 1:
+            raise ValueError(
+                f"region_features has shape {tuple(features.shape)}, expected (batch, regions, feature) with one "
+                "region or more; the processor gives an image without regions one whole-image region"
+            )
+        if features.shape[-1] != config.region_feature_dim:
+            raise ValueError(
+                f"region_features are {features.shape[-1]} numbers wide, the model expects region_feature_dim "
+                f"{config.region_feature_dim}. Were the features extracted with the detector this model was made for?"
+            )
+        if self.box_projection is not None and boxes is None:
+            raise ValueError("region_boxes are missing: the model embeds boxes; pass (batch, regions, 4) in 0..1")
+        if boxes is not None and boxes.shape != (*features.shape[:2], 4):
+            raise ValueError(
+                f"region_boxes has shape {tuple(boxes.shape)}, expected {(*features.shape[:2], 4)}: x1 y1 x2 y2 in "
+                "0..1; further numbers such as the area are computed by the model"
+            )
+        if type_ids is not None and config.region_type_embedding == "none":
+            raise ValueError(
+                "region_type_ids were given but region_type_embedding is 'none'; set it to 'own' or 'shared', or "
+                "leave region_type_ids out"
+            )
+
+
+def attend_to_some_region(region_attention_mask: Tensor) -> Tensor:
+    """Return the mask with the first place of each empty row switched on, so that no row is fully masked."""
+    return region_attention_mask.bool() | _first_of_empty(region_attention_mask)
+
+
+def encode_boxes(boxes: Tensor, numbers: int, octaves: int = 0) -> Tensor:
+    """Return (batch, regions, numbers * (1 + 2 * octaves)) from boxes (batch, regions, 4), x1 y1 x2 y2 in 0..1.
+
+    4: x1 y1 x2 y2. 5: with the area (ViLBERT). 6: with width and height (Oscar). 7: with width, height, area (UNITER).
+    Octave k appends sin and cos of pi * 2^k times each number.
+    """
+    width, height = boxes[..., 2:3] - boxes[..., 0:1], boxes[..., 3:4] - boxes[..., 1:2]
+    extra = {4: (), 5: (width * height,), 6: (width, height), 7: (width, height, width * height)}[numbers]
+    plain = torch.cat([boxes, *extra], dim=-1)
+    if not octaves:
+        return plain
+    scales = math.pi * 2.0 ** torch.arange(octaves, device=boxes.device, dtype=boxes.dtype)
+    angles = (plain[..., None] * scales).flatten(-2)  # (batch, regions, numbers * octaves)
+    return torch.cat([plain, angles.sin(), angles.cos()], dim=-1)
+
+
+def _first_of_empty(mask: Tensor) -> Tensor:
+    """Return (batch, regions), True at the first place of each row of `mask` that has no valid place."""
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return first & ~mask.bool().any(dim=1, keepdim=True)

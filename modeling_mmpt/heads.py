@@ -1,0 +1,362 @@
+"""The pre-training heads, and the model that runs every objective whose labels are in the batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
+from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over
+
+
+@dataclass
+class MmptForPreTrainingOutput(ModelOutput):
+    """Losses, logits, counts and metrics by objective, and the backbone's states.
+
+    With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch; without
+    any labels every head runs everywhere and they are (batch, tokens or regions, classes). An objective that is off,
+    or that has no labels in the batch, is None.
+
+    Args:
+        loss: weighted sum of the objectives' losses.
+        mlm_loss: and so on; the mean over the selected elements, 0 where there are none.
+        mlm_count: and so on; how many elements were selected.
+        mlm_accuracy: and so on; the mean of the objective's metric over the selected elements, 0 where there are none.
+        mrc_logits: of the region classifier, read by MRC and MRC-KL.
+        mrfr_prediction: (selected, feature), the regressed features.
+    """
+
+    loss: Tensor | None = None
+    mlm_loss: Tensor | None = None
+    mrc_loss: Tensor | None = None
+    mrc_kl_loss: Tensor | None = None
+    mrfr_loss: Tensor | None = None
+    itm_loss: Tensor | None = None
+    mrc_attribute_loss: Tensor | None = None
+    qa_loss: Tensor | None = None
+    mlm_logits: Tensor | None = None
+    mrc_logits: Tensor | None = None
+    mrfr_prediction: Tensor | None = None
+    itm_logits: Tensor | None = None
+    mrc_attribute_logits: Tensor | None = None
+    qa_logits: Tensor | None = None
+    mlm_count: Tensor | None = None
+    mrc_count: Tensor | None = None
+    mrc_kl_count: Tensor | None = None
+    mrfr_count: Tensor | None = None
+    itm_count: Tensor | None = None
+    mrc_attribute_count: Tensor | None = None
+    qa_count: Tensor | None = None
+    mlm_accuracy: Tensor | None = None
+    mrc_accuracy: Tensor | None = None
+    mrc_kl_agreement: Tensor | None = None
+    mrfr_cosine: Tensor | None = None
+    itm_accuracy: Tensor | None = None
+    mrc_attribute_accuracy: Tensor | None = None
+    qa_accuracy: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    text_hidden_states: tuple[Tensor, ...] | None = None
+    region_hidden_states: tuple[Tensor, ...] | None = None
+    text_attentions: tuple[Tensor, ...] | None = None
+    region_attentions: tuple[Tensor, ...] | None = None
+    text_to_region_attentions: tuple[Tensor, ...] | None = None
+    region_to_text_attentions: tuple[Tensor, ...] | None = None
+
+
+LOGITS_FIELDS = {
+    "token": "mlm_logits",
+    "region_class": "mrc_logits",
+    "region_attribute": "mrc_attribute_logits",
+    "region_feature": "mrfr_prediction",
+    "matching": "itm_logits",
+    "answer": "qa_logits",
+}
+
+
+class MmptTransform(nn.Module):
+    """Linear, activation, LayerNorm: the hidden layer of a prediction head."""
+
+    def __init__(self, config: MmptConfig, input_size: int, size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.layer_norm(self.activation(self.dense(hidden)))
+
+
+class MmptPredictionHead(nn.Module):
+    """A transform and a decoder; `transform` is None where the heads of regions share one."""
+
+    def __init__(
+        self, config: MmptConfig, input_size: int, size: int, outputs: int, own_transform: bool = True
+    ) -> None:
+        super().__init__()
+        self.transform = MmptTransform(config, input_size, size) if own_transform else None
+        self.decoder = nn.Linear(size, outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.decoder(hidden if self.transform is None else self.transform(hidden))
+
+
+class MmptTiedFeatureHead(nn.Module):
+    """UNITER's feature regression: the input projection transposed, with a bias of its own."""
+
+    def __init__(self, config: MmptConfig, size: int, own_transform: bool) -> None:
+        super().__init__()
+        self.transform = MmptTransform(config, size, size) if own_transform else None
+        self.bias = nn.Parameter(torch.zeros(config.region_feature_dim))
+
+    def forward(self, hidden: Tensor, feature_projection: Tensor) -> Tensor:
+        """Return (selected, feature); feature_projection: (hidden, feature), the weight of the input projection."""
+        hidden = hidden if self.transform is None else self.transform(hidden)
+        return F.linear(hidden, feature_projection.t(), self.bias)
+
+
+class PreTrainingHeads(nn.ModuleDict):
+    """One head for each that the configured objectives read, by its name in the table of objectives."""
+
+    def __init__(self, config: MmptConfig, region_hidden_size: int) -> None:
+        super().__init__()
+        needed = {OBJECTIVES[name].head for name in config.objective_weights}
+        size, region_size, pooled_size = (
+            config.hidden_size,
+            region_hidden_size,
+            config.pooler_size or config.hidden_size,
+        )
+        own = not config.share_region_head_transform
+        if "token" in needed:
+            self["token"] = MmptPredictionHead(config, size, size, config.vocab_size)
+        for name, outputs in (
+            ("region_class", config.num_region_classes),
+            ("region_attribute", config.num_region_attributes),
+        ):
+            if name in needed:
+                self[name] = MmptPredictionHead(config, region_size, region_size, outputs, own)
+        if "region_feature" in needed and config.tie_region_feature_decoder:
+            self["region_feature"] = MmptTiedFeatureHead(config, region_size, own)
+        elif "region_feature" in needed:
+            self["region_feature"] = MmptPredictionHead(
+                config, region_size, region_size, config.region_feature_dim, own
+            )
+        if "matching" in needed:
+            self["matching"] = nn.Linear(pooled_size, config.num_matching_classes)
+        if "answer" in needed:
+            self["answer"] = MmptPredictionHead(config, pooled_size, 2 * pooled_size, config.num_qa_labels)
+        if not own and any(name.startswith("region_") for name in needed):
+            self["region_transform"] = MmptTransform(config, region_size, region_size)
+        self.pooled_dropout_prob = config.pooled_dropout_prob
+
+    def forward(self, reads: str, hidden: Tensor, names: set[str], feature_projection: Tensor) -> dict[str, Tensor]:
+        """Return the predictions of the heads in `names`, all of which read `reads`; hidden: (..., width).
+
+        Args:
+            feature_projection: (width, feature), the weight that a tied feature head shares.
+        """
+        if reads == "pair":
+            hidden = F.dropout(hidden, self.pooled_dropout_prob, self.training)
+        elif reads == "regions" and "region_transform" in self:
+            hidden = self["region_transform"](hidden)
+        predictions = {}
+        for name in sorted(names.intersection(self)):
+            head = self[name]
+            tied = isinstance(head, MmptTiedFeatureHead)
+            predictions[name] = head(hidden, feature_projection) if tied else head(hidden)
+        return predictions
+
+
+class MmptForPreTraining(MmptPreTrainedModel):
+    """A backbone with the pre-training heads. A loss runs exactly when its labels are in the batch."""
+
+    # The losses are means already; without this the stock Trainer takes them for sums to be divided by a count.
+    accepts_loss_kwargs = False
+    backbone: MmptBackbone
+    heads: PreTrainingHeads
+
+    def add_heads(self, region_hidden_size: int) -> None:
+        """Build the heads; called by the two pre-training classes after their backbone."""
+        self.heads = PreTrainingHeads(self.config, region_hidden_size)
+        if "token" in self.heads:
+            self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.heads["token"].decoder if "token" in self.heads else None
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.heads["token"].decoder = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        region_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
+        region_attention_mask: Tensor | None = None,
+        region_type_ids: Tensor | None = None,
+        masked_regions: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        region_scores: Tensor | None = None,
+        region_attribute_scores: Tensor | None = None,
+        mlm_labels: Tensor | None = None,
+        mrc_labels: Tensor | None = None,
+        mrc_kl_labels: Tensor | None = None,
+        mrfr_labels: Tensor | None = None,
+        itm_labels: Tensor | None = None,
+        mrc_attribute_labels: Tensor | None = None,
+        qa_labels: Tensor | None = None,
+        loss_denominators: dict[str, Tensor] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MmptForPreTrainingOutput:
+        """Run the backbone, then the heads on the selected elements. Inputs beside these are the backbone's.
+
+        Args:
+            region_scores: (batch, regions), the detector's confidence; read with `confidence_weighted_classes`.
+            region_attribute_scores: (batch, regions), the same for the attribute.
+            mlm_labels: (batch, tokens), the token's id, -100 where nothing is predicted.
+            mrc_labels: (batch, regions), class numbers.
+            mrc_kl_labels: (batch, regions, classes), the detector's distributions, rows of -100 where not predicted.
+            mrfr_labels: (batch, regions, feature), the features before masking, rows of -100 where not predicted.
+            itm_labels: (batch,), 1 matched, 0 not.
+            mrc_attribute_labels: (batch, regions), attribute numbers.
+            qa_labels: (batch,), answer numbers.
+            loss_denominators: by objective, the number of elements that its loss is divided by, instead of those in
+                this batch: counts over all micro-batches and processes of an optimiser step make its loss exact.
+
+        Raises:
+            ValueError: if labels are given whose objective is not in `objective_weights`, and as the backbone does.
+        """
+        labels = {
+            "mlm": mlm_labels,
+            "mrc": mrc_labels,
+            "mrc_kl": mrc_kl_labels,
+            "mrfr": mrfr_labels,
+            "itm": itm_labels,
+            "mrc_attribute": mrc_attribute_labels,
+            "qa": qa_labels,
+        }
+        labels = {name: given for name, given in labels.items() if given is not None}
+        for name in labels:
+            if name not in self.config.objective_weights:
+                raise ValueError(
+                    f"{name}_labels were given but the objective is off; name {name!r} in objective_weights "
+                    f"(on are {', '.join(self.config.objective_weights)}) or leave the labels out"
+                )
+        kwargs["return_dict"] = True
+        states: MmptModelOutput = self.backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            region_features=region_features,
+            region_boxes=region_boxes,
+            region_attention_mask=region_attention_mask,
+            region_type_ids=region_type_ids,
+            masked_regions=masked_regions,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            task_ids=task_ids,
+            **kwargs,
+        )
+        read = {
+            "tokens": _without_task_token(states.text_last_hidden_state, task_ids),
+            "regions": states.region_last_hidden_state,
+            "pair": states.pooler_output,
+        }
+        weights = {"mrc": region_scores, "mrc_attribute": region_attribute_scores}
+        output = MmptForPreTrainingOutput(
+            **{name: value for name, value in states.items() if name.endswith(("hidden_states", "attentions"))}
+        )
+        if not labels:
+            self._predict_everywhere(read, output)
+            return output
+        total: Tensor | None = None
+        for reads, hidden in read.items():
+            names = [name for name in labels if OBJECTIVES[name].reads == reads]
+            if hidden is None or not names:
+                continue
+            losses = self._objective_losses(
+                reads,
+                hidden,
+                {name: labels[name] for name in names},
+                masked_regions,
+                weights,
+                loss_denominators,
+                output,
+            )
+            for name, loss in losses.items():
+                weighted = self.config.objective_weights[name] * loss
+                total = weighted if total is None else total + weighted
+        output.loss = total
+        return output
+
+    def _predict_everywhere(self, read: dict[str, Tensor | None], output: MmptForPreTrainingOutput) -> None:
+        for reads, hidden in read.items():
+            names = {row.head for row in OBJECTIVES.values() if row.reads == reads}
+            if hidden is not None:
+                for name, logits in self.heads(reads, hidden, names, self._feature_projection()).items():
+                    setattr(output, LOGITS_FIELDS[name], logits)
+
+    def _objective_losses(
+        self,
+        reads: str,
+        hidden: Tensor,
+        labels: dict[str, Tensor],
+        masked_regions: Tensor | None,
+        weights: dict[str, Tensor | None],
+        denominators: dict[str, Tensor] | None,
+        output: MmptForPreTrainingOutput,
+    ) -> dict[str, Tensor]:
+        """Return the loss of each objective in `labels`, all of which read `hidden`; fill in their fields of `output`."""
+        selected = _select(labels, masked_regions)  # (batch,) or (batch, tokens or regions), bool
+        heads = {OBJECTIVES[name].head for name in labels}
+        predictions = self.heads(reads, hidden[selected], heads, self._feature_projection())
+        losses = {}
+        for name, given in labels.items():
+            objective = OBJECTIVES[name]
+            prediction, target = predictions[objective.head], given[selected]
+            setattr(output, LOGITS_FIELDS[objective.head], prediction)
+            labelled = is_labelled(target)
+            prediction, target = prediction[labelled], target[labelled]
+            values = objective.loss(prediction, target)
+            weight = weights.get(name)
+            if self.config.confidence_weighted_classes and weight is not None:
+                values = values * weight[selected][labelled]
+            count = labelled.sum()
+            loss = mean_over(values, count if denominators is None else denominators[name])
+            with torch.no_grad():
+                metric = mean_over(objective.metric(prediction, target), count)
+            setattr(output, f"{name}_loss", loss)
+            setattr(output, f"{name}_count", count)
+            setattr(output, f"{name}_{objective.metric_name}", metric)
+            losses[name] = loss
+        return losses
+
+    def _feature_projection(self) -> Tensor:
+        return self.backbone.region_embeddings.feature_projection.weight
+
+
+def _select(labels: dict[str, Tensor], masked_regions: Tensor | None) -> Tensor:
+    """Return where any of the objectives has a label; vectors of labels are looked at in masked regions only."""
+    places = [
+        masked_regions.bool() if given.is_floating_point() and masked_regions is not None else is_labelled(given)
+        for given in labels.values()
+    ]
+    return torch.stack(places).any(0)
+
+
+def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:
+    """Take out the task embedding behind [CLS], so that positions are those of the labels."""
+    if text is None or task_ids is None:
+        return text
+    return torch.cat([text[:, :1], text[:, 2:]], dim=1)

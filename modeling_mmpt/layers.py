@@ -1,0 +1,185 @@
+"""Attention, feed-forward and the two kinds of encoder layer; all post-norm, as in BERT."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
+
+
+class MmptAttention(nn.Module):
+    """Multi-head attention of `hidden` to `context`, with the output projection but without residual and norm.
+
+    Self-attention passes the same tensor twice.
+
+    Args:
+        query_size: width of `hidden`, and of the output.
+        context_size: width of `context`.
+        inner_size: width of all heads together.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: MmptConfig, query_size: int, context_size: int, inner_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = inner_size // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.query = nn.Linear(query_size, inner_size)
+        self.key = nn.Linear(context_size, inner_size)
+        self.value = nn.Linear(context_size, inner_size)
+        self.output = nn.Linear(inner_size, query_size)
+
+    def forward(
+        self, hidden: Tensor, context: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager."""
+        query, key, value = (
+            project(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
+            for project, source in ((self.query, hidden), (self.key, context), (self.value, context))
+        )
+        if context is not hidden and attention_mask is not None and attention_mask.dim() == 2:
+            # A two-dimensional mask means flash attention. The library unpads queries with the keys' mask, which is
+            # right for self-attention only: here only the keys are unpadded, and every query is kept.
+            query, key, value, packed = _pack_keys(query, key, value, attention_mask)
+            kwargs, attention_mask = {**kwargs, **packed}, None
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout_prob if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.output(attended.reshape(*hidden.shape[:-1], -1)), weights
+
+
+class MmptFeedForward(nn.Module):
+    """Linear, activation, Linear, dropout, residual, LayerNorm."""
+
+    def __init__(self, config: MmptConfig, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down = nn.Linear(intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.layer_norm(hidden + self.dropout(self.down(self.activation(self.up(hidden)))))
+
+
+class MmptLayer(GradientCheckpointingLayer):
+    """BERT's layer: self-attention and feed-forward over one sequence."""
+
+    def __init__(self, config: MmptConfig, hidden_size: int, num_heads: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.attention = MmptAttention(config, hidden_size, hidden_size, hidden_size, num_heads)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_layer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = MmptFeedForward(config, hidden_size, intermediate_size)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]) -> Tensor:
+        """Return (batch, length, hidden)."""
+        attended, _ = self.attention(hidden, hidden, attention_mask, **kwargs)
+        return self.feed_forward(self.attention_layer_norm(hidden + self.dropout(attended)))
+
+
+class MmptCoAttentionLayer(GradientCheckpointingLayer):
+    """Text attends to regions and regions to text; both directions read the states from before the layer.
+
+    ViLBERT: a set of weights a direction, then a feed-forward block a stream. LXMERT: one shared set, no feed-forward.
+    """
+
+    def __init__(self, config: MmptDualStreamConfig) -> None:
+        super().__init__()
+        text_size, region_size = config.hidden_size, config.region_hidden_size
+        inner = (config.co_attention_hidden_size, config.co_attention_num_heads)
+        self.text_attention = MmptAttention(config, text_size, region_size, *inner)
+        self.text_layer_norm = nn.LayerNorm(text_size, eps=config.layer_norm_eps)
+        if not config.share_co_attention:
+            self.region_attention = MmptAttention(config, region_size, text_size, *inner)
+            self.region_layer_norm = nn.LayerNorm(region_size, eps=config.layer_norm_eps)
+        if config.co_attention_feed_forward:
+            self.text_feed_forward = MmptFeedForward(config, text_size, config.intermediate_size)
+            self.region_feed_forward = MmptFeedForward(config, region_size, config.region_intermediate_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.shared = config.share_co_attention
+        self.has_feed_forward = config.co_attention_feed_forward
+
+    def forward(
+        self,
+        text: Tensor,
+        regions: Tensor,
+        text_mask: Tensor | None,
+        region_mask: Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return text, regions and the weights of text to regions (batch, heads, tokens, regions) and back.
+
+        Args:
+            text_mask: for regions as queries and text as keys.
+            region_mask: for text as queries and regions as keys.
+        """
+        region_attention = self.text_attention if self.shared else self.region_attention
+        region_layer_norm = self.text_layer_norm if self.shared else self.region_layer_norm
+        text_update, text_to_region = self.text_attention(text, regions, region_mask, **kwargs)
+        region_update, region_to_text = region_attention(regions, text, text_mask, **kwargs)
+        text = self.text_layer_norm(text + self.dropout(text_update))
+        regions = region_layer_norm(regions + self.dropout(region_update))
+        if self.has_feed_forward:
+            text, regions = self.text_feed_forward(text), self.region_feed_forward(regions)
+        return text, regions, text_to_region, region_to_text
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention spelled out; the reference that the other backends agree with."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def _pack_keys(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor | int]]:
+    """Lay the rows of a batch one behind the other, without padded keys, as variable-length attention wants them.
+
+    Args:
+        mask: (batch, keys), 1 where valid.
+    """
+    batch, _, queries, _ = query.shape
+    keep = mask.bool()
+    lengths = keep.sum(-1, dtype=torch.int32)
+    query = query.transpose(1, 2).flatten(0, 1)  # (batch * queries, heads, head_dim)
+    key, value = key.transpose(1, 2)[keep], value.transpose(1, 2)[keep]  # (valid keys, heads, head_dim)
+    packed = {
+        "cu_seq_lens_q": torch.arange(batch + 1, dtype=torch.int32, device=query.device) * queries,
+        "cu_seq_lens_k": nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)),
+        "max_length_q": queries,
+        "max_length_k": mask.shape[-1],
+    }
+    query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, length, head_dim)
+    return query, key, value, packed

@@ -1,0 +1,131 @@
+"""What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
+
+
+@dataclass
+class MmptModelOutput(ModelOutput):
+    """What a backbone returns, the same for both streams; a modality that was not given is None.
+
+    Args:
+        last_hidden_state: the joint view: the whole sequence, text first, in the single stream; the text stream in the
+            dual. (batch, tokens [+ regions], hidden).
+        pooler_output: (batch, pooler_size), what matching reads: the text's pooled vector, or its product or sum with
+            the regions' (`pooled_fusion`).
+        text_last_hidden_state: (batch, tokens, hidden).
+        region_last_hidden_state: (batch, regions, region hidden).
+        text_pooler_output: (batch, pooler_size).
+        region_pooler_output: (batch, pooler_size), only where `pooled_fusion` reads it.
+        hidden_states: embeddings and every layer's output of the joint view.
+        attentions: weights of every layer of the joint view, (batch, heads, length, length); eager attention only.
+        text_hidden_states: embeddings and every layer's output of the text.
+        region_hidden_states: the same of the regions.
+        text_attentions: text to text, a tensor a layer, (batch, heads, tokens, tokens). In the single stream this and
+            the next three are blocks of `attentions`, whose rows sum to 1 only together.
+        region_attentions: regions to regions.
+        text_to_region_attentions: text queries, region keys (in the dual stream a tensor a co-attention layer).
+        region_to_text_attentions: region queries, text keys.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    text_last_hidden_state: Tensor | None = None
+    region_last_hidden_state: Tensor | None = None
+    text_pooler_output: Tensor | None = None
+    region_pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    text_hidden_states: tuple[Tensor, ...] | None = None
+    region_hidden_states: tuple[Tensor, ...] | None = None
+    text_attentions: tuple[Tensor, ...] | None = None
+    region_attentions: tuple[Tensor, ...] | None = None
+    text_to_region_attentions: tuple[Tensor, ...] | None = None
+    region_to_text_attentions: tuple[Tensor, ...] | None = None
+
+
+class MmptPooler(nn.Module):
+    """Linear and activation on the first position of a stream."""
+
+    def __init__(self, config: MmptConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, config.pooler_size or config.hidden_size)
+        self.activation = ACT2FN[config.pooler_act]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (batch, pooler_size)."""
+        return self.activation(self.dense(hidden[:, 0]))
+
+
+class MmptPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation, by transformers' conventions."""
+
+    config: MmptConfig
+    base_model_prefix = "backbone"
+    input_modalities = ("image", "text")
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["MmptTextEmbeddings", "MmptRegionEmbeddings", "MmptLayer", "MmptCoAttentionLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MmptRegionEmbeddings) and module.mask_embedding is not None:
+            init.normal_(module.mask_embedding, std=self.config.initializer_range)
+
+
+class MmptBackbone(MmptPreTrainedModel):
+    """Checks and poolers that the two backbones share."""
+
+    text_embeddings: MmptTextEmbeddings
+    text_pooler: MmptPooler
+    region_pooler: MmptPooler | None
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_embeddings.word_embeddings = value
+
+    def _check_inputs(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, region_features: Tensor | None
+    ) -> tuple[bool, bool]:
+        """Return whether there is text, and whether there are regions."""
+        if input_ids is not None and inputs_embeds is not None:
+            raise ValueError("got input_ids and inputs_embeds, expected one of them: they say the same")
+        has_text = input_ids is not None or inputs_embeds is not None
+        if not has_text and region_features is None:
+            raise ValueError("got no input, expected input_ids (or inputs_embeds), region_features, or both")
+        return has_text, region_features is not None
+
+    def _pool(self, text: Tensor | None, regions: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the pooled vectors of text, of regions, and what matching reads; each (batch, pooler_size)."""
+        text_pooled = None if text is None else self.text_pooler(text)
+        region_pooled = None if regions is None or self.region_pooler is None else self.region_pooler(regions)
+        if text_pooled is None or region_pooled is None:
+            return text_pooled, region_pooled, region_pooled if text_pooled is None else text_pooled
+        joined = text_pooled * region_pooled if self.config.pooled_fusion == "mul" else text_pooled + region_pooled
+        return text_pooled, region_pooled, joined
+
+
+def text_attention_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
+    """Return the (batch, tokens) mask of the embedded text, with a place for the task embedding if there is one."""
+    if attention_mask is None:
+        return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    attention_mask = attention_mask.bool()
+    if has_task:
+        attention_mask = torch.cat([attention_mask.new_ones(len(attention_mask), 1), attention_mask], dim=1)
+    return attention_mask

@@ -1,0 +1,147 @@
+"""The single-stream model: text and regions concatenated, one encoder (UNITER, VisualBERT, Oscar)."""
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
+from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings, attend_to_some_region
+from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, text_attention_mask
+
+
+class MmptSingleStreamModel(MmptBackbone):
+    """The backbone without heads. With text alone it is BERT."""
+
+    config: MmptSingleStreamConfig
+    _can_record_outputs = {"hidden_states": MmptLayer, "attentions": MmptAttention}
+
+    def __init__(self, config: MmptSingleStreamConfig) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        self.text_embeddings = MmptTextEmbeddings(config)
+        self.region_embeddings = MmptRegionEmbeddings(config, size)
+        self.layers = nn.ModuleList(
+            MmptLayer(config, size, config.num_attention_heads, config.intermediate_size)
+            for _ in range(config.num_hidden_layers)
+        )
+        self.text_pooler = MmptPooler(config, size)
+        self.region_pooler = MmptPooler(config, size) if config.pooled_fusion != "text" else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        region_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
+        region_attention_mask: Tensor | None = None,
+        region_type_ids: Tensor | None = None,
+        masked_regions: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MmptModelOutput:
+        """Encode text, regions or both.
+
+        Args:
+            input_ids: (batch, tokens).
+            attention_mask: (batch, tokens), 1 where there is a token; all by default.
+            token_type_ids: (batch, tokens); 0 by default.
+            region_features: (batch, regions, feature); masked regions are zero vectors.
+            region_boxes: (batch, regions, 4), x1 y1 x2 y2 as shares of the image.
+            region_attention_mask: (batch, regions), 1 where there is a region; all by default. A row without any gets
+                one whole-image region.
+            region_type_ids: (batch, regions), group, panel or image number, from 0.
+            masked_regions: (batch, regions), True where the feature was masked; read by UNITER's mask embedding.
+            position_ids: (batch, tokens); 0, 1, 2 ... by default.
+            inputs_embeds: (batch, tokens, hidden), instead of `input_ids`.
+            task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
+
+        Raises:
+            ValueError: if no input or two texts are given, or a shape does not fit the configuration.
+        """
+        has_text, has_regions = self._check_inputs(input_ids, inputs_embeds, region_features)
+        text = text_mask = regions = region_mask = None
+        if has_text:
+            text = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
+            text_mask = text_attention_mask(attention_mask, text, task_ids is not None)
+        if has_regions:
+            if region_attention_mask is None:
+                region_attention_mask = torch.ones(
+                    region_features.shape[:2], dtype=torch.bool, device=region_features.device
+                )
+            regions = self.region_embeddings(
+                region_features,
+                region_boxes,
+                region_attention_mask,
+                region_type_ids,
+                masked_regions,
+                self.text_embeddings,
+            )
+            region_mask = attend_to_some_region(region_attention_mask)
+        joint = torch.cat([part for part in (text, regions) if part is not None], dim=1)
+        mask = torch.cat([part for part in (text_mask, region_mask) if part is not None], dim=1)
+        kwargs["return_dict"] = True
+        output = self._encode(joint, mask, **kwargs)
+        return self._split(output, 0 if text is None else text.shape[1], has_regions)
+
+    @capture_outputs
+    def _encode(self, hidden: Tensor, mask: Tensor, **kwargs: Unpack[TransformersKwargs]) -> MmptModelOutput:
+        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask, **kwargs)
+        return MmptModelOutput(last_hidden_state=hidden)
+
+    def _split(self, output: MmptModelOutput, tokens: int, has_regions: bool) -> MmptModelOutput:
+        """Add the views of text and regions to the joint output; they share its memory."""
+        hidden = output.last_hidden_state
+        text = hidden[:, :tokens] if tokens else None
+        regions = hidden[:, tokens:] if has_regions else None
+        text_pooled, region_pooled, joined = self._pool(text, regions)
+        views: dict[str, tuple[Tensor, ...]] = {}
+        states, weights = output.hidden_states, output.attentions
+        if tokens and states is not None:
+            views["text_hidden_states"] = tuple(state[:, :tokens] for state in states if state is not None)
+        if has_regions and states is not None:
+            views["region_hidden_states"] = tuple(state[:, tokens:] for state in states if state is not None)
+        if weights is not None and tokens:
+            views["text_attentions"] = tuple(weight[:, :, :tokens, :tokens] for weight in weights)
+        if weights is not None and has_regions:
+            views["region_attentions"] = tuple(weight[:, :, tokens:, tokens:] for weight in weights)
+        if weights is not None and tokens and has_regions:
+            views["text_to_region_attentions"] = tuple(weight[:, :, :tokens, tokens:] for weight in weights)
+            views["region_to_text_attentions"] = tuple(weight[:, :, tokens:, :tokens] for weight in weights)
+        return MmptModelOutput(
+            last_hidden_state=hidden,
+            pooler_output=joined,
+            text_last_hidden_state=text,
+            region_last_hidden_state=regions,
+            text_pooler_output=text_pooled,
+            region_pooler_output=region_pooled,
+            hidden_states=states,
+            attentions=weights,
+            **views,
+        )
+
+
+class MmptSingleStreamForPreTraining(MmptForPreTraining):
+    """The single-stream backbone with the pre-training heads."""
+
+    config: MmptSingleStreamConfig
+
+    def __init__(self, config: MmptSingleStreamConfig) -> None:
+        super().__init__(config)
+        self.backbone = MmptSingleStreamModel(config)
+        self.add_heads(region_hidden_size=config.hidden_size)
+        self.post_init()

@@ -1,0 +1,95 @@
+"""The objectives as rows of one table: what each corrupts and reads, its head, its loss and its metric."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+"""A label that is not predicted: this class number, or a row of this number where a label is a vector."""
+
+# Losses and metrics return one number for each selected element; the pre-training heads sum and divide.
+
+
+def token_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the true class. logits: (selected, classes); labels: (selected,); returns (selected,)."""
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def kl_divergence(logits: Tensor, probs: Tensor) -> Tensor:
+    """KL(detector || model), summed over classes, as UNITER, ViLBERT and VOLTA define it.
+
+    logits, probs: (selected, classes), each row of probs sums to 1; returns (selected,).
+    """
+    return F.kl_div(logits.float().log_softmax(-1), probs.float(), reduction="none").sum(-1)
+
+
+def squared_error(predicted: Tensor, features: Tensor) -> Tensor:
+    """Squared L2 distance divided by the feature's width. Both (selected, feature); returns (selected,)."""
+    return F.mse_loss(predicted.float(), features.float(), reduction="none").mean(-1)
+
+
+def hit(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 where the most likely class is the label."""
+    return (logits.argmax(-1) == labels).float()
+
+
+def agreement(logits: Tensor, probs: Tensor) -> Tensor:
+    """1 where model and detector have the same most likely class."""
+    return (logits.argmax(-1) == probs.argmax(-1)).float()
+
+
+def cosine(predicted: Tensor, features: Tensor) -> Tensor:
+    """Cosine of the predicted and the true feature."""
+    return F.cosine_similarity(predicted.float(), features.float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One row of the table.
+
+    Args:
+        corrupts: what the collator changes for it.
+        reads: which output of the backbone its head reads.
+        head: the head's name; objectives may share one.
+        loss: numbers for each selected element, from predictions and labels.
+        metric: the same for its metric, without gradient.
+        metric_name: the metric's name in outputs and logs.
+    """
+
+    corrupts: Literal["tokens", "regions", "pair"]
+    reads: Literal["tokens", "regions", "pair"]
+    head: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[Tensor, Tensor], Tensor]
+    metric_name: str
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "mlm": Objective("tokens", "tokens", "token", token_cross_entropy, hit, "accuracy"),
+    "mrc": Objective("regions", "regions", "region_class", token_cross_entropy, hit, "accuracy"),
+    "mrc_kl": Objective("regions", "regions", "region_class", kl_divergence, agreement, "agreement"),
+    "mrfr": Objective("regions", "regions", "region_feature", squared_error, cosine, "cosine"),
+    "itm": Objective("pair", "pair", "matching", token_cross_entropy, hit, "accuracy"),
+    "mrc_attribute": Objective("regions", "regions", "region_attribute", token_cross_entropy, hit, "accuracy"),
+    "qa": Objective("pair", "pair", "answer", token_cross_entropy, hit, "accuracy"),
+}
+
+
+def is_labelled(labels: Tensor) -> Tensor:
+    """Return True where an element has a label: another number than `IGNORED`, or a row not filled with it.
+
+    labels: (...,) class numbers, or (..., width) vectors of floats; returns (...,).
+    """
+    if labels.is_floating_point():
+        return (labels != IGNORED).any(-1)
+    return labels != IGNORED
+
+
+def mean_over(values: Tensor, denominator: Tensor | int) -> Tensor:
+    """Return the sum of `values` over max(denominator, 1): 0 with zero gradients where nothing was selected."""
+    count = torch.as_tensor(denominator, device=values.device, dtype=values.dtype)
+    return values.sum() / count.clamp(min=1)

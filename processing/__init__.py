@@ -1,0 +1,1 @@
+"""From disk to batch: regions, stores, pairs, the processor, masking and the collator."""
