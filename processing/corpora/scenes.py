@@ -1,0 +1,253 @@
+"""Scenes of shapes: sampled, rearranged and rendered from a generator, with known boxes and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+T = TypeVar("T")
+Composition = tuple[str, str]  # (colour, shape)
+
+# No colour or size begins with a vowel: "an" before a masked word would give it away.
+COLOURS = {
+    "red": (205, 50, 45),
+    "green": (60, 160, 70),
+    "blue": (55, 85, 205),
+    "yellow": (225, 205, 60),
+    "purple": (130, 60, 165),
+    "pink": (235, 135, 185),
+}
+SHAPES = ("circle", "square", "triangle", "star")
+DIAMETERS = {"small": (16, 20), "large": (28, 32)}  # pixels, both ends included
+SIZES = tuple(DIAMETERS)
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "middle", "right")
+PLACES = tuple("center" if row == column else f"{row} {column}" for row, column in product(ROWS, COLUMNS))
+
+CLASS_NAMES = tuple(f"{colour} {shape}" for colour, shape in product(COLOURS, SHAPES))
+ALL_COMPOSITIONS: tuple[Composition, ...] = tuple(product(COLOURS, SHAPES))
+# Three pairs, no more: each one makes the shape of a known colour easier to guess without the image.
+HELD_OUT_COMPOSITIONS: tuple[Composition, ...] = (("red", "star"), ("blue", "triangle"), ("yellow", "circle"))
+TRAIN_COMPOSITIONS = tuple(pair for pair in ALL_COMPOSITIONS if pair not in HELD_OUT_COMPOSITIONS)
+
+GRID = 3
+CELL = 40  # pixels
+IMAGE_SIZE = GRID * CELL
+MIN_OBJECTS, MAX_OBJECTS = 2, 6
+BACKGROUND = (190, 190, 186)
+PIXEL_NOISE = 9.0  # standard deviation, of 255
+TINT = 14  # an object's colour differs from its name's by up to this, of 255
+_SUPERSAMPLE = 2
+_TRIES = 16
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One shape.
+
+    Args:
+        cell: the place in the 3 x 3 grid, counted in reading order; a cell holds at most one object.
+        left: left edge in pixels.
+        top: top edge in pixels.
+        diameter: width and height in pixels.
+        tint: what is added to the red, green and blue of the colour.
+    """
+
+    colour: str
+    shape: str
+    size: str
+    cell: int
+    left: int
+    top: int
+    diameter: int
+    tint: tuple[int, int, int]
+
+    @property
+    def class_id(self) -> int:
+        """Index into `CLASS_NAMES`."""
+        return tuple(COLOURS).index(self.colour) * len(SHAPES) + SHAPES.index(self.shape)
+
+    @property
+    def composition(self) -> Composition:
+        """Colour and shape."""
+        return self.colour, self.shape
+
+    @property
+    def place(self) -> str:
+        """The words for the cell."""
+        return PLACES[self.cell]
+
+    @property
+    def row(self) -> int:
+        """0 top, 1 middle, 2 bottom."""
+        return self.cell // GRID
+
+    @property
+    def column(self) -> int:
+        """0 left, 1 middle, 2 right."""
+        return self.cell % GRID
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects in distinct cells.
+
+    Args:
+        noise_seed: seeds the pixel noise, so that rendering is a function of the scene.
+    """
+
+    objects: tuple[SceneObject, ...]
+    noise_seed: int
+
+    @property
+    def layout(self) -> frozenset[tuple[str, str, str, int]]:
+        """What a text can say of the scene: attributes and place of every object."""
+        return frozenset((item.colour, item.shape, item.size, item.cell) for item in self.objects)
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """(objects,), indices into `CLASS_NAMES`."""
+        return np.asarray([item.class_id for item in self.objects], dtype=np.int64)
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(objects, 4), tight pixel boxes x1 y1 x2 y2."""
+        edges = [(o.left, o.top, o.left + o.diameter, o.top + o.diameter) for o in self.objects]
+        return np.asarray(edges, dtype=np.float32)
+
+
+def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """Draw one item uniformly."""
+    return items[int(rng.integers(len(items)))]  # Generator.choice takes ten times as long
+
+
+def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
+    """Draw 2 to 6 independent objects whose (colour, shape) are among `compositions`.
+
+    Raises:
+        ValueError: if `compositions` is empty.
+    """
+    if not compositions:
+        raise ValueError("compositions is empty, expected at least one (colour, shape), such as TRAIN_COMPOSITIONS")
+    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+    cells = rng.permutation(GRID * GRID)[:count]
+    objects = []
+    for cell in cells:
+        colour, shape = pick(rng, compositions)
+        objects.append(_place(rng, colour, shape, pick(rng, SIZES), int(cell)))
+    return Scene(tuple(objects), _noise_seed(rng))
+
+
+def rearrange(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
+    """Return a different scene with the same colours, shapes and sizes.
+
+    Either the objects move, or one attribute is dealt anew among them (never to a pair outside `compositions`).
+    """
+    objects = scene.objects
+    mode = pick(rng, ("places", "colour", "shape"))
+    for _ in range(_TRIES):
+        if mode == "places":
+            break
+        order = rng.permutation(len(objects))
+        dealt = [replace(item, **{mode: getattr(objects[k], mode)}) for item, k in zip(objects, order)]
+        if all(item.composition in compositions for item in dealt):
+            moved = [_place(rng, o.colour, o.shape, o.size, o.cell) for o in dealt]
+            if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
+                return candidate
+    while True:  # nine cells for at most six objects: another arrangement exists
+        cells = rng.permutation(GRID * GRID)[: len(objects)]
+        moved = [_place(rng, o.colour, o.shape, o.size, int(cell)) for o, cell in zip(objects, cells)]
+        if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
+            return candidate
+
+
+def change_attribute(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
+    """Return the scene with the colour, shape or size of one object changed, within `compositions`.
+
+    The objects keep their order.
+    """
+    index = int(rng.integers(len(scene.objects)))
+    old = scene.objects[index]
+    colours = [c for c, s in compositions if s == old.shape and c != old.colour]
+    shapes = [s for c, s in compositions if c == old.colour and s != old.shape]
+    options = [("size", [size for size in SIZES if size != old.size])]
+    options += [(name, words) for name, words in (("colour", colours), ("shape", shapes)) if words]
+    name, words = pick(rng, options)
+    changed = replace(old, **{name: pick(rng, words)})
+    new = _place(rng, changed.colour, changed.shape, changed.size, changed.cell)
+    return Scene((*scene.objects[:index], new, *scene.objects[index + 1 :]), _noise_seed(rng))
+
+
+def swap_attributes(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene | None:
+    """Return the scene with the colours or the shapes of two objects exchanged, or None if no exchange is possible.
+
+    The objects keep their order and places.
+    """
+    objects = scene.objects
+    swaps = []
+    for first in range(len(objects)):
+        for second in range(first + 1, len(objects)):
+            one, two = objects[first], objects[second]
+            for name in ("colour", "shape"):
+                if getattr(one, name) == getattr(two, name):
+                    continue
+                new = replace(one, **{name: getattr(two, name)}), replace(two, **{name: getattr(one, name)})
+                if all(item.composition in compositions for item in new):
+                    swaps.append((first, second, new))
+    if not swaps:
+        return None
+    first, second, new = pick(rng, swaps)
+    changed = list(objects)
+    changed[first], changed[second] = new
+    return Scene(tuple(changed), _noise_seed(rng))
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw the scene as a square RGB image with its pixel noise."""
+    side = IMAGE_SIZE * _SUPERSAMPLE
+    canvas = Image.new("RGB", (side, side), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for item in scene.objects:
+        fill = tuple(min(255, max(0, c + t)) for c, t in zip(COLOURS[item.colour], item.tint))
+        left, top = item.left * _SUPERSAMPLE, item.top * _SUPERSAMPLE
+        extent = item.diameter * _SUPERSAMPLE - 1  # Pillow draws both ends
+        if item.shape == "circle":
+            draw.ellipse((left, top, left + extent, top + extent), fill=fill)
+        else:
+            draw.polygon([(left + x * extent, top + y * extent) for x, y in _OUTLINES[item.shape]], fill=fill)
+    pixels = np.asarray(canvas.reduce(_SUPERSAMPLE), dtype=np.float32)
+    noise = np.random.default_rng(scene.noise_seed).standard_normal(pixels.shape, dtype=np.float32)
+    return Image.fromarray(np.clip(pixels + PIXEL_NOISE * noise, 0, 255).astype(np.uint8))
+
+
+def _place(rng: np.random.Generator, colour: str, shape: str, size: str, cell: int) -> SceneObject:
+    low, high = DIAMETERS[size]
+    diameter = int(rng.integers(low, high + 1))
+    left, top = (int(n) for n in rng.integers(2, CELL - diameter - 1, size=2))  # two pixels from the cell's border
+    red, green, blue = (int(n) for n in rng.integers(-TINT, TINT + 1, size=3))
+    row, column = divmod(cell, GRID)
+    return SceneObject(colour, shape, size, cell, column * CELL + left, row * CELL + top, diameter, (red, green, blue))
+
+
+def _noise_seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**62))
+
+
+def _star() -> list[tuple[float, float]]:
+    """Return a five-pointed star stretched to fill the unit square, so that its box is as tight as the others'."""
+    angles = np.pi * (np.arange(10) / 5 - 0.5)
+    radius = np.where(np.arange(10) % 2, 0.42, 1.0)
+    points = np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+    points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
+    return [(float(x), float(y)) for x, y in points]
+
+
+_OUTLINES = {
+    "square": [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)],
+    "triangle": [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)],
+    "star": _star(),
+}
