@@ -1,0 +1,96 @@
+"""Checks of what goes into a batch: does the tokenizer, and do the regions of an image, fit the model?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.processing.regions import Regions
+
+PROBABILITY_TOLERANCE = 2e-3
+"""How far a row of class probabilities may be from a sum of 1."""
+
+
+def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
+    """Check that the tokenizer fits the model's vocabulary and has the tokens that batches need.
+
+    Raises:
+        ValueError: if it has more tokens than the model, pads with another id, or lacks a pad or a mask token.
+    """
+    size = len(tokenizer)
+    if size > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {size} tokens, the model has vocab_size {config.vocab_size}; use the tokenizer that "
+            "the model was made with, or call model.resize_token_embeddings(len(tokenizer))"
+        )
+    if "mlm" in config.objective_weights and tokenizer.mask_token_id is None:
+        raise ValueError(
+            "the tokenizer has no mask token, which objective 'mlm' needs; use a tokenizer with one, or add it with "
+            "tokenizer.add_special_tokens({'mask_token': '[MASK]'}) and resize the embeddings"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError("the tokenizer has no pad token, which batches need; set tokenizer.pad_token")
+    if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
+        raise ValueError(
+            f"the tokenizer pads with id {tokenizer.pad_token_id}, the model with pad_token_id {config.pad_token_id}; "
+            "use the tokenizer that the model was made with"
+        )
+
+
+def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
+    """Check that the regions of each image have the width and the classes that the configuration says.
+
+    Raises:
+        ValueError: naming the image, what it has and what the model expects.
+    """
+    objectives = config.objective_weights
+    for row, record in enumerate(records):
+        if not len(record):
+            continue
+        name = f"image {row} of the batch" if record.image_id is None else f"image {record.image_id!r}"
+        if record.feature_dim != config.region_feature_dim:
+            raise ValueError(
+                f"features of {name} are {record.feature_dim} numbers wide, the model expects region_feature_dim "
+                f"{config.region_feature_dim}; use features of the detector that the model was made for"
+            )
+        if "mrc_kl" in objectives or ("mrc" in objectives and record.class_probs is not None):
+            _check_probs(record, config.num_region_classes, name)
+        elif "mrc" in objectives:
+            _check_labels(record.labels, config.num_region_classes, name, "labels", "num_region_classes")
+        if "mrc_attribute" in objectives:
+            size = config.num_region_attributes
+            _check_labels(record.attribute_labels, size, name, "attribute_labels", "num_region_attributes")
+
+
+def _check_probs(record: Regions, classes: int, name: str) -> None:
+    probs = record.class_probs
+    if probs is None:
+        raise ValueError(
+            f"{name} has no class_probs, which objective 'mrc_kl' needs; store the detector's distribution, or leave "
+            "'mrc_kl' out of objective_weights"
+        )
+    if probs.shape[1] != classes:
+        raise ValueError(
+            f"class_probs of {name} have {probs.shape[1]} classes, the model has num_region_classes {classes}, "
+            "background included; use the detector that the model was made for"
+        )
+    sums = probs.sum(1, dtype=np.float32)
+    wrong = np.flatnonzero(~(np.abs(sums - 1) <= PROBABILITY_TOLERANCE) | (probs.min(1) < 0))
+    if len(wrong):
+        raise ValueError(
+            f"class_probs of {name} sum to {sums[wrong[0]]:.4g} in region {wrong[0]} ({len(wrong)} of {len(sums)} "
+            "regions are off), expected numbers of 0 or more that sum to 1; a detector with sigmoid scores needs a "
+            "softmax over its classes"
+        )
+
+
+def _check_labels(labels: NDArray[Any] | None, classes: int, name: str, which: str, size_name: str) -> None:
+    if labels is None:
+        raise ValueError(f"{name} has no {which}, which a class objective needs; store them, or switch it off")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{which} of {name} run from {labels.min()} to {labels.max()}, expected 0..{classes - 1} "
+            f"({size_name} is {classes}, background included)"
+        )

@@ -1,0 +1,297 @@
+"""The data collator: pairs of text and regions to a masked, labelled batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.data.data_collator import DataCollatorMixin
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
+from mmpt.processing.batch_checks import check_records, check_tokenizer
+from mmpt.processing.image_processing_mmpt import set_whole_image_feature
+from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_regions
+from mmpt.processing.mismatching import Texts, mismatch
+from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.regions import Regions
+
+Array = NDArray[Any]
+Policy = Literal["conditional", "joint", "one_objective"]
+
+DEALS = {"text": "tokens", "regions": "regions", "itm": "pair"}
+"""What a row can be dealt to, and what that corrupts."""
+
+
+@dataclass
+class MmptDataCollator(DataCollatorMixin):
+    """Mismatch some pairs, make tensors, mask tokens and regions, and write the labels of every configured objective.
+
+    An example is a dict with `text`, `image_id` and `regions`, and as far as they exist `text_pair`, `example_id` and
+    `epoch` (the key of everything random about it; without an id, a checksum of image id and text serves),
+    `hard_negative_texts`, `hard_negative_image_ids`, `step` (the optimiser step, for "one_objective") and `pair_table`
+    (the table that partners of mismatched pairs are drawn from). `PairDataset` gives them all. Without a pair table,
+    partners are drawn within the batch, and an example without an eligible partner stays matched.
+
+    Works with the stock Trainer (`remove_unused_columns=False`) and as `collate_fn` of a DataLoader.
+
+    Args:
+        processor: tokenizer and region processor.
+        config: of the model that the batch is for; says which objectives are on, and every width that is checked.
+        policy: "conditional": every row is dealt to text masking, region masking or matching, and one forward pass
+            serves all objectives. "joint": text and regions are masked on every row, and half are mismatched (LXMERT,
+            ViLBERT, VOLTA). "one_objective": one objective a step for all rows (UNITER).
+        probability: share of tokens or regions that is masked.
+        mismatch_probability: share of the rows with a matching label that is mismatched.
+        shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
+        whole_word: mask all tokens of a word together.
+        overlap_threshold: also mask regions that overlap a masked one by more than this IoU.
+        hard_negative_rate: share of the mismatched rows that take one of the example's own hard negatives.
+        max_text_length: tokens a text is cut to, specials included; the model's positions by default.
+        seed: of everything random.
+
+    Raises:
+        ValueError: if the tokenizer does not fit the model, or an argument is out of range; on a call, if regions or
+            their classes do not fit the configuration.
+    """
+
+    processor: MmptProcessor
+    config: MmptConfig
+    policy: Policy = "conditional"
+    probability: float = 0.15
+    mismatch_probability: float = 0.5
+    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DEALS, 1.0))
+    whole_word: bool = False
+    overlap_threshold: float | None = None
+    hard_negative_rate: float = 0.0
+    max_text_length: int | None = None
+    seed: int = 0
+    return_tensors: str = "pt"
+
+    def __post_init__(self) -> None:
+        self.objectives = [name for name in OBJECTIVES if name in self.config.objective_weights]
+        self._check_arguments()
+        check_tokenizer(self.processor.tokenizer, self.config)
+        corrupted = {OBJECTIVES[name].corrupts for name in self.objectives}
+        self._deals = [deal for deal in DEALS if DEALS[deal] in corrupted and self.shares.get(deal, 0) > 0]
+        if not self._deals:
+            raise ValueError(
+                f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
+                "give an active objective's deal a share above 0"
+            )
+        self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
+        longest = self.config.max_position_embeddings
+        self._max_tokens = longest if self.max_text_length is None else min(self.max_text_length, longest)
+
+    def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch: the model's inputs and, for each objective of the configuration, `<objective>_labels`."""
+        self._check_examples(examples)
+        ids = np.array([_example_id(example) for example in examples], dtype=np.int64)
+        epochs = np.array([example.get("epoch", 0) for example in examples], dtype=np.int64)
+        draws = KeyedDraws(self.seed, epochs, ids)
+        deals = self._deal(examples, draws)
+        active = self._active_objectives(examples)
+
+        matching = deals["itm"]
+        mismatched = matching & (draws.uniform(Draw.MISMATCH)[:, 0] < self.mismatch_probability)
+        texts, regions, mismatched = mismatch(examples, ids, mismatched, draws, self.hard_negative_rate)
+
+        batch, maskable_tokens, words = self._tokenize(texts)
+        records = self.processor.image_processor.records(regions)
+        region_batch, detected = self.processor.image_processor.pad(records)
+        batch.update(region_batch)
+        check_records(records, self.config)
+
+        # Joint masking corrupts mismatched rows as well, but only the matching label of such a row is kept.
+        text_rows, region_rows = deals["text"], deals["regions"]
+        if "mlm" in self.objectives:
+            input_ids, labels = mask_tokens(
+                batch["input_ids"].numpy(),
+                maskable_tokens & text_rows[:, None],
+                self.processor.tokenizer.mask_token_id,
+                self._ordinary_ids,
+                self.probability,
+                draws,
+                words,
+            )
+            labels[mismatched] = IGNORED
+            batch["input_ids"], batch["mlm_labels"] = torch.from_numpy(input_ids), torch.from_numpy(labels)
+        masked = self._mask_regions(batch, detected, region_rows, draws)
+        predicted = masked & torch.from_numpy(~mismatched)[:, None]
+        batch.update(self._region_labels(batch, records, predicted))
+        batch["region_features"][masked] = 0.0
+        if self.processor.image_processor.whole_image_region:
+            set_whole_image_feature(batch["region_features"], detected & ~masked)
+        batch["masked_regions"] = masked
+        if "itm" in self.objectives:
+            batch["itm_labels"] = torch.from_numpy(np.where(matching, np.where(mismatched, 0, 1), IGNORED))
+        if active is not None:
+            for name in self.objectives:
+                if name != active:
+                    batch[f"{name}_labels"] = torch.full_like(batch[f"{name}_labels"], IGNORED)
+        return batch
+
+    def _deal(self, examples: Sequence[Mapping[str, Any]], draws: KeyedDraws) -> dict[str, Array]:
+        """Return for each deal which rows it takes, (batch,) bool."""
+        rows = len(examples)
+        if self.policy == "joint":
+            return {deal: np.full(rows, deal in self._deals) for deal in DEALS}
+        weights = np.array([self.shares[deal] for deal in self._deals])
+        bounds = np.cumsum(weights) / weights.sum()
+        if self.policy == "one_objective":
+            chance = np.full(rows, self._step_draws(examples).uniform(Draw.DEAL)[0, 0])
+        else:
+            chance = draws.uniform(Draw.DEAL)[:, 0]
+        dealt = np.searchsorted(bounds, chance, side="right").clip(max=len(self._deals) - 1)
+        return {
+            deal: dealt == self._deals.index(deal) if deal in self._deals else np.zeros(rows, bool) for deal in DEALS
+        }
+
+    def _active_objectives(self, examples: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the one objective of this step, or None where all of a row's deal are on."""
+        if self.policy != "one_objective":
+            return None
+        draws = self._step_draws(examples)
+        deals = self._deal(examples, draws)
+        corrupts = next(DEALS[deal] for deal, rows in deals.items() if rows[0])
+        names = [name for name in self.objectives if OBJECTIVES[name].corrupts == corrupts]
+        return names[int(draws.uniform(Draw.STEP_OBJECTIVE)[0, 0] * len(names))]
+
+    def _step_draws(self, examples: Sequence[Mapping[str, Any]]) -> KeyedDraws:
+        steps = {example.get("step") for example in examples}
+        if None in steps or len(steps) > 1:
+            raise ValueError(
+                f"policy 'one_objective' draws by optimiser step, got steps {sorted(map(str, steps))} in one batch, "
+                "expected the same number in every example; MmptTrainer's sampler gives it, else use 'conditional'"
+            )
+        return KeyedDraws(self.seed, examples[0].get("epoch", 0), np.array([steps.pop()]))
+
+    def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
+        """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""
+        tokenizer = self.processor.tokenizer
+        first = [text for text, _ in texts]
+        # A batch may mix single texts and pairs (question and answer, say); tokenizers take one kind a call.
+        has_pairs = any(pair is not None for _, pair in texts)
+        pairs = [pair or "" for _, pair in texts] if has_pairs else None
+        encoded = tokenizer(
+            first,
+            pairs,
+            padding=True,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_special_tokens_mask=True,
+            return_attention_mask=True,
+        )
+        names = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
+        # One array a list is several times faster than return_tensors="np", which walks through every number.
+        arrays = {name: np.array(encoded[name], dtype=np.int64) for name in names if name in encoded}
+        special = (arrays.pop("special_tokens_mask") == 1) | (arrays["attention_mask"] == 0)
+        # The unknown token carries no word; a text that holds [MASK] itself asks nothing of it.
+        special |= np.isin(arrays["input_ids"], tokenizer.all_special_ids)
+        words = None
+        if self.whole_word:
+            rows = [encoded.word_ids(row) for row in range(len(texts))]
+            words = np.array([[-1 if word is None else word for word in row] for row in rows])
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
+
+    def _mask_regions(self, batch: dict[str, Tensor], detected: Tensor, rows: Array, draws: KeyedDraws) -> Tensor:
+        """Return which regions are masked, (batch, regions) bool."""
+        if not any(OBJECTIVES[name].corrupts == "regions" for name in self.objectives):
+            return torch.zeros_like(detected)
+        maskable = detected.numpy() & rows[:, None]
+        boxes = batch["region_boxes"].numpy()
+        return torch.from_numpy(select_regions(maskable, self.probability, draws, boxes, self.overlap_threshold))
+
+    def _region_labels(self, batch: dict[str, Tensor], records: list[Regions], predicted: Tensor) -> dict[str, Tensor]:
+        """Return the labels of the objectives of regions, ignored where `predicted` (batch, regions) is False."""
+        labels: dict[str, Tensor] = {}
+        config, shape, offset = self.config, predicted.shape, int(self.processor.image_processor.whole_image_region)
+        if "mrfr" in self.objectives:
+            labels["mrfr_labels"] = torch.full_like(batch["region_features"], IGNORED)
+            labels["mrfr_labels"][predicted] = batch["region_features"][predicted]
+        if "mrc_kl" in self.objectives:
+            labels["mrc_kl_labels"] = torch.full((*shape, config.num_region_classes), float(IGNORED))
+        for name in ("mrc", "mrc_attribute"):
+            if name in self.objectives:
+                labels[f"{name}_labels"] = torch.full(shape, IGNORED)
+        weighted = config.confidence_weighted_classes and "mrc" in self.objectives
+        if weighted:
+            labels["region_scores"] = torch.ones(shape)
+        if weighted and "mrc_attribute" in self.objectives:
+            labels["region_attribute_scores"] = torch.ones(shape)
+        for row in predicted.any(1).nonzero()[:, 0].tolist():
+            record, here = records[row], predicted[row, offset : offset + len(records[row])]
+            places = here.nonzero()[:, 0] + offset
+            chosen = here.numpy()
+            if "mrc" in self.objectives:
+                labels["mrc_labels"][row, places] = torch.from_numpy(self._classes(record)[chosen])
+            if "mrc_kl" in self.objectives:
+                probs = np.asarray(record.class_probs[chosen], dtype=np.float32)  # type: ignore[index]
+                labels["mrc_kl_labels"][row, places] = torch.from_numpy(probs)
+            if "mrc_attribute" in self.objectives:
+                attributes = np.asarray(record.attribute_labels, dtype=np.int64)[chosen]
+                labels["mrc_attribute_labels"][row, places] = torch.from_numpy(attributes)
+            if "region_scores" in labels:
+                labels["region_scores"][row, places] = _floats(record.scores, chosen)
+            if "region_attribute_scores" in labels:
+                labels["region_attribute_scores"][row, places] = _floats(record.attribute_scores, chosen)
+        return labels
+
+    def _classes(self, record: Regions) -> Array:
+        """Return (regions,) the most likely class of each region, background never; -100 where only that is known."""
+        background = self.config.region_background_class
+        if record.class_probs is not None:
+            probs = np.array(record.class_probs, dtype=np.float32)
+            if background is not None:
+                probs[:, background] = -1.0
+            return probs.argmax(1).astype(np.int64)
+        classes = np.asarray(record.labels, dtype=np.int64)
+        return classes if background is None else np.where(classes == background, IGNORED, classes)
+
+    def _check_arguments(self) -> None:
+        for name in ("probability", "mismatch_probability", "hard_negative_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share in 0..1")
+        if self.policy not in ("conditional", "joint", "one_objective"):
+            raise ValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
+        unknown = set(self.shares) - set(DEALS)
+        if unknown:
+            raise ValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
+        if "qa" in self.objectives:
+            raise ValueError(
+                "objective 'qa' needs answers, which this collator does not make; leave 'qa' out of objective_weights "
+                "or add qa_labels to the batch yourself"
+            )
+
+    def _check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        for name in ("text", "image_id", "regions"):
+            if name not in examples[0]:
+                raise ValueError(
+                    f"an example has no {name!r}, got {', '.join(examples[0]) or 'nothing'}; give text, image_id and "
+                    "regions (PairDataset does), and set remove_unused_columns=False with the stock Trainer"
+                )
+
+
+def _ordinary_token_ids(tokenizer: Any) -> Array:
+    """Return the ids of all tokens that are neither special nor reserved as [unusedN]."""
+    special = set(tokenizer.all_special_ids)
+    vocabulary = tokenizer.get_vocab()
+    ids = [i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused")]
+    if not ids:
+        raise ValueError("the tokenizer has special tokens only, expected ordinary words beside them")
+    return np.array(sorted(ids), dtype=np.int64)
+
+
+def _example_id(example: Mapping[str, Any]) -> int:
+    given = example.get("example_id")
+    return crc32(f"{example['image_id']}\0{example['text']}".encode()) if given is None else int(given)
+
+
+def _floats(values: Array | None, chosen: Array) -> Tensor:
+    if values is None:
+        return torch.ones(int(chosen.sum()))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32)[chosen])

@@ -1,0 +1,252 @@
+"""The region part of the processor: regions of images to padded arrays."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+from mmpt.processing.regions import Regions, boxes_from_pixels, check_boxes
+
+WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
+
+
+class MmptImagesKwargs(ImagesKwargs, total=False):
+    """What a call may override.
+
+    Args:
+        max_regions: keep so many regions an image, those with the highest score; all by default.
+        box_format: how the boxes of dicts and tuples are given: "normalized" (0..1) or "pixel" (needs width, height).
+            `Regions` are normalised already.
+        whole_image_region: put a region in front that covers the image: its feature is the mean of the others'.
+    """
+
+    max_regions: int | None
+    box_format: Literal["normalized", "pixel"]
+    whole_image_region: bool
+
+
+class MmptImageProcessor(BaseImageProcessor):
+    """Turn the regions of one or many images into `region_features`, `region_boxes` and `region_attention_mask`.
+
+    An image is given as `Regions`; as a dict of its fields; as a tuple (features, boxes); or as an array of features
+    (regions, feature), whose boxes are then the whole image. An image without regions gets one whole-image region with
+    a zero feature.
+
+    Args:
+        max_regions: see `MmptImagesKwargs`.
+        box_format: see `MmptImagesKwargs`.
+        whole_image_region: see `MmptImagesKwargs`.
+    """
+
+    model_input_names = ["region_features", "region_boxes", "region_attention_mask"]
+    valid_kwargs = MmptImagesKwargs
+
+    def __init__(
+        self,
+        max_regions: int | None = None,
+        box_format: Literal["normalized", "pixel"] = "normalized",
+        whole_image_region: bool = False,
+        **kwargs: Unpack[ImagesKwargs],
+    ) -> None:
+        super().__init__(**kwargs)
+        if max_regions is not None and max_regions < 1:
+            raise ValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
+        self.max_regions = max_regions
+        self.box_format = box_format
+        self.whole_image_region = whole_image_region
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Return the regions as they are: there is nothing to fetch."""
+        return image_url_or_urls
+
+    def preprocess(
+        self,
+        images: Any,
+        return_tensors: str | None = None,
+        max_regions: int | None = None,
+        box_format: Literal["normalized", "pixel"] | None = None,
+        whole_image_region: bool | None = None,
+        **kwargs: Unpack[ImagesKwargs],
+    ) -> BatchFeature:
+        """Return the padded batch: features (batch, regions, feature) float32, boxes (batch, regions, 4) and mask.
+
+        `region_type_ids` (batch, regions) are added where an image has `type_ids`.
+
+        Raises:
+            ValueError: for a shape that does not fit, features that are not finite, boxes that are inverted, leave the
+                image, or are in another format than `box_format` says.
+        """
+        records = self.records(images, max_regions, box_format)
+        whole = self.whole_image_region if whole_image_region is None else whole_image_region
+        batch, _ = self.pad(records, whole)
+        if whole:
+            set_whole_image_feature(batch["region_features"], batch["region_attention_mask"].bool())
+        return BatchFeature({name: value.numpy() for name, value in batch.items()}, tensor_type=return_tensors)
+
+    def records(
+        self,
+        images: Any,
+        max_regions: int | None = None,
+        box_format: Literal["normalized", "pixel"] | None = None,
+    ) -> list[Regions]:
+        """Return one `Regions` an image, with normalised boxes and at most `max_regions` regions."""
+        box_format = self.box_format if box_format is None else box_format
+        limit = self.max_regions if max_regions is None else max_regions
+        return [_keep_best(_as_regions(image, box_format), limit) for image in _as_list(images)]
+
+    def pad(
+        self, records: Sequence[Regions], whole_image_region: bool | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the padded batch and where its detected regions are, (batch, regions) bool.
+
+        The feature of a whole-image region is left zero: which regions it may see is decided by masking.
+        """
+        whole = self.whole_image_region if whole_image_region is None else whole_image_region
+        width = _common_width(records)
+        counts = torch.tensor([len(record) for record in records])
+        length = max(1, int(counts.max()) + whole)
+        features = torch.zeros(len(records), length, width)
+        boxes = torch.zeros(len(records), length, 4)
+        type_ids = torch.zeros(len(records), length, dtype=torch.long)
+        for row, record in enumerate(records):
+            here = slice(int(whole), int(whole) + len(record))
+            if len(record):
+                # torch widens float16 far faster than NumPy does.
+                features[row, here] = torch.from_numpy(np.ascontiguousarray(record.features))
+                boxes[row, here] = torch.from_numpy(record.boxes)
+                if record.type_ids is not None:
+                    type_ids[row, here] = torch.from_numpy(np.asarray(record.type_ids, dtype=np.int64))
+        _check_batch(features, boxes, records)
+        places = torch.arange(length)[None]
+        detected = (places >= int(whole)) & (places < counts[:, None] + int(whole))
+        mask = detected.clone()
+        bare = counts == 0
+        mask[:, 0] |= bare if not whole else True
+        boxes[mask & ~detected] = torch.tensor(WHOLE_IMAGE)
+        batch = {
+            "region_features": features,
+            "region_boxes": boxes.clamp_(0.0, 1.0),
+            "region_attention_mask": mask.long(),
+        }
+        if any(record.type_ids is not None for record in records):
+            batch["region_type_ids"] = type_ids
+        return batch, detected
+
+
+def set_whole_image_feature(features: Tensor, seen: Tensor) -> None:
+    """Write into place 0 the mean feature of the places that `seen` names, place 0 left out; zero where there is none.
+
+    features: (batch, regions, feature); seen: (batch, regions), bool.
+    """
+    seen = seen.clone()
+    seen[:, 0] = False
+    weights = seen.to(features.dtype)
+    totals = torch.bmm(weights[:, None], features)[:, 0]  # (batch, feature)
+    features[:, 0] = totals / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def _as_list(images: Any) -> list[Any]:
+    """Return a list with one entry an image, whatever of the accepted forms it has."""
+    if isinstance(images, Regions | Mapping):
+        return [images]
+    if isinstance(images, tuple) and len(images) == 2 and not isinstance(images[0], Regions | Mapping | tuple):
+        if np.ndim(images[0]) == 2:
+            return [images]  # (features, boxes) of one image
+    if isinstance(images, np.ndarray | Tensor):
+        if images.ndim == 2:
+            return [images]
+        if images.ndim != 3:
+            raise ValueError(
+                f"an array of regions has shape {tuple(images.shape)}, expected (regions, feature) or (images, "
+                "regions, feature)"
+            )
+    if not isinstance(images, Sequence | np.ndarray | Tensor) or isinstance(images, str | bytes):
+        raise ValueError(
+            f"got {type(images).__name__} for the regions, expected Regions, a dict with features and boxes, an array "
+            "(regions, feature), or a list of these. Raw images become regions by extraction"
+        )
+    if not len(images):
+        raise ValueError("got an empty list of images, expected at least one")
+    return list(images)
+
+
+def _as_regions(image: Any, box_format: str) -> Regions:
+    if isinstance(image, Regions):
+        return image
+    if isinstance(image, Mapping):
+        values = {name: value for name, value in image.items() if value is not None}
+    elif isinstance(image, tuple):
+        values = {"features": image[0], "boxes": image[1]}
+    elif isinstance(image, np.ndarray | Tensor | list):
+        values = {"features": image, "boxes": np.tile(np.float32(WHOLE_IMAGE), (len(image), 1))}
+        box_format = "normalized"
+    else:
+        raise ValueError(
+            f"got {type(image).__name__} for the regions of an image, expected Regions, a dict or an array"
+        )
+    known = [item.name for item in fields(Regions)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"regions have no field {name!r}; {hint}")
+    for name in ("features", "boxes"):
+        if name not in values:
+            raise ValueError(f"regions have no {name!r}, got {', '.join(values)}")
+    scalars = ("width", "height", "image_id")
+    values = {name: value if name in scalars else np.asarray(value) for name, value in values.items()}
+    if values["features"].dtype not in (np.float16, np.float32):
+        values["features"] = values["features"].astype(np.float32)
+    if values["features"].size == 0 and values["features"].ndim < 2:
+        values["features"] = np.zeros((0, 0), dtype=np.float32)
+    if box_format == "pixel":
+        if not values.get("width") or not values.get("height"):
+            raise ValueError("box_format='pixel' needs the width and height of the image beside its boxes, in pixels")
+        boxes = np.asarray(values["boxes"], dtype=np.float32).reshape(-1, 4)
+        values["boxes"] = boxes_from_pixels(boxes, int(values["width"]), int(values["height"]))
+    return Regions(**values)
+
+
+def _keep_best(regions: Regions, limit: int | None) -> Regions:
+    """Return the `limit` regions with the highest score, in their old order; the first ones where there is no score."""
+    if limit is None or len(regions) <= limit:
+        return regions
+    scores = regions.scores
+    if scores is None and regions.class_probs is not None:
+        scores = regions.class_probs.max(1)
+    if scores is None:
+        return regions.select(np.arange(limit))
+    return regions.select(np.sort(np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")[:limit]))
+
+
+def _common_width(records: Sequence[Regions]) -> int:
+    widths = {record.feature_dim for record in records if len(record)}
+    if len(widths) > 1:
+        raise ValueError(f"features of one batch are {sorted(widths)} numbers wide, expected one width")
+    return widths.pop() if widths else max(record.feature_dim for record in records)
+
+
+def _check_batch(features: Tensor, boxes: Tensor, records: Sequence[Regions]) -> None:
+    """Check the whole batch at once, and look for the image only where something is wrong."""
+    if not torch.isfinite(features).all():
+        row = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"features of {_title(records, row)} hold NaN or infinite numbers, expected finite ones; "
+            "extract them anew, or leave the image out"
+        )
+    fine = (boxes >= 0) & (boxes <= 1)
+    if not (fine.all() and (boxes[..., 2:] >= boxes[..., :2]).all()):
+        for row, record in enumerate(records):
+            check_boxes(record.boxes, f"boxes of {_title(records, row)}")
+
+
+def _title(records: Sequence[Regions], row: int) -> str:
+    name = records[row].image_id
+    return f"image {row} of the batch" if name is None else f"image {name!r}"

@@ -1,0 +1,70 @@
+"""The processor: tokenized text beside the regions of an image."""
+
+from typing import Any
+
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+
+from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs
+
+
+class MmptProcessorKwargs(ProcessingKwargs, total=False):
+    """What a call may override, by part."""
+
+    images_kwargs: MmptImagesKwargs
+
+
+class MmptProcessor(ProcessorMixin):
+    """Tokenizer and region processor in one: what a model of mmpt takes as input.
+
+    Args:
+        image_processor: pads and checks regions.
+        tokenizer: any tokenizer of transformers.
+
+    Example:
+
+    ```python
+    >>> batch = processor(text=["a red star", "a dog"], images=[regions, regions], padding=True, return_tensors="pt")
+    ```
+    """
+
+    valid_processor_kwargs = MmptProcessorKwargs
+    image_processor: MmptImageProcessor
+
+    def __init__(self, image_processor: MmptImageProcessor | None = None, tokenizer: Any = None) -> None:
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        **kwargs: Unpack[MmptProcessorKwargs],
+    ) -> BatchFeature:
+        """Return text and regions as one batch.
+
+        Args:
+            images: regions of one image or of many, in any form that `MmptImageProcessor` takes.
+            text: a string; a list of strings; or a list of (text, second text) tuples. `text_pair=` gives second texts
+                as well.
+
+        Raises:
+            ValueError: if neither is given, or if there is not one text an image.
+        """
+        if images is None and text is None:
+            raise ValueError("got neither text nor regions, expected text=..., images=..., or both")
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        data: dict[str, Any] = {}
+        if text is not None:
+            text_kwargs = merged["text_kwargs"]
+            if isinstance(text, list | tuple) and text and all(isinstance(item, tuple) for item in text):
+                text, text_kwargs["text_pair"] = [item[0] for item in text], [item[1] for item in text]
+            data.update(self.tokenizer(text, **text_kwargs))
+        if images is not None:
+            data.update(self.image_processor(images, **merged["images_kwargs"]))
+        if text is not None and images is not None:
+            texts = 1 if isinstance(text, str) else len(text)
+            if texts != len(data["region_features"]):
+                raise ValueError(
+                    f"got {texts} texts and regions of {len(data['region_features'])} images, expected one text an image"
+                )
+        return BatchFeature(data, tensor_type=merged["text_kwargs"].get("return_tensors"))
