@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 OBJECTIVE_NAMES = ("mlm", "mrc", "mrc_kl", "mrfr", "itm")
 """The five objectives: masked language modelling, masked region classification, the same with KL divergence, masked
@@ -75,7 +78,8 @@ class MmptConfig(PreTrainedConfig):
         schema_version: version of this list of fields; older ones stay readable.
 
     Raises:
-        ValueError: for a key that is not a field (naming the nearest one) and for values that do not fit each other.
+        ValueError: for a key that is not a field (naming the nearest one) and for values that do not fit each other. In
+            a saved configuration a key that is not a field is only warned about.
     """
 
     # Trainer would gather these as predictions; of the logits only those of matching have one row an example.
@@ -142,7 +146,12 @@ class MmptConfig(PreTrainedConfig):
                 continue
             near = difflib.get_close_matches(key, sorted(known), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(sorted(known))}"
-            raise ValueError(f"{type(self).__name__} has no field {key!r}; {hint}")
+            message = f"{type(self).__name__} has no field {key!r}; {hint}"
+            if self.transformers_version is None:
+                raise ValueError(message)
+            # Only a saved configuration has a version. Other code may have set an attribute before it was saved, and
+            # a trained model must not become unreadable for that.
+            logger.warning(message)
         if self.pooler_size is None:
             self.pooler_size = self.hidden_size
         super().__post_init__(**kwargs)
