@@ -1,0 +1,6 @@
+"""`python -m mmpt`: the command line without an installed script."""
+
+from mmpt.cli import main
+
+if __name__ == "__main__":
+    main()

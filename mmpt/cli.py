@@ -1,0 +1,109 @@
+"""The command line, `mmpt`. Nothing heavy is imported before a command needs it."""
+
+import contextlib
+import platform
+import traceback
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Pre-train vision-and-language models on region features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_REPORTED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def pretrain(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, recipes/tiny.yaml say.", metavar="RECIPE")],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Pre-train a model as a recipe says.
+
+    Every key of the recipe can be changed: --section.key VALUE, or --key VALUE where only one section has the key;
+    for instance --stream dual --max_steps 100 --output_dir runs/dual.
+    """
+    with _clear_errors(debug):
+        if recipe.startswith("-"):
+            raise ValueError(f"got {recipe!r} first, expected the recipe: mmpt pretrain RECIPE [--key VALUE ...]")
+        from mmpt.recipe import check_output_dir, load_recipe
+
+        loaded = load_recipe(recipe, context.args)
+        check_output_dir(loaded.output_dir)
+        from mmpt.pretraining import pretrain as run
+
+        run(loaded)
+        for name in ("curves.png", "metrics.json"):
+            if (loaded.output_dir / name).is_file():
+                typer.echo(loaded.output_dir / name)
+
+
+@app.command()
+def env() -> None:
+    """Print the versions that a bug report needs."""
+    import torch
+
+    from mmpt import __version__
+
+    typer.echo(f"mmpt: {__version__}")
+    for name in _REPORTED:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        typer.echo(f"{name}: {version}")
+    typer.echo(f"python: {platform.python_version()}")
+    typer.echo(f"platform: {platform.platform()}")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    typer.echo(f"gpu: {', '.join(gpus) or 'none'}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="mmpt")
+
+
+@contextlib.contextmanager
+def _clear_errors(debug: bool) -> Iterator[None]:
+    """Print bad input as one line and exit with 2; let errors of the program keep their traceback."""
+    try:
+        yield
+    except Exception as error:
+        cause = _bad_input(error)
+        if debug or cause is None:
+            raise
+        message = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _bad_input(error: Exception) -> Exception | None:
+    """Return the error to show where it is about what a person gave, or None where it may be a fault of the program.
+
+    A file that is missing or cannot be read is; a ValueError or KeyError is where our own code or TrainingArguments raised
+    it, not where a library failed in the middle of its work.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
+        return error.__cause__  # it has the message; the error around it says which method of a configuration ran
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, ValueError | KeyError) and _raised_in(error).startswith(
+        ("mmpt.", "transformers.training_args")
+    ):
+        return error
+    return None
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the module whose line raised the error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals["__name__"]

@@ -1,0 +1,350 @@
+"""Recipes: one YAML document that says what to pre-train, on what, and how.
+
+```yaml
+model: {stream: single, hidden_size: 64, objective_weights: {mlm: 1.0, mrc: 1.0, itm: 1.0}}
+data: {generated: {train_scenes: 4000, seed: 0}}
+masking: {policy: conditional, hard_negative_rate: 0.5}
+training: {max_steps: 200, per_device_train_batch_size: 16}
+```
+
+Keys of `model` that only one stream knows may stand under `model.single` or `model.dual`, so that one recipe serves
+both. Paths are relative to the folder that the command runs in.
+"""
+
+import dataclasses
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
+from mmpt.recipe_values import read_yaml, write_yaml
+
+if TYPE_CHECKING:
+    from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+
+PRESETS = {
+    "single": ("uniter", "visual_bert", "oscar", "volta_uniter", "volta_visual_bert"),
+    "dual": ("vilbert", "lxmert", "volta_vilbert", "volta_lxmert"),
+}
+"""The predecessors whose architecture a recipe can ask for, by stream."""
+
+MASKING_SHARES = ("text", "regions", "itm")
+"""What a row can be dealt to under conditional masking."""
+
+
+@dataclass
+class ModelSection:
+    """The model to train.
+
+    Args:
+        preset: the architecture of a predecessor (see `PRESETS`), which `config` changes.
+        from_pretrained: folder or Hub name of weights to go on from.
+        config: the fields of the stream's configuration class that the recipe sets; in YAML they stand in the section
+            itself.
+    """
+
+    stream: Literal["single", "dual"] = "single"
+    preset: str | None = None
+    from_pretrained: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class GeneratedSource:
+    """Scenes of shapes that the package draws itself.
+
+    Args:
+        statements: share of the scenes that statements are made about, beside their captions.
+    """
+
+    train_scenes: int = 4000
+    eval_scenes: int = 512
+    seed: int = 0
+    statements: float = 0.25
+
+
+@dataclass
+class NlvrSource:
+    """NLVR v1 in a folder of parquet files."""
+
+    folder: str
+
+
+@dataclass
+class DataSection:
+    """What to train on: exactly one of `generated`, `nlvr`, and `store` with `pairs`.
+
+    Args:
+        store: folder of a region store.
+        pairs: table of texts and image ids to train on.
+        eval_pairs: the same to evaluate on.
+        tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
+        max_text_length: tokens of a text, special ones included; longer texts are cut. None takes what the model holds.
+        max_regions: regions of an image; None keeps all.
+    """
+
+    generated: GeneratedSource | None = None
+    nlvr: NlvrSource | None = None
+    store: str | None = None
+    pairs: str | None = None
+    eval_pairs: str | None = None
+    tokenizer: str | None = None
+    max_text_length: int | None = None
+    max_regions: int | None = None
+
+
+@dataclass
+class MaskingSection:
+    """How texts, regions and pairs are corrupted; the arguments of `MmptDataCollator`.
+
+    Args:
+        probability: share of tokens and of regions that is masked.
+        whole_word: mask all tokens of a word together.
+        overlap_threshold: regions whose IoU with a masked one is above this are masked too; None masks only the drawn.
+        shares: relative weight of what a row is dealt to under conditional masking; a name that is left out has none.
+        hard_negative_rate: share of mismatched pairs that take a hard negative where there is one.
+    """
+
+    policy: Literal["conditional", "joint", "one_objective"] = "conditional"
+    probability: float = 0.15
+    whole_word: bool = False
+    overlap_threshold: float | None = None
+    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MASKING_SHARES, 1.0))
+    hard_negative_rate: float = 0.0
+    seed: int = 0
+
+
+@dataclass
+class Recipe:
+    """A checked recipe, every override applied.
+
+    Args:
+        training: fields of `transformers.TrainingArguments`; `output_dir` is always there.
+        command: the command line that asks for this run.
+    """
+
+    model: ModelSection
+    data: DataSection
+    masking: MaskingSection
+    training: dict[str, Any]
+    command: str = field(compare=False)
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder that the run writes."""
+        return Path(self.training["output_dir"])
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole recipe as plain values: defaults filled in, overrides applied, one stream's keys only."""
+        plain = dataclasses.asdict(self)
+        config = plain["model"].pop("config")
+        return {
+            "model": plain["model"] | config,
+            "data": plain["data"],
+            "masking": plain["masking"],
+            "training": plain["training"],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the resolved recipe, which gives the same run again, below the command that asked for it."""
+        command = " ".join(self.command.split())  # a line break would end the comment
+        path.write_text(f"# {command}\n{write_yaml(self.resolved())}", encoding="utf-8")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        overrides: words of a command line: `--section.key value`, `--section.key=value`, or `--key value` where only
+            one section has the key. Values are YAML: `0.1`, `true`, `null`, `[0, 1]`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown or ambiguous key, a value of a wrong type, or values that do not fit each other.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"recipe {str(path)!r} is not a file; give the path of a YAML file, recipes/tiny.yaml say"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"recipe {str(path)!r} is not text in UTF-8; is it a YAML file?") from None
+    raw = read_yaml(text, str(path))
+    raw = {} if raw is None else raw
+    expect_mapping(raw, f"{path}", "the sections model, data, masking and training")
+    pairs = split_overrides(overrides)
+    schema = _schema(_choose_stream(raw, pairs, str(path)))
+    check_keys(raw, schema, str(path))
+    for name, text in pairs:
+        apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
+    recipe = _build(raw, path, shlex.join(["mmpt", "pretrain", str(path), *overrides]))
+    _check_values(recipe, str(path))
+    return recipe
+
+
+def build_config(model: ModelSection, facts: Mapping[str, Any]) -> "MmptSingleStreamConfig | MmptDualStreamConfig":
+    """Return the configuration that a recipe describes.
+
+    Args:
+        facts: fields that tokenizer and data decide (vocab_size, region_feature_dim, ...). They replace the preset's;
+            what the recipe itself says goes first.
+
+    Raises:
+        StrictDataclassError: if a value, or values together, do not make a configuration.
+    """
+    from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+
+    builders: dict[str | None, Callable[..., MmptSingleStreamConfig | MmptDualStreamConfig]] = {
+        None: MmptSingleStreamConfig if model.stream == "single" else MmptDualStreamConfig,
+        "uniter": MmptSingleStreamConfig.uniter,
+        "visual_bert": MmptSingleStreamConfig.visual_bert,
+        "oscar": MmptSingleStreamConfig.oscar,
+        "volta_uniter": MmptSingleStreamConfig.volta_uniter,
+        "volta_visual_bert": MmptSingleStreamConfig.volta_visual_bert,
+        "vilbert": MmptDualStreamConfig.vilbert,
+        "lxmert": MmptDualStreamConfig.lxmert,
+        "volta_vilbert": MmptDualStreamConfig.volta_vilbert,
+        "volta_lxmert": MmptDualStreamConfig.volta_lxmert,
+    }
+    return builders[model.preset](**{**facts, **model.config})
+
+
+def check_output_dir(path: str | Path) -> None:
+    """Make the output folder and write to it once, so that a run cannot fail there at its end.
+
+    Raises:
+        PermissionError: if the folder cannot be made or written.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".probe") as probe:
+            probe.write(b"mmpt")
+            probe.flush()
+    except OSError as error:
+        raise PermissionError(
+            f"output folder {str(path)!r} cannot be written ({error.strerror}); choose another with --output_dir"
+        ) from error
+
+
+def _schema(stream: str) -> Schema:
+    """Return section -> key -> type, or a further mapping where the value is one with known keys."""
+    from transformers import PreTrainedConfig, TrainingArguments
+
+    from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS, OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
+
+    model = types_of(ModelSection) | types_of(MMPT_CONFIGS[stream])
+    for name in ("config", "schema_version", *types_of(PreTrainedConfig)):  # bookkeeping of a saved configuration
+        model.pop(name, None)
+    model["objective_weights"] = dict.fromkeys(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, float)
+    data = types_of(DataSection) | {"generated": types_of(GeneratedSource), "nlvr": types_of(NlvrSource)}
+    masking = types_of(MaskingSection) | {"shares": dict.fromkeys(MASKING_SHARES, float)}
+    return {"model": model, "data": data, "masking": masking, "training": types_of(TrainingArguments)}
+
+
+def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str) -> str:
+    """Name the stream asked for, and put the keys under model.single or model.dual into the model section."""
+    if raw.get("model") is None:
+        raw["model"] = {}
+    model = raw["model"]
+    expect_mapping(model, f"{source}: model", "keys like hidden_size")
+    asked = [text for name, text in overrides if name in ("stream", "model.stream")]
+    stream = asked[-1] if asked else model.get("stream", "single")
+    if stream not in PRESETS:
+        where = "--stream" if asked else f"{source}: model.stream"
+        raise ValueError(f"{where} is {stream!r}, expected 'single' or 'dual'")
+    sections = {name: model.pop(name) or {} for name in PRESETS if name in model}
+    for name, section in sections.items():
+        expect_mapping(section, f"{source}: model.{name}", f"keys for the {name} stream alone")
+        twice = sorted(set(section) & set(model), key=str)
+        if twice:
+            raise ValueError(f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them")
+        if name != stream:  # not used in this run, checked all the same
+            check_keys({"model": section}, _schema(name), source)
+    model.update(sections.get(stream, {}))
+    return stream
+
+
+def _build(raw: dict[str, Any], path: Path, command: str) -> Recipe:
+    from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+
+    own = types_of(ModelSection)
+    model = ModelSection(**{key: value for key, value in raw["model"].items() if key in own})
+    types = types_of(MMPT_CONFIGS[model.stream])
+    # The strict configuration refuses an int where it declares float; a person may write 1 for 1.0.
+    model.config = {
+        key: float(value) if types[key] is float else value for key, value in raw["model"].items() if key not in own
+    }
+    data = dict(raw.get("data", {}))
+    if "generated" in data:
+        data["generated"] = GeneratedSource(**data["generated"])
+    if "nlvr" in data:
+        if "folder" not in data["nlvr"]:
+            raise ValueError(f"{path}: data.nlvr has no folder; give the folder of NLVR's parquet files with --folder")
+        data["nlvr"] = NlvrSource(**data["nlvr"])
+    masking = MaskingSection(**raw.get("masking", {}))
+    training = {"output_dir": f"runs/{path.stem}"} | {
+        key: value for key, value in raw.get("training", {}).items() if key != "output_dir" or value is not None
+    }
+    return Recipe(model, DataSection(**data), masking, training, command)
+
+
+def _check_values(recipe: Recipe, source: str) -> None:
+    """Refuse values that have the right type but make no run."""
+    model, data, masking = recipe.model, recipe.data, recipe.masking
+    if model.preset is not None and model.preset not in PRESETS[model.stream]:
+        other = next((name for name, presets in PRESETS.items() if model.preset in presets), None)
+        hint = f"; it is a {other}-stream model: set --stream {other}" if other else ""
+        raise ValueError(
+            f"{source}: model.preset is {model.preset!r}, expected one of {', '.join(PRESETS[model.stream])} for the "
+            f"{model.stream} stream{hint}"
+        )
+    if model.preset is not None and model.from_pretrained is not None:
+        raise ValueError(
+            f"{source}: model.preset and model.from_pretrained are both given, but the weights in "
+            f"{model.from_pretrained!r} bring their architecture with them; leave preset out"
+        )
+    given = [name for name in ("generated", "nlvr", "store") if getattr(data, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of generated, nlvr and store "
+            "(switch one off with --generated null)"
+        )
+    if data.store is None and (data.pairs or data.eval_pairs):
+        raise ValueError(f"{source}: data.pairs is given without data.store; say where the regions are with --store")
+    if data.store is not None and data.pairs is None:
+        raise ValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
+    if "hub_token" in recipe.training:
+        raise ValueError(
+            f"{source}: training.hub_token would be written into the run's folder for all to read; leave it out and "
+            "log in with `hf auth login`"
+        )
+    if min(masking.shares.values(), default=0) < 0 or sum(masking.shares.values()) <= 0:
+        raise ValueError(
+            f"{source}: masking.shares is {masking.shares}, expected 0 or more for each of {', '.join(MASKING_SHARES)}, "
+            "and above 0 for one"
+        )
+    ranges = [
+        ("masking.probability", masking.probability, 0, 1),
+        ("masking.overlap_threshold", masking.overlap_threshold, 0, 1),
+        ("masking.hard_negative_rate", masking.hard_negative_rate, 0, 1),
+        ("masking.seed", masking.seed, 0, None),
+        ("data.max_text_length", data.max_text_length, 3, None),  # [CLS], a word, [SEP]
+        ("data.max_regions", data.max_regions, 1, None),
+    ]
+    if data.generated is not None:
+        scenes = data.generated
+        ranges += [
+            ("data.generated.train_scenes", scenes.train_scenes, 1, None),
+            ("data.generated.eval_scenes", scenes.eval_scenes, 1, None),
+            ("data.generated.seed", scenes.seed, 0, None),
+            ("data.generated.statements", scenes.statements, 0, 1),
+        ]
+    for name, value, low, high in ranges:
+        if value is not None and (value < low or (high is not None and value > high)):
+            wanted = f"{low} or more" if high is None else f"{low} to {high}"
+            raise ValueError(f"{source}: {name} is {value}, expected {wanted}")

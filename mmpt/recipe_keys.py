@@ -1,0 +1,146 @@
+"""The keys of a recipe: which there are, which one a command line means, and what an unknown one may have meant."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmpt.recipe_values import describe, fits, is_text, read_yaml
+
+Schema = dict[str, Any]
+"""Key -> type, or -> Schema where the value is a mapping with known keys. The outermost keys are the sections."""
+
+
+def types_of(cls: Any) -> dict[str, Any]:
+    """Return the type of each field of a dataclass that its constructor takes."""
+    return {item.name: item.type for item in dataclasses.fields(cls) if item.init}
+
+
+def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (key, value text) of each `--key value` and `--key=value`.
+
+    Raises:
+        ValueError: for a word that belongs to no key, or a key without a value.
+    """
+    pairs, rest = [], iter(words)
+    for word in rest:
+        if not word.startswith("--") or len(word) == 2:
+            raise ValueError(f"got {word!r} on the command line, expected --key value")
+        name, equals, text = word[2:].partition("=")
+        if not equals:
+            text = next(rest, "--")
+            if text.startswith("--"):
+                raise ValueError(f"--{name} has no value; write --{name} VALUE, or --{name} true for a switch")
+        pairs.append((name, text))
+    return pairs
+
+
+def check_keys(raw: dict[str, Any], schema: Schema, source: str) -> None:
+    """Refuse unknown keys and values of a wrong type; drop mappings that are null.
+
+    Args:
+        raw: a recipe as YAML gives it; changed in place.
+        source: the file that it came from; errors name it.
+
+    Raises:
+        ValueError: naming source and key.
+    """
+    _check_mapping(raw, schema, source, "", schema)
+
+
+def apply_override(
+    raw: dict[str, Any], schema: Schema, name: str, text: str, starts: Mapping[str, dict[str, Any]]
+) -> None:
+    """Set one key of a checked recipe from a command line.
+
+    Args:
+        raw: changed in place.
+        name: the full key, or its end where only one key has that end.
+        text: the value, as YAML.
+        starts: mappings that an override of one of their keys changes where the recipe has none.
+
+    Raises:
+        ValueError: if the key is unknown or ambiguous, or the value has a wrong type.
+    """
+    dotted = _full_name(name, schema)
+    parent, _, last = dotted.rpartition(".")
+    target, types = raw, schema
+    for key in parent.split("."):
+        target, types = target.setdefault(key, {}), types[key]
+    if not target:
+        target.update(starts.get(parent, {}))
+    if parent == "model.objective_weights" and not target:
+        raise ValueError(
+            f"--{name} sets one weight, but the recipe has no model.objective_weights, and an objective without a "
+            f"weight is off; name all that are on: --objective_weights '{{{last}: {text}, ...}}'"
+        )
+    kind = types[last]
+    as_text = not isinstance(kind, dict) and is_text(kind) and text != "null"
+    holder = {last: text if as_text else read_yaml(text, f"--{name}")}
+    _check_mapping(holder, {last: kind}, f"--{name}", f"{parent}.", schema)
+    target.pop(last, None)
+    target.update(holder)
+
+
+def expect_mapping(value: Any, name: str, what: str) -> None:
+    """Raise ValueError unless the value is a mapping."""
+    if isinstance(value, dict):
+        return
+    raise ValueError(f"{name} is {value!r}, expected a mapping with {what}")
+
+
+def _check_mapping(raw: dict[str, Any], types: Schema, source: str, prefix: str, schema: Schema) -> None:
+    for key in list(raw):
+        name = f"{prefix}{key}"
+        if key not in types:
+            raise ValueError(f"{source}: unknown {'key' if prefix else 'section'} {name!r}; {_hint(name, schema)}")
+        kind, value = types[key], raw[key]
+        if isinstance(kind, dict):
+            if value is None:
+                del raw[key]
+                continue
+            expect_mapping(value, f"{source}: {name}", f"keys like {next(iter(kind))}")
+            _check_mapping(value, kind, source, f"{name}.", schema)
+        elif not fits(value, kind):
+            raise ValueError(f"{source}: {name} is {value!r}, expected {describe(kind)}")
+
+
+def _full_name(name: str, schema: Schema) -> str:
+    known = list(_names(schema))
+    if name in known:
+        return name
+    full = [key for key in known if key.endswith(f".{name}")]
+    if len(full) > 1:
+        raise ValueError(f"--{name} is ambiguous; write {' or '.join('--' + key for key in full)}")
+    if not full:
+        raise ValueError(f"unknown key --{name}; {_hint(name, schema)}")
+    return full[0]
+
+
+def _hint(name: str, schema: Schema) -> str:
+    """Return what may have been meant by an unknown key: the same word elsewhere, or the nearest spelling."""
+    from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+
+    known, last = list(_names(schema)), name.rpartition(".")[2]
+    same = [key for key in known if key.rpartition(".")[2] == last]
+    if name.startswith(("model.single.", "model.dual.")):
+        return f"on the command line a key of one stream is written without it: --{last}"
+    if same:
+        return f"did you mean {' or '.join(difflib.get_close_matches(name, same, n=1, cutoff=0.75) or same)}?"
+    for stream, config in MMPT_CONFIGS.items():
+        if last in types_of(config) and name in (last, f"model.{last}"):
+            return f"it belongs to the {stream} stream: choose that with --stream {stream}, or write it under model.{stream}"
+    near = difflib.get_close_matches(name, [*known, *schema], n=1, cutoff=0.75)
+    if not near:
+        by_word = {key.rpartition(".")[2]: key for key in reversed(known)}
+        near = [by_word[word] for word in difflib.get_close_matches(last, by_word, n=1)]
+    return f"did you mean {near[0]}?" if near else f"the sections are {', '.join(schema)}"
+
+
+def _names(schema: Schema, prefix: str = "") -> Iterator[str]:
+    """Yield every full name below the sections."""
+    for key, value in schema.items():
+        if prefix:
+            yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
