@@ -1,0 +1,100 @@
+"""The data section of a recipe, opened: pairs to train and to evaluate on, and the facts a model needs of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from mmpt.processing.corpora.generated_scenes import GeneratedScenes
+from mmpt.processing.corpora.nlvr import read_nlvr
+from mmpt.processing.corpora.scene_texts import ATTRIBUTE_WORDS
+from mmpt.processing.pair_dataset import PairDataset
+from mmpt.processing.region_store import RegionStore
+from mmpt.recipe import DataSection
+
+TABLE_READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+@dataclass
+class Corpus:
+    """What a recipe trains on.
+
+    Args:
+        texts: every training text, for a tokenizer that is built from them.
+        facts: fields of the configuration that the data decides.
+        attribute_words: words whose accuracy measures grounding; empty where the corpus has none.
+        held_out: further pairs that the final evaluation reports on, by name.
+    """
+
+    train: PairDataset
+    evaluation: PairDataset | None
+    texts: Sequence[str]
+    facts: dict[str, Any]
+    attribute_words: Sequence[str] = ()
+    held_out: dict[str, PairDataset] = field(default_factory=dict)
+
+
+def open_corpus(data: DataSection) -> Corpus:
+    """Return the corpus that the section names.
+
+    Raises:
+        FileNotFoundError: if a file or folder is not there.
+        ValueError: if a table lacks a column, or names images that the store does not have.
+    """
+    if data.generated is not None:
+        return _generated(data.generated)
+    if data.nlvr is not None:
+        return _nlvr(data.nlvr.folder)
+    return _store(str(data.store), str(data.pairs), data.eval_pairs)
+
+
+def _generated(source: Any) -> Corpus:
+    scenes = GeneratedScenes.build(source.train_scenes, source.eval_scenes, source.seed, source.statements)
+    return Corpus(
+        train=PairDataset(scenes.train, scenes.regions),
+        evaluation=PairDataset(scenes.evaluation, scenes.regions, for_evaluation=True),
+        texts=scenes.texts,
+        facts=_class_facts(scenes.feature_dim, len(scenes.class_names)),
+        attribute_words=list(ATTRIBUTE_WORDS),
+        held_out={"compositions": PairDataset(scenes.compositions, scenes.regions, for_evaluation=True)},
+    )
+
+
+def _nlvr(folder: str) -> Corpus:
+    nlvr = read_nlvr(Path(folder))
+    return Corpus(
+        train=PairDataset(nlvr.train, nlvr.regions),
+        evaluation=PairDataset(nlvr.dev, nlvr.regions, for_evaluation=True),
+        texts=nlvr.train["text"],
+        facts=_class_facts(nlvr.feature_dim, len(nlvr.class_names))
+        | {"region_type_embedding": "own", "region_type_vocab_size": nlvr.panels},
+    )
+
+
+def _store(store_path: str, pairs_path: str, eval_pairs_path: str | None) -> Corpus:
+    store = RegionStore.open(Path(store_path))
+    pairs = _read_table(Path(pairs_path))
+    facts: dict[str, Any] = {"region_feature_dim": store.feature_dim}
+    if store.num_classes:
+        facts["num_region_classes"] = store.num_classes
+    evaluation = None
+    if eval_pairs_path is not None:
+        evaluation = PairDataset(_read_table(Path(eval_pairs_path)), store, for_evaluation=True)
+    return Corpus(train=PairDataset(pairs, store), evaluation=evaluation, texts=pairs["text"], facts=facts)
+
+
+def _read_table(path: Path) -> Dataset:
+    if not path.is_file():
+        raise FileNotFoundError(f"table of pairs {str(path)!r} is not a file")
+    if path.suffix not in TABLE_READERS:
+        raise ValueError(
+            f"table of pairs {path.name!r} ends in {path.suffix!r}, expected one of {', '.join(TABLE_READERS)}"
+        )
+    return load_dataset(TABLE_READERS[path.suffix], data_files=str(path), split="train")
+
+
+def _class_facts(feature_dim: int, classes: int) -> dict[str, Any]:
+    """The corpora of this package have classes without a background among them."""
+    return {"region_feature_dim": feature_dim, "num_region_classes": classes, "region_background_class": None}

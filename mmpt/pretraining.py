@@ -1,0 +1,113 @@
+"""`mmpt pretrain`: from a recipe to a trained model, its curves and its metrics."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, set_seed
+
+from mmpt.corpus import Corpus, open_corpus
+from mmpt.curves import plot_curves
+from mmpt.grounding import attribute_word_accuracy, measure_grounding
+from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
+from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
+from mmpt.processing.collator import MmptDataCollator
+from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.word_tokenizer import build_word_tokenizer
+from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
+from mmpt.trainer import LOG_NAME, MmptTrainer, MmptTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPreTraining}
+
+
+def pretrain(recipe: Recipe) -> dict[str, Any]:
+    """Train as the recipe says and return the final metrics.
+
+    The output folder then holds the model and its processor, `recipe.yaml` (resolved), `log.jsonl`, `metrics.json` and
+    `curves.png`.
+
+    Raises:
+        ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
+        FloatingPointError: if the loss stops being finite.
+    """
+    output_dir = recipe.output_dir
+    check_output_dir(output_dir)
+    arguments = MmptTrainingArguments(**recipe.training)
+    set_seed(arguments.seed)
+    corpus = open_corpus(recipe.data)
+    tokenizer = (
+        build_word_tokenizer(corpus.texts)
+        if recipe.data.tokenizer is None
+        else AutoTokenizer.from_pretrained(recipe.data.tokenizer)
+    )
+    facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    model = build_model(recipe.model, facts)
+    processor = MmptProcessor(MmptImageProcessor(max_regions=recipe.data.max_regions), tokenizer)
+    masking = recipe.masking
+    collator = MmptDataCollator(
+        processor=processor,
+        config=model.config,
+        policy=masking.policy,
+        probability=masking.probability,
+        shares=masking.shares,
+        whole_word=masking.whole_word,
+        overlap_threshold=masking.overlap_threshold,
+        hard_negative_rate=masking.hard_negative_rate,
+        max_text_length=recipe.data.max_text_length,
+        seed=masking.seed,
+    )
+    # The first batch meets every check of the collator before the first step, not behind a progress bar.
+    collator([corpus.train[row] for row in range(min(8, len(corpus.train)))])
+    trainer = MmptTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=corpus.train,
+        eval_dataset=corpus.evaluation,
+        processing_class=processor,
+    )
+    if trainer.is_world_process_zero():
+        recipe.write(output_dir / "recipe.yaml")
+    resume = arguments.resume_from_checkpoint
+    result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
+    trainer.save_model()
+    metrics: dict[str, Any] = {"train": result.metrics}
+    if corpus.evaluation is not None:
+        metrics["evaluation"] = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        metrics |= _grounding(trainer, collator, corpus)
+        metrics["parameters"] = model.num_parameters()
+        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
+    trainer.accelerator.wait_for_everyone()
+    return metrics
+
+
+def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTraining:
+    """Return a new model of the section's configuration, or the one that it names with its weights.
+
+    Args:
+        facts: fields of the configuration that tokenizer and data decide.
+    """
+    model_class = MODELS[section.stream]
+    if section.from_pretrained is not None:
+        return model_class.from_pretrained(section.from_pretrained, **section.config)
+    return model_class(build_config(section, facts))
+
+
+def _grounding(trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus) -> dict[str, Any]:
+    """Return the measures of grounding, where the corpus has words that measure it."""
+    if not corpus.attribute_words or corpus.evaluation is None:
+        return {}
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    words = corpus.attribute_words
+    metrics = {"grounding": measure_grounding(model, collator, corpus.train, corpus.evaluation, words)}
+    for name, pairs in corpus.held_out.items():
+        if "mlm" in model.config.objective_weights:
+            metrics[f"grounding_{name}"] = attribute_word_accuracy(model, collator, pairs, words)
+    return metrics
