@@ -118,11 +118,12 @@ class MmptImageProcessor(BaseImageProcessor):
         for row, record in enumerate(records):
             here = slice(int(whole), int(whole) + len(record))
             if len(record):
-                # torch widens float16 far faster than NumPy does.
-                features[row, here] = torch.from_numpy(np.ascontiguousarray(record.features))
-                boxes[row, here] = torch.from_numpy(record.boxes)
+                # torch widens float16 far faster than NumPy does; it wants arrays that could be written to, which
+                # those of a store are not.
+                features[row, here] = torch.from_numpy(np.require(record.features, requirements=["C", "W"]))
+                boxes[row, here] = torch.from_numpy(np.require(record.boxes, requirements=["C", "W"]))
                 if record.type_ids is not None:
-                    type_ids[row, here] = torch.from_numpy(np.asarray(record.type_ids, dtype=np.int64))
+                    type_ids[row, here] = torch.from_numpy(np.array(record.type_ids, dtype=np.int64))
         _check_batch(features, boxes, records)
         places = torch.arange(length)[None]
         detected = (places >= int(whole)) & (places < counts[:, None] + int(whole))

@@ -1,6 +1,5 @@
 """The pair dataset: captions joined with the regions of their images, and partners for mismatched pairs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ class MissingRegionsError(ValueError):
     """
 
     def __init__(self, missing_ids: list[str], wanted: int) -> None:
-        covered = math.floor(1000 * (1 - len(missing_ids) / wanted)) / 10  # rounded down: 100 % means all
+        covered = 1000 * (wanted - len(missing_ids)) // wanted / 10  # rounded down: 100 % means all
         first = ", ".join(map(repr, missing_ids[:5])) + (", ..." if len(missing_ids) > 5 else "")
         super().__init__(
             f"{len(missing_ids)} of {wanted} images in the pair table have no regions (coverage {covered} %): {first}. "

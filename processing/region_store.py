@@ -117,16 +117,16 @@ class RegionStore(Mapping[str, Regions]):
                 continue
             shape = (count, *self._widths.get(key, ()))
             if payload.nbytes != dtype.itemsize * math.prod(shape):
-                raise ValueError(
-                    f"image {image_id!r} in {self.path}: {key} are {payload.nbytes} bytes, expected an array of shape "
-                    f"{shape}; the store is damaged, validate(deep=True) says where"
-                )
+                raise self._damaged(image_id, f"{key} are {payload.nbytes} bytes, expected an array of shape {shape}")
             arrays[key] = payload.view(dtype).reshape(shape)
         if "class_probs" in arrays:
             # float16 rounding leaves sums of 1 +- 1e-3; a target of a KL divergence must be a distribution.
             # NumPy takes 30 times as long as torch to widen float16.
             probs = torch.from_numpy(arrays["class_probs"].copy()).float().numpy()
-            probs /= probs.sum(1, keepdims=True)
+            sums = probs.sum(1, keepdims=True)
+            if not (np.abs(sums - 1) < 0.1).all():
+                raise self._damaged(image_id, "class_probs do not sum to 1")
+            probs /= sums
             arrays["class_probs"] = probs
         return Regions(width=width, height=height, image_id=image_id, **arrays)
 
@@ -155,10 +155,13 @@ class RegionStore(Mapping[str, Regions]):
             found = sha256(self.path / entry["file"])
             if damaged or found != entry["sha256"]:
                 fault = f"{entry['file']}: sha256 is {found[:12]}, expected {entry['sha256'][:12]}"
-                listed = ", ".join(map(repr, damaged[:5]))
-                faults.append(f"{fault}; {len(damaged)} of {rows} images are damaged" + (listed and f": {listed}"))
+                first = ", ".join(map(repr, damaged[:5]))
+                faults.append(f"{fault}; {len(damaged)} of {rows} images are damaged" + (first and f": {first}"))
         if faults:
             raise ValueError(f"{self.path} is damaged. {'. '.join(faults)}. Copy or write the named files again")
+
+    def _damaged(self, image_id: str, fault: str) -> ValueError:
+        return ValueError(f"image {image_id!r} in {self.path}: {fault}; it is damaged, validate(deep=True) says where")
 
 
 class _Batch:
@@ -184,7 +187,7 @@ class _Batch:
             valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
             empty = np.empty(0, np.uint8)
             view = empty if data is None else np.frombuffer(data, np.uint8)
-            self._columns[name] = (np.frombuffer(offsets, np.int32), view, valid)
+            self._columns[name] = (np.frombuffer(offsets, np.int32, len(self) + 1), view, valid)
         offsets, view, valid = self._columns[name]
         if valid is not None and not valid[row]:
             return None

@@ -28,21 +28,18 @@ ATTRIBUTE_WORDS = {
 # A size is guessed right half the time; named this rarely, the three groups together are guessed at 0.26.
 SIZE_SHARE = 0.18
 
+# Short wordings: a small model learns a language of few positions in minutes.
 _PHRASES = (
-    "a {size}{colour} {shape} at the {place}",
-    "a {size}{colour} {shape} in the {place}",
-    "at the {place} a {size}{colour} {shape}",
-    "a {size}{shape} that is {colour} at the {place}",
-    "a {size}{shape} in {colour} at the {place}",
+    "a {size}{colour} {shape} at {place}",
+    "at {place} a {size}{colour} {shape}",
+    "a {size}{shape} in {colour} at {place}",
 )
 _SENTENCES = (
-    "the {place} has a {size}{colour} {shape}",
-    "the {size}{shape} at the {place} is {colour}",
-    "a {size}{colour} {shape} is at the {place}",
-    "at the {place} there is a {size}{shape} in {colour}",
-    "the {colour} thing at the {place} is a {size}{shape}",
+    "{place} is a {size}{colour} {shape}",
+    "the {place} {size}{shape} is {colour}",
+    "a {size}{colour} {shape} is at {place}",
 )
-_OPENERS = ("", "there is ", "we see ", "a picture of ", "the image shows ")
+_OPENERS = ("", "there is ", "we see ")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 _TRIES = 24
 _CHANGE_TRIES = 100

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 from typing import TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ TRAIN_COMPOSITIONS = tuple(pair for pair in ALL_COMPOSITIONS if pair not in HELD
 GRID = 3
 CELL = 40  # pixels
 IMAGE_SIZE = GRID * CELL
-MIN_OBJECTS, MAX_OBJECTS = 2, 6
+OBJECT_COUNTS = {2: 0.3, 3: 0.3, 4: 0.2, 5: 0.12, 6: 0.08}  # how many objects a scene has, with what chance
 BACKGROUND = (190, 190, 186)
 PIXEL_NOISE = 9.0  # standard deviation, of 255
 TINT = 14  # an object's colour differs from its name's by up to this, of 255
@@ -133,7 +133,8 @@ def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) 
     """
     if not compositions:
         raise ValueError("compositions is empty, expected at least one (colour, shape), such as TRAIN_COMPOSITIONS")
-    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+    chance = rng.random()
+    count = next(n for n, bound in zip(OBJECT_COUNTS, accumulate(OBJECT_COUNTS.values())) if chance < bound or n == 6)
     cells = rng.permutation(GRID * GRID)[:count]
     objects = []
     for cell in cells:

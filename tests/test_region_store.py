@@ -1,0 +1,243 @@
+"""Region stores give back what was written, name what is missing, and notice every changed byte."""
+
+import contextlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmpt.processing.region_store import RegionStore
+from mmpt.processing.region_store_writer import RegionStoreWriter
+from mmpt.processing.regions import Regions
+
+CLASSES = 3
+image_ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
+    ["../../etc/passwd", "/abs", "a\0b", "x" * 1000, "é", "e\u0301"]
+)
+
+
+def make_regions(image_id: str, count: int = 3, feature_dim: int = 4, seed: int = 0, **rest: Any) -> Regions:
+    rng = np.random.default_rng(seed)
+    corners = rng.random((count, 2, 2), dtype=np.float32)
+    return Regions(
+        features=rng.normal(size=(count, feature_dim)).astype(np.float32),
+        boxes=np.sort(corners, axis=1).reshape(count, 4),
+        image_id=image_id,
+        **rest,
+    )
+
+
+def make_full_regions(image_id: str, count: int, seed: int) -> Regions:
+    rng = np.random.default_rng(seed)
+    return make_regions(
+        image_id,
+        count,
+        seed=seed,
+        class_probs=rng.dirichlet(np.ones(CLASSES), count),
+        labels=rng.integers(0, CLASSES, count),
+        scores=rng.random(count),
+        attribute_labels=rng.integers(0, 400, count),
+        attribute_scores=rng.random(count),
+        type_ids=rng.integers(0, 3, count),
+        width=640,
+        height=None,
+    )
+
+
+def write_store(path: Path, *images: Regions, shard_bytes: int = 100) -> Path:
+    with RegionStoreWriter(path, extractor={"model": "grid"}, shard_bytes=shard_bytes) as writer:
+        for regions in images:
+            writer.add(regions)
+    return path
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "store", *(make_full_regions(f"image {n}", n, seed=n) for n in range(4)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    counts=st.dictionaries(image_ids, st.integers(0, 5), min_size=1, max_size=5),
+    full=st.booleans(),
+    shard_bytes=st.integers(1, 600),
+)
+def test_store_gives_back_what_was_written(counts: dict[str, int], full: bool, shard_bytes: int) -> None:
+    make: Callable[..., Regions] = make_full_regions if full else make_regions
+    written = {name: make(name, count, seed=seed) for seed, (name, count) in enumerate(counts.items())}
+    with TemporaryDirectory() as folder:
+        store = RegionStore.open(write_store(Path(folder) / "s", *written.values(), shard_bytes=shard_bytes))
+        assert list(store) == list(written)
+        for image_id, regions in written.items():
+            read = store[image_id]
+            assert (read.image_id, read.width, read.height) == (image_id, regions.width, regions.height)
+            np.testing.assert_array_equal(read.features, regions.features.astype(np.float16), strict=True)
+            np.testing.assert_array_equal(read.boxes, regions.boxes, strict=True)
+            for name in ("labels", "attribute_labels", "type_ids"):
+                np.testing.assert_equal(getattr(read, name), getattr(regions, name))
+            for name in ("scores", "attribute_scores", "class_probs"):
+                value = getattr(regions, name)
+                if value is None:
+                    assert getattr(read, name) is None
+                else:
+                    np.testing.assert_allclose(getattr(read, name), value, atol=1e-3)
+
+
+def test_class_probs_sum_to_one_in_float32(tmp_path: Path) -> None:
+    probs = np.random.default_rng(0).dirichlet(np.full(1601, 0.1), 8).astype(np.float32)
+    assert np.abs(probs.astype(np.float16).sum(1, dtype=np.float64) - 1).max() > 1e-5
+    store = RegionStore.open(write_store(tmp_path / "s", make_regions("a", 8, class_probs=probs)))
+    read = store["a"].class_probs
+    assert read is not None
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read.sum(1, dtype=np.float64), 1, atol=1e-6)
+
+
+def test_features_are_views_of_the_file(store_path: Path) -> None:
+    features = RegionStore.open(store_path)["image 3"].features
+    assert not features.flags.owndata
+    assert not features.flags.writeable
+
+
+def test_datasets_reads_a_shard(store_path: Path) -> None:
+    store = RegionStore.open(store_path)
+    rows: list[Any] = [row for file in sorted(store_path.glob("*.arrow")) for row in Dataset.from_file(str(file))]
+    assert [row["image_id"] for row in rows] == list(store)
+    for row in rows:
+        features = np.frombuffer(row["features"], "<f2").reshape(row["num_regions"], 4)
+        np.testing.assert_array_equal(features, store[row["image_id"]].features)
+
+
+def test_pickled_store_is_small_and_reads_the_same(store_path: Path) -> None:
+    store = RegionStore.open(store_path)
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 500
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again["image 2"].features, store["image 2"].features)
+
+
+def test_manifest_facts_are_attributes(tmp_path: Path) -> None:
+    with RegionStoreWriter(tmp_path, extractor={"model": "detr"}, class_names=["cat", "dog"]) as writer:
+        writer.add(make_regions("a"))
+    store = RegionStore.open(tmp_path)
+    assert (store.feature_dim, store.num_classes, store.class_names) == (4, 2, ["cat", "dog"])
+    assert store.extractor == {"model": "detr"}
+
+
+def test_fingerprint_depends_on_the_extractor_not_on_the_images(tmp_path: Path) -> None:
+    def fingerprint(name: str, extractor: str, image_id: str) -> str:
+        with RegionStoreWriter(tmp_path / name, extractor={"model": extractor}) as writer:
+            writer.add(make_regions(image_id))
+        return RegionStore.open(tmp_path / name).fingerprint
+
+    assert fingerprint("1", "detr", "a") == fingerprint("2", "detr", "b") != fingerprint("3", "yolos", "a")
+
+
+def test_missing_image_is_named_with_the_store(store_path: Path) -> None:
+    with pytest.raises(KeyError, match=r"image 'cat' is not in .*store \(4 images, 'image 0' is the first\)"):
+        RegionStore.open(store_path)["cat"]
+
+
+def test_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        RegionStore.open(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json: it is no region store"):
+        RegionStore.open(tmp_path)
+
+
+def test_interrupted_store_is_refused(store_path: Path) -> None:
+    (store_path / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="its writing was interrupted; write it again"):
+        RegionStore.open(store_path)
+
+
+def test_newer_schema_asks_for_an_upgrade(store_path: Path) -> None:
+    change_manifest(store_path, schema_version=2)
+    with pytest.raises(ValueError, match=r"has schema version 2, this mmpt reads up to 1; pip install --upgrade mmpt"):
+        RegionStore.open(store_path)
+
+
+def test_truncated_shard_is_named_with_both_sizes(store_path: Path) -> None:
+    shard = store_path / "shard-00001.arrow"
+    size = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=rf"shard-00001\.arrow has {size - 8} bytes, expected {size}"):
+        RegionStore.open(store_path)
+
+
+def test_missing_shard_is_named(store_path: Path) -> None:
+    (store_path / "shard-00001.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard-00001\.arrow is missing, the manifest lists it"):
+        RegionStore.open(store_path)
+
+
+def test_manifest_cannot_lead_out_of_the_folder(store_path: Path) -> None:
+    shards = json.loads((store_path / "manifest.json").read_text())["shards"]
+    shards[0]["file"] = "../shard-00000.arrow"
+    change_manifest(store_path, shards=shards)
+    with pytest.raises(ValueError, match="wrong list of shards"):
+        RegionStore.open(store_path)
+
+
+def test_shallow_validation_notices_a_truncated_shard(store_path: Path) -> None:
+    store = RegionStore.open(store_path)
+    store.validate()
+    shard = store_path / "shard-00000.arrow"
+    shard.unlink()  # the store keeps the old file mapped
+    shard.write_bytes(b"short")
+    with pytest.raises(ValueError, match="has 5 bytes"):
+        store.validate()
+
+
+def test_deep_validation_names_shard_and_image(store_path: Path) -> None:
+    RegionStore.open(store_path).validate(deep=True)
+    features = RegionStore.open(store_path)["image 3"].features.tobytes()
+    (shard,) = (file for file in store_path.glob("*.arrow") if features in file.read_bytes())
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(features, b"\xff" + features[1:]))
+    with pytest.raises(ValueError, match=rf"{shard.name}: sha256 is .* 1 of \d images are damaged: 'image 3'"):
+        RegionStore.open(store_path).validate(deep=True)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), in_manifest=st.booleans())
+def test_every_flipped_bit_is_noticed(store_path: Path, place: float, bit: int, in_manifest: bool) -> None:
+    name = "manifest.json" if in_manifest else "shard-00001.arrow"
+    with TemporaryDirectory() as folder:
+        path = Path(shutil.copytree(store_path, Path(folder) / "s"))
+        content = bytearray((path / name).read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        (path / name).write_bytes(content)
+        if in_manifest and same_json(content, (store_path / name).read_bytes()):
+            return  # white space
+        with pytest.raises((ValueError, FileNotFoundError), match=r"damaged|expected|lacks|is missing|this mmpt reads"):
+            read_everything(path)
+
+
+def same_json(one: bytes | bytearray, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+def read_everything(path: Path) -> None:
+    store = RegionStore.open(path)
+    for image_id in store:
+        with contextlib.suppress(ValueError):  # a damaged row may be refused already
+            store[image_id]
+    store.validate(deep=True)
+
+
+def change_manifest(path: Path, **changes: Any) -> None:
+    file = path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
