@@ -1,9 +1,112 @@
 """Region-feature vision-and-language pre-training on Hugging Face Transformers."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 _here = Path(__file__).resolve().parent
 if not (_here / "configuration").is_dir():  # a checkout: the other rooms are this folder's siblings
     __path__.append(str(_here.parent))
 
+if TYPE_CHECKING:
+    from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
+    from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.processing.collator import MmptDataCollator
+    from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+    from mmpt.processing.pair_dataset import PairDataset
+    from mmpt.processing.processing_mmpt import MmptProcessor
+    from mmpt.processing.region_store import RegionStore
+    from mmpt.processing.region_store_writer import RegionStoreWriter
+    from mmpt.processing.regions import Regions
+    from mmpt.processing.word_tokenizer import build_word_tokenizer
+    from mmpt.trainer import MmptTrainer, MmptTrainingArguments
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "MmptDataCollator",
+    "MmptDualStreamConfig",
+    "MmptDualStreamForPreTraining",
+    "MmptDualStreamModel",
+    "MmptImageProcessor",
+    "MmptProcessor",
+    "MmptSingleStreamConfig",
+    "MmptSingleStreamForPreTraining",
+    "MmptSingleStreamModel",
+    "MmptTrainer",
+    "MmptTrainingArguments",
+    "PairDataset",
+    "RegionStore",
+    "RegionStoreWriter",
+    "Regions",
+    "build_word_tokenizer",
+    "register_auto_classes",
+]
+
+_MODULES = {
+    "MmptDataCollator": "mmpt.processing.collator",
+    "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",
+    "MmptDualStreamForPreTraining": "mmpt.modeling_mmpt.modeling_dual_stream",
+    "MmptDualStreamModel": "mmpt.modeling_mmpt.modeling_dual_stream",
+    "MmptImageProcessor": "mmpt.processing.image_processing_mmpt",
+    "MmptProcessor": "mmpt.processing.processing_mmpt",
+    "MmptSingleStreamConfig": "mmpt.configuration.configuration_mmpt",
+    "MmptSingleStreamForPreTraining": "mmpt.modeling_mmpt.modeling_single_stream",
+    "MmptSingleStreamModel": "mmpt.modeling_mmpt.modeling_single_stream",
+    "MmptTrainer": "mmpt.trainer",
+    "MmptTrainingArguments": "mmpt.trainer",
+    "PairDataset": "mmpt.processing.pair_dataset",
+    "RegionStore": "mmpt.processing.region_store",
+    "RegionStoreWriter": "mmpt.processing.region_store_writer",
+    "Regions": "mmpt.processing.regions",
+    "build_word_tokenizer": "mmpt.processing.word_tokenizer",
+}
+
+
+def register_auto_classes() -> None:
+    """Let the Auto classes of transformers know this package's.
+
+    `import mmpt` does it; the command line does it when a command needs it.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, AutoProcessor
+
+    from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
+    from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+    from mmpt.processing.processing_mmpt import MmptProcessor
+
+    for config, backbone, pretraining in (
+        (MmptSingleStreamConfig, MmptSingleStreamModel, MmptSingleStreamForPreTraining),
+        (MmptDualStreamConfig, MmptDualStreamModel, MmptDualStreamForPreTraining),
+    ):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, backbone, exist_ok=True)
+        AutoModelForPreTraining.register(config, pretraining, exist_ok=True)
+        AutoProcessor.register(config, MmptProcessor, exist_ok=True)
+        AutoImageProcessor.register(config, image_processor_classes={"pil": MmptImageProcessor}, exist_ok=True)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use: the trainer alone costs more than the rest of `import mmpt`."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mmpt' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def _started_as_command() -> bool:
+    """Return whether this process is `mmpt ...` or `python -m mmpt ...`, whose --help must not wait for torch.
+
+    The word of the command line that names the program stands right before its arguments. The interpreter's own record
+    is read, because a spawned worker process gets a copy of its parent's sys.argv.
+    """
+    program = sys.orig_argv[-len(sys.argv) :][:1]
+    return [Path(word).stem for word in program] == ["mmpt"]
+
+
+if not _started_as_command():
+    register_auto_classes()

@@ -1,0 +1,76 @@
+"""The distribution mmpt: one top-level package, made of the four rooms that lie side by side in the checkout."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+ROOMS = ("configuration", "modeling_mmpt", "processing")
+
+CORE = [
+    "accelerate>=1.10,<2",
+    "datasets>=4,<6",
+    "evaluate>=0.4.6,<1",
+    "filelock>=3.15",
+    "huggingface_hub>=1.0,<3",
+    "numpy>=2,<3",
+    "pillow>=11",
+    "pyarrow>=21",
+    "pyyaml>=6",
+    "safetensors>=0.6",
+    "tokenizers>=0.22",
+    "torch>=2.9,<3",
+    "transformers>=5.20,<6",
+    "typer>=0.20,<1",
+]
+EXTRAS = {
+    "demo": ["gradio>=6"],
+    "dev": [
+        "hypothesis>=6.130",
+        "parameterized>=0.9",
+        "playwright>=1.50",
+        "pyright==1.1.414",
+        "pytest>=9",
+        "ruff==0.17.6",
+        "scikit-learn>=1.6",
+        "setuptools>=77",
+    ],
+    "hdf5": ["h5py>=3.11"],
+    "lmdb": ["lmdb>=1.5"],
+    "plots": ["matplotlib>=3.9"],
+    "retrieval": ["faiss-cpu>=1.9"],
+    "track": ["tensorboard>=2.18", "trackio>=0.2"],
+}
+
+
+def read_version() -> str:
+    """Return `__version__` of the package, the one place that knows it."""
+    source = (ROOT / "mmpt" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    if match is None:
+        raise ValueError('mmpt/__init__.py has no line __version__ = "..."')
+    return match[1]
+
+
+setup(
+    name="mmpt",
+    version=read_version(),
+    description="Region-feature vision-and-language pre-training on Hugging Face Transformers",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The mmpt authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        "mmpt",
+        *(f"mmpt.{room}" for room in ROOMS),
+        *(f"mmpt.{room}.{part}" for room in ROOMS for part in find_packages(str(ROOT / room))),
+    ],
+    package_dir={f"mmpt.{room}": room for room in ROOMS},
+    package_data={"mmpt": ["py.typed"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["mmpt = mmpt.cli:main"]},
+)

@@ -1,0 +1,211 @@
+"""What gets installed: one top-level name with all rooms, every class once, a command that starts at once."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
+TRIES = 3
+IMPORT_LIMIT = 0.7
+HELP_LIMIT = 1.0
+
+# Two modules that load nothing heavy, of a room and of the package's own folder.
+PLACES = """
+import json
+import mmpt, mmpt.recipe_values, mmpt.processing.regions
+print(json.dumps([mmpt.__file__, mmpt.recipe_values.__file__, mmpt.processing.regions.__file__]))
+"""
+# A whole process: the price of the import, what it registers, every module that the public names load.
+IMPORT = """
+import importlib, json, sys, time
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+start = time.process_time()
+import mmpt
+cost = time.process_time() - start
+configs = [AutoConfig.for_model(name) for name in ("mmpt_single_stream", "mmpt_dual_stream")]
+for name in mmpt.__all__:
+    getattr(mmpt, name)
+modules = {}
+for name, module in sys.modules.items():
+    file = getattr(module, "__file__", None) or ""
+    if name != "__main__" and file.startswith(sys.argv[1]) and "site-packages" not in file:
+        modules.setdefault(file, []).append(name)
+bare = []
+for name in ("configuration.configuration_mmpt", "modeling_mmpt.heads", "processing.regions"):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        bare.append(str(error))
+print(json.dumps([cost, [type(config).__name__ for config in configs], list(modules.values()), bare]))
+"""
+
+
+class Import(NamedTuple):
+    """What `IMPORT` prints: CPU seconds, configurations, the names of each loaded file, errors of bare rooms."""
+
+    cost: float
+    configs: list[str]
+    modules: list[list[str]]
+    bare: list[str]
+
+
+def run(arguments: list[str], cwd: Path, path: list[Path]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def import_mmpt() -> Import:
+    return Import(*json.loads(run(["-c", IMPORT, str(ROOT)], ROOT, []).stdout))
+
+
+@pytest.fixture(scope="module")
+def imported() -> Import:
+    return import_mmpt()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that the checkout stays clean and no old build gets in."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    # Without isolation, because isolation fetches setuptools from the network.
+    run(["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(target), str(source)], source, [])
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content, as an installation lays it out."""
+    target = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Callable[..., list[Path]]:
+    """Where mmpt and its modules come from, for a script started as the installed command is."""
+    script = tmp_path / "bin" / "mmpt"
+    script.parent.mkdir()
+    script.write_text(PLACES, encoding="utf-8")
+
+    def ask(*path: Path) -> list[Path]:
+        return [Path(file) for file in json.loads(run([str(script)], tmp_path, list(path)).stdout)]
+
+    return ask
+
+
+def test_wheel_has_one_top_level_name(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+    assert {re.sub(r"-.*\.dist-info$", ".dist-info", top) for top in tops} == {"mmpt", "mmpt.dist-info"}
+
+
+def test_wheel_has_every_file_of_every_room(wheel: Path):
+    expected = {"mmpt/py.typed"}
+    for room in ROOMS:
+        inside = "mmpt" if room == "mmpt" else f"mmpt/{room}"
+        expected |= {f"{inside}/{file.relative_to(ROOT / room).as_posix()}" for file in (ROOT / room).rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
+
+
+def test_wheel_installs_the_command(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+        assert "mmpt = mmpt.cli:main" in archive.read(name).decode()
+
+
+def test_installed_package_uses_its_own_rooms(installed: Path, places: Callable[..., list[Path]]):
+    package = installed / "mmpt"
+    assert places(installed) == [
+        package / "__init__.py",
+        package / "recipe_values.py",
+        package / "processing" / "regions.py",
+    ]
+
+
+@pytest.mark.parametrize("also_installed", [False, True], ids=["not_installed", "installed_too"])
+def test_checkout_uses_its_own_rooms(also_installed: bool, installed: Path, places: Callable[..., list[Path]]):
+    assert places(ROOT, *([installed] if also_installed else [])) == [
+        ROOT / "mmpt" / "__init__.py",
+        ROOT / "mmpt" / "recipe_values.py",
+        ROOT / "processing" / "regions.py",
+    ]
+
+
+def test_checkout_gives_no_class_twice(imported: Import):
+    assert len(imported.modules) > len(ROOMS)
+    assert [names for names in imported.modules if len(names) > 1] == []
+    assert imported.bare == [
+        f"got the import of '{room}', expected 'mmpt.{room}'; write mmpt. in front" for room in ROOMS if room != "mmpt"
+    ]
+
+
+def test_import_registers_the_auto_classes(imported: Import):
+    assert imported.configs == ["MmptSingleStreamConfig", "MmptDualStreamConfig"]
+
+
+def test_import_costs_little_more_than_torch_and_transformers(imported: Import):
+    """In CPU seconds, which other processes do not stretch; the best of some tries counts."""
+    costs = [imported.cost]
+    while min(costs) > IMPORT_LIMIT and len(costs) < TRIES:
+        costs.append(import_mmpt().cost)
+    assert min(costs) <= IMPORT_LIMIT
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the CPU time of child processes is counted on POSIX only")
+def test_help_of_the_command_comes_at_once():
+    """In CPU seconds, as above."""
+    costs: list[float] = []
+    while len(costs) < TRIES and min(costs, default=HELP_LIMIT + 1) > HELP_LIMIT:
+        before = os.times()
+        assert "pretrain" in run(["-m", "mmpt", "--help"], ROOT, []).stdout
+        after = os.times()
+        costs.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(costs) <= HELP_LIMIT
+
+
+def test_help_of_the_command_loads_nothing_heavy():
+    loaded = re.findall(
+        r"\| +([\w.]+)$", run(["-X", "importtime", "-m", "mmpt", "--help"], ROOT, []).stderr, re.MULTILINE
+    )
+    assert "mmpt.cli" in loaded
+    assert not {"torch", "transformers", "datasets", "numpy"} & set(loaded)
+
+
+def test_every_public_name_is_typed_and_lazy():
+    import mmpt
+
+    source = (ROOT / "mmpt" / "__init__.py").read_text(encoding="utf-8")
+    block = source.split("if TYPE_CHECKING:\n")[1].split("\n\n")[0]
+    typed = {
+        name: module for module, names in re.findall(r"from ([\w.]+) import (.+)", block) for name in names.split(", ")
+    }
+    assert typed == mmpt._MODULES
+    assert set(mmpt.__all__) == set(typed) | {"register_auto_classes"}
+
+
+def test_unknown_public_name_is_an_error():
+    import mmpt
+
+    with pytest.raises(AttributeError, match="module 'mmpt' has no attribute 'MmptTriner'"):
+        mmpt.MmptTriner  # noqa: B018
