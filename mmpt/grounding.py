@@ -20,6 +20,7 @@ from mmpt.processing.pair_dataset import PairDataset
 from mmpt.processing.regions import Regions
 
 BATCH = 256
+CHOICES = 32
 Batch = dict[str, Tensor]
 
 
@@ -37,7 +38,7 @@ def measure_grounding(
     - mrc_accuracy, mrc_kl_of_prior, mrfr_of_mean: regions masked one at a time; the KL divergence as a share of that of
       the training set's mean distribution, the squared error as a share of that of its mean feature.
     - itm_accuracy, itm_hard_accuracy: half of the pairs mismatched, with partners at random and with hard negatives.
-    - retrieval_recall_at_1: text to image among 32.
+    - retrieval_recall_at_1: text to image among 32; left out where there are fewer pairs.
 
     Each has beside it `<name>_count`, the number of cases.
     """
@@ -54,7 +55,8 @@ def measure_grounding(
         if "itm" in on:
             measures |= matching_accuracy(model, collator, evaluation, "itm_accuracy", 0.0)
             measures |= matching_accuracy(model, collator, evaluation, "itm_hard_accuracy", 1.0)
-            measures |= text_to_image_recall(model, collator, evaluation)
+            if len(evaluation) >= CHOICES:
+                measures |= text_to_image_recall(model, collator, evaluation)
     model.train(was_training)
     return measures
 
@@ -152,7 +154,7 @@ def matching_accuracy(
 
 
 def text_to_image_recall(
-    model: MmptForPreTraining, collator: MmptDataCollator, pairs: PairDataset, choices: int = 32
+    model: MmptForPreTraining, collator: MmptDataCollator, pairs: PairDataset, choices: int = CHOICES
 ) -> dict[str, float]:
     """Rank, for each text, the images of its group of `choices` pairs by the score of a match; count the own on top.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
+from mmpt import register_auto_classes
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
@@ -35,6 +36,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
         FloatingPointError: if the loss stops being finite.
     """
+    register_auto_classes()
     output_dir = recipe.output_dir
     check_output_dir(output_dir)
     arguments = MmptTrainingArguments(**recipe.training)

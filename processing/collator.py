@@ -1,5 +1,6 @@
 """The data collator: pairs of text and regions to a masked, labelled batch."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_region
 from mmpt.processing.mismatching import Texts, mismatch
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.regions import Regions
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Policy = Literal["conditional", "joint", "one_objective"]
@@ -83,6 +86,7 @@ class MmptDataCollator(DataCollatorMixin):
                 f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
                 "give an active objective's deal a share above 0"
             )
+        self._reported_cut = False
         self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
         longest = self.config.max_position_embeddings
         self._max_tokens = longest if self.max_text_length is None else min(self.max_text_length, longest)
@@ -102,9 +106,9 @@ class MmptDataCollator(DataCollatorMixin):
 
         batch, maskable_tokens, words = self._tokenize(texts)
         records = self.processor.image_processor.records(regions)
-        region_batch, detected = self.processor.image_processor.pad(records)
-        batch.update(region_batch)
         check_records(records, self.config)
+        region_batch, detected = self.processor.image_processor.pad(records, feature_dim=self.config.region_feature_dim)
+        batch.update(region_batch)
 
         # Joint masking corrupts mismatched rows as well, but only the matching label of such a row is kept.
         text_rows, region_rows = deals["text"], deals["regions"]
@@ -173,19 +177,16 @@ class MmptDataCollator(DataCollatorMixin):
     def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
         """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""
         tokenizer = self.processor.tokenizer
-        first = [text for text, _ in texts]
-        # A batch may mix single texts and pairs (question and answer, say); tokenizers take one kind a call.
-        has_pairs = any(pair is not None for _, pair in texts)
-        pairs = [pair or "" for _, pair in texts] if has_pairs else None
+        # A batch may mix single texts and pairs (question and answer, say).
         encoded = tokenizer(
-            first,
-            pairs,
+            [text if pair is None else (text, pair) for text, pair in texts],
             padding=True,
             truncation=True,
             max_length=self._max_tokens,
             return_special_tokens_mask=True,
             return_attention_mask=True,
         )
+        self._report_cut_texts(encoded)
         names = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
         # One array a list is several times faster than return_tensors="np", which walks through every number.
         arrays = {name: np.array(encoded[name], dtype=np.int64) for name in names if name in encoded}
@@ -197,6 +198,21 @@ class MmptDataCollator(DataCollatorMixin):
             rows = [encoded.word_ids(row) for row in range(len(texts))]
             words = np.array([[-1 if word is None else word for word in row] for row in rows])
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
+
+    def _report_cut_texts(self, encoded: Any) -> None:
+        """Warn, once, that texts are longer than the model reads."""
+        if self._reported_cut or len(encoded["input_ids"][0]) < self._max_tokens:
+            return
+        cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
+        if cut:
+            self._reported_cut = True
+            logger.warning(
+                "%d of %d texts of a batch are longer than %d tokens and are cut (said once; max_text_length and the "
+                "model's max_position_embeddings decide)",
+                cut,
+                len(encoded["input_ids"]),
+                self._max_tokens,
+            )
 
     def _mask_regions(self, batch: dict[str, Tensor], detected: Tensor, rows: Array, draws: KeyedDraws) -> Tensor:
         """Return which regions are masked, (batch, regions) bool."""
@@ -261,6 +277,20 @@ class MmptDataCollator(DataCollatorMixin):
         unknown = set(self.shares) - set(DEALS)
         if unknown:
             raise ValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
+        for deal, share in self.shares.items():
+            if not 0 <= share < float("inf"):
+                raise ValueError(f"the share of {deal!r} is {share}, expected 0 or more")
+        if self.overlap_threshold is not None and not 0 <= self.overlap_threshold <= 1:
+            raise ValueError(
+                f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"
+            )
+        specials = self.processor.tokenizer.num_special_tokens_to_add()
+        # With less, a tokenizer cuts nothing at all.
+        if self.max_text_length is not None and self.max_text_length <= specials:
+            raise ValueError(
+                f"max_text_length is {self.max_text_length}, expected more than the {specials} special tokens that "
+                "the tokenizer puts around a text, or None for all that the model reads"
+            )
         if "qa" in self.objectives:
             raise ValueError(
                 "objective 'qa' needs answers, which this collator does not make; leave 'qa' out of objective_weights "
@@ -268,12 +298,16 @@ class MmptDataCollator(DataCollatorMixin):
             )
 
     def _check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
-        for name in ("text", "image_id", "regions"):
-            if name not in examples[0]:
-                raise ValueError(
-                    f"an example has no {name!r}, got {', '.join(examples[0]) or 'nothing'}; give text, image_id and "
-                    "regions (PairDataset does), and set remove_unused_columns=False with the stock Trainer"
-                )
+        if not len(examples):
+            raise ValueError("got a batch without examples, expected at least one")
+        for row, example in enumerate(examples):
+            for name in ("text", "image_id", "regions"):
+                if name not in example:
+                    raise ValueError(
+                        f"example {row} of the batch has no {name!r}, got {', '.join(example) or 'nothing'}; give "
+                        "text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
+                        "stock Trainer"
+                    )
 
 
 def _ordinary_token_ids(tokenizer: Any) -> Array:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from mmpt.processing.regions import Regions, boxes_from_pixels, check_boxes
 
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
+BoxFormat = Literal["normalized", "pixel"]
 
 
 class MmptImagesKwargs(ImagesKwargs, total=False):
@@ -28,7 +29,7 @@ class MmptImagesKwargs(ImagesKwargs, total=False):
     """
 
     max_regions: int | None
-    box_format: Literal["normalized", "pixel"]
+    box_format: BoxFormat
     whole_image_region: bool
 
 
@@ -43,6 +44,9 @@ class MmptImageProcessor(BaseImageProcessor):
         max_regions: see `MmptImagesKwargs`.
         box_format: see `MmptImagesKwargs`.
         whole_image_region: see `MmptImagesKwargs`.
+
+    Raises:
+        ValueError: if an option is out of range, or an unknown one is spelled like one of these.
     """
 
     model_input_names = ["region_features", "region_boxes", "region_attention_mask"]
@@ -51,13 +55,12 @@ class MmptImageProcessor(BaseImageProcessor):
     def __init__(
         self,
         max_regions: int | None = None,
-        box_format: Literal["normalized", "pixel"] = "normalized",
+        box_format: BoxFormat = "normalized",
         whole_image_region: bool = False,
         **kwargs: Unpack[ImagesKwargs],
     ) -> None:
         super().__init__(**kwargs)
-        if max_regions is not None and max_regions < 1:
-            raise ValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
+        _check_options(max_regions, box_format, kwargs)
         self.max_regions = max_regions
         self.box_format = box_format
         self.whole_image_region = whole_image_region
@@ -71,7 +74,7 @@ class MmptImageProcessor(BaseImageProcessor):
         images: Any,
         return_tensors: str | None = None,
         max_regions: int | None = None,
-        box_format: Literal["normalized", "pixel"] | None = None,
+        box_format: BoxFormat | None = None,
         whole_image_region: bool | None = None,
         **kwargs: Unpack[ImagesKwargs],
     ) -> BatchFeature:
@@ -81,8 +84,9 @@ class MmptImageProcessor(BaseImageProcessor):
 
         Raises:
             ValueError: for a shape that does not fit, features that are not finite, boxes that are inverted, leave the
-                image, or are in another format than `box_format` says.
+                image, or are in another format than `box_format` says, and for an option that is out of range.
         """
+        _check_options(max_regions, box_format, kwargs)
         records = self.records(images, max_regions, box_format)
         whole = self.whole_image_region if whole_image_region is None else whole_image_region
         batch, _ = self.pad(records, whole)
@@ -94,7 +98,7 @@ class MmptImageProcessor(BaseImageProcessor):
         self,
         images: Any,
         max_regions: int | None = None,
-        box_format: Literal["normalized", "pixel"] | None = None,
+        box_format: BoxFormat | None = None,
     ) -> list[Regions]:
         """Return one `Regions` an image, with normalised boxes and at most `max_regions` regions."""
         box_format = self.box_format if box_format is None else box_format
@@ -102,14 +106,17 @@ class MmptImageProcessor(BaseImageProcessor):
         return [_keep_best(_as_regions(image, box_format), limit) for image in _as_list(images)]
 
     def pad(
-        self, records: Sequence[Regions], whole_image_region: bool | None = None
+        self, records: Sequence[Regions], whole_image_region: bool | None = None, feature_dim: int | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the padded batch and where its detected regions are, (batch, regions) bool.
 
         The feature of a whole-image region is left zero: which regions it may see is decided by masking.
+
+        Args:
+            feature_dim: width of the features, for a batch in which no image has regions.
         """
         whole = self.whole_image_region if whole_image_region is None else whole_image_region
-        width = _common_width(records)
+        width = _common_width(records, feature_dim)
         counts = torch.tensor([len(record) for record in records])
         length = max(1, int(counts.max()) + whole)
         features = torch.zeros(len(records), length, width)
@@ -210,7 +217,7 @@ def _as_regions(image: Any, box_format: str) -> Regions:
     if box_format == "pixel":
         if not values.get("width") or not values.get("height"):
             raise ValueError("box_format='pixel' needs the width and height of the image beside its boxes, in pixels")
-        boxes = np.asarray(values["boxes"], dtype=np.float32).reshape(-1, 4)
+        boxes = np.asarray(values["boxes"], dtype=np.float32)
         values["boxes"] = boxes_from_pixels(boxes, int(values["width"]), int(values["height"]))
     return Regions(**values)
 
@@ -227,11 +234,32 @@ def _keep_best(regions: Regions, limit: int | None) -> Regions:
     return regions.select(np.sort(np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")[:limit]))
 
 
-def _common_width(records: Sequence[Regions]) -> int:
-    widths = {record.feature_dim for record in records if len(record)}
-    if len(widths) > 1:
-        raise ValueError(f"features of one batch are {sorted(widths)} numbers wide, expected one width")
-    return widths.pop() if widths else max(record.feature_dim for record in records)
+def _check_options(max_regions: int | None, box_format: str | None, others: Mapping[str, Any]) -> None:
+    if max_regions is not None and max_regions < 1:
+        raise ValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
+    if box_format is not None and box_format not in get_args(BoxFormat):
+        raise ValueError(f"box_format is {box_format!r}, expected 'normalized' (0..1) or 'pixel'")
+    # transformers adds keys of its own to a saved processor, so that only what is nearly ours can be refused.
+    for name in others:
+        near = difflib.get_close_matches(name, ("max_regions", "box_format", "whole_image_region"), n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"the processor of regions has no option {name!r}; did you mean {near[0]!r}?")
+
+
+def _common_width(records: Sequence[Regions], feature_dim: int | None) -> int:
+    first: Regions | None = None
+    for row, record in enumerate(records):
+        if not len(record):
+            continue
+        first = first or record
+        if record.feature_dim != first.feature_dim:
+            raise ValueError(
+                f"features of {_title(records, row)} are {record.feature_dim} numbers wide, those before it in the "
+                f"batch {first.feature_dim}; a batch takes features of one detector"
+            )
+    if first is not None:
+        return first.feature_dim
+    return max(record.feature_dim for record in records) if feature_dim is None else feature_dim
 
 
 def _check_batch(features: Tensor, boxes: Tensor, records: Sequence[Regions]) -> None:

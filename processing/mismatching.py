@@ -37,7 +37,7 @@ def mismatch(
     """Replace the image or, with equal chance, the text of the `wanted` examples by that of another image.
 
     A partner comes from the example's `pair_table` (the whole table of pairs), else from the batch; it never has the
-    same image or the same text. At `hard_negative_rate` the example's own hard negative is taken instead, where it has
+    same image or the same text, and the pair that results is none of the table or the batch. At `hard_negative_rate` the example's own hard negative is taken instead, where it has
     one.
 
     Args:
@@ -59,7 +59,7 @@ def mismatch(
         done[row] = _take_hard_negative(examples[row], row, bool(replace_image[row]), hard[row, 1], texts, regions)
     for table, rows in _by_table(examples, np.flatnonzero(wanted & ~done)):
         if table is None:
-            partners = _partners_in_batch(examples, rows, chances[rows, 0])
+            partners = _partners_in_batch(examples, rows, replace_image[rows], chances[rows, 0])
         else:
             partners = table.partners(ids[rows], replace_image[rows], chances[rows]).tolist()
         for row, partner in zip(rows.tolist(), partners, strict=True):
@@ -100,15 +100,19 @@ def _by_table(examples: Sequence[Example], rows: Array) -> list[tuple[PairTable 
     ]
 
 
-def _partners_in_batch(examples: Sequence[Example], rows: Array, chances: Array) -> list[int]:
-    """Return for each row another row of the batch with another image and another text, -1 where there is none."""
+def _partners_in_batch(examples: Sequence[Example], rows: Array, replace_image: Array, chances: Array) -> list[int]:
+    """Return for each row another row of the batch that makes a mismatched pair with it, -1 where there is none."""
+    pairs = [(example["image_id"], example["text"]) for example in examples]
+    true_pairs = set(pairs)
     partners = []
-    for row, chance in zip(rows, chances, strict=True):
-        own = examples[row]
+    for row, swap, chance in zip(rows, replace_image, chances, strict=True):
+        own_image, own_text = pairs[row]
         eligible = [
             other
-            for other, example in enumerate(examples)
-            if example["image_id"] != own["image_id"] and example["text"] != own["text"]
+            for other, (image, text) in enumerate(pairs)
+            if image != own_image
+            and text != own_text
+            and ((image, own_text) if swap else (own_image, text)) not in true_pairs
         ]
         partners.append(eligible[int(chance * len(eligible))] if eligible else -1)
     return partners

@@ -107,7 +107,11 @@ def boxes_from_pixels(boxes: NDArray[Any], width: int, height: int) -> NDArray[A
     """
     if width <= 0 or height <= 0:
         raise ValueError(f"image size is {width} x {height}, expected positive width and height in pixels")
-    if len(boxes) and boxes.max() <= 1.0 and max(width, height) > 2:
+    if not boxes.size:
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes have shape {boxes.shape}, expected (regions, 4): x1 y1 x2 y2 of each region")
+    if boxes.max() <= 1.0 and max(width, height) > 2:
         raise ValueError(
             f"boxes were said to be in pixels of a {width} x {height} image, but the largest coordinate is "
             f"{boxes.max():g}: they look normalised already. Pass box_format='normalized'"

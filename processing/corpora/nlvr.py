@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, load_dataset
+import pyarrow.parquet as pq
+from datasets import Dataset, concatenate_datasets
 
 from mmpt.processing.corpora.box_features import FEATURE_DIM, RegionClassifier, box_features
 from mmpt.processing.regions import Regions
@@ -53,11 +54,10 @@ def read_nlvr(folder: Path) -> NlvrPairs:
                 "docs/nlvr.md tells how it becomes Parquet"
             )
     tables = {
-        split: load_dataset("parquet", data_files=[str(path) for path in found], split="train")
-        for split, found in files.items()
+        split: concatenate_datasets([Dataset(pq.read_table(path)) for path in found]) for split, found in files.items()
     }
     rows = {split: _first_permutation(table) for split, table in tables.items()}
-    class_names = tuple(tables["train"].features["objects"].feature["category"].names)
+    class_names = tuple(tables["train"].features["objects"]["category"].feature.names)
     classifier = _fit_classifier(rows["train"], len(class_names))
     regions = {}
     pairs = {}

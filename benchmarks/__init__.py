@@ -1,0 +1,1 @@
+"""Benchmarks: what a step costs, measured through the product."""
