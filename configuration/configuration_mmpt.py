@@ -78,8 +78,8 @@ class MmptConfig(PreTrainedConfig):
         schema_version: version of this list of fields; older ones stay readable.
 
     Raises:
-        ValueError: for a key that is not a field (naming the nearest one) and for values that do not fit each other. In
-            a saved configuration a key that is not a field is only warned about.
+        ValueError: for a key that is not a field (naming the nearest one). In a saved configuration that is a warning.
+        StrictDataclassError: of huggingface_hub, for a wrong type and for values that do not fit each other.
     """
 
     # Trainer would gather these as predictions; of the logits only those of matching have one row an example.
@@ -231,7 +231,7 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """UNITER base (Chen et al. 2020, arXiv 1909.11740), cased vocabulary."""
-        values = dict(
+        values: dict[str, Any] = dict(
             vocab_size=28996,
             region_type_embedding="shared",
             region_token_type_id=1,
@@ -248,7 +248,7 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def oscar(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """Oscar (Li et al. 2020, arXiv 2004.06165); VinVL is the same with `region_embedding_layer_norm="own"`."""
-        values = dict(
+        values: dict[str, Any] = dict(
             region_box_dim=6,
             region_projection_layer_norm=False,
             region_embedding_layer_norm="none",
@@ -261,7 +261,7 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def volta_uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """VOLTA's controlled UNITER (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        values = dict(region_box_dim=5, region_type_embedding="shared", region_token_type_id=1)
+        values: dict[str, Any] = dict(region_box_dim=5, region_type_embedding="shared", region_token_type_id=1)
         return cls(**(_VOLTA | values | overrides))
 
     @classmethod
@@ -376,7 +376,7 @@ class MmptDualStreamConfig(MmptConfig):
     @classmethod
     def vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """ViLBERT base, 6 region layers and 6 co-attention layers (Lu et al. 2019, arXiv 1908.02265)."""
-        values = dict(
+        values: dict[str, Any] = dict(
             region_hidden_size=1024,
             region_num_attention_heads=8,
             region_intermediate_size=1024,
@@ -393,7 +393,7 @@ class MmptDualStreamConfig(MmptConfig):
     @classmethod
     def lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """LXMERT, 9 text, 5 region and 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
-        values = dict(
+        values: dict[str, Any] = dict(
             num_region_classes=1600,
             region_background_class=None,
             num_region_attributes=400,

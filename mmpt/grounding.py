@@ -116,7 +116,9 @@ def masked_region_measures(
             where[own, places[chunk]] = True
             output = model(**masked, masked_regions=where)
             if prior is not None:
-                regions = [(int(row), int(place) - offset) for row, place in zip(rows[chunk], places[chunk], strict=True)]
+                regions = [
+                    (int(row), int(place) - offset) for row, place in zip(rows[chunk], places[chunk], strict=True)
+                ]
                 probs = np.stack([_probs(examples[row]["regions"])[place] for row, place in regions])
                 target = torch.from_numpy(probs).to(model.device)
                 logits = output.mrc_logits[own, places[chunk]]
@@ -126,7 +128,9 @@ def masked_region_measures(
             if "mrfr" in on:
                 predicted = output.mrfr_prediction[own, places[chunk]]
                 sums["error"] += float(squared_error(predicted, features).sum())
-                sums["mean_error"] += float(squared_error(mean_feature.to(features).expand_as(features), features).sum())
+                sums["mean_error"] += float(
+                    squared_error(mean_feature.to(features).expand_as(features), features).sum()
+                )
             total += len(chunk)
     measures: dict[str, float] = {}
     if "mrc" in on:
@@ -167,9 +171,7 @@ def text_to_image_recall(
         text_keys = ("input_ids", "attention_mask", "token_type_ids")
         scores = []
         for text in range(choices):
-            crossed = {
-                key: value[text].expand_as(value) if key in text_keys else value for key, value in batch.items()
-            }
+            crossed = {key: value[text].expand_as(value) if key in text_keys else value for key, value in batch.items()}
             logits = model(**crossed).itm_logits
             scores.append(logits[:, 1] - logits[:, 0])
         table = torch.stack(scores)  # (texts, images)

@@ -235,7 +235,8 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 this batch: counts over all micro-batches and processes of an optimiser step make its loss exact.
 
         Raises:
-            ValueError: if labels are given whose objective is not in `objective_weights`, and as the backbone does.
+            ValueError: if labels are given whose objective is not in `objective_weights` or whose modality is not
+                given, and as the backbone does.
         """
         labels = {
             "mlm": mlm_labels,
@@ -283,8 +284,11 @@ class MmptForPreTraining(MmptPreTrainedModel):
         total: Tensor | None = None
         for reads, hidden in read.items():
             names = [name for name in labels if OBJECTIVES[name].reads == reads]
-            if hidden is None or not names:
+            if not names:
                 continue
+            if hidden is None:
+                needed = "text (input_ids)" if reads == "tokens" else "regions (region_features)"
+                raise ValueError(f"{names[0]}_labels were given without {needed}; pass both, or leave the labels out")
             losses = self._objective_losses(
                 reads,
                 hidden,
@@ -317,7 +321,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         denominators: dict[str, Tensor] | None,
         output: MmptForPreTrainingOutput,
     ) -> dict[str, Tensor]:
-        """Return the loss of each objective in `labels`, all of which read `hidden`; fill in their fields of `output`."""
+        """Return the loss of each objective in `labels`, all of which read `hidden`, and fill in `output`."""
         selected = _select(labels, masked_regions)  # (batch,) or (batch, tokens or regions), bool
         heads = {OBJECTIVES[name].head for name in labels}
         predictions = self.heads(reads, hidden[selected], heads, self._feature_projection())

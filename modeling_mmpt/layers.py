@@ -45,7 +45,7 @@ class MmptAttention(nn.Module):
             project(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
             for project, source in ((self.query, hidden), (self.key, context), (self.value, context))
         )
-        if context is not hidden and attention_mask is not None and attention_mask.dim() == 2:
+        if context is not hidden and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             # A two-dimensional mask means flash attention. The library unpads queries with the keys' mask, which is
             # right for self-attention only: here only the keys are unpadded, and every query is kept.
             query, key, value, packed = _pack_keys(query, key, value, attention_mask)

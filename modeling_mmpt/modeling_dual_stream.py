@@ -155,7 +155,9 @@ class MmptDualStreamModel(MmptBackbone):
 
         config = self.config
         text_done = region_done = 0
-        stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, self.co_attention_layers)
+        stops = zip(
+            config.text_co_attention_layers, config.region_co_attention_layers, self.co_attention_layers, strict=True
+        )
         for text_stop, region_stop, co_attention in stops:
             text = _run(self.text_layers[text_done:text_stop], text, text_mask, **kwargs)
             regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, **kwargs)

@@ -164,9 +164,9 @@ def _as_list(images: Any) -> list[Any]:
     """Return a list with one entry an image, whatever of the accepted forms it has."""
     if isinstance(images, Regions | Mapping):
         return [images]
-    if isinstance(images, tuple) and len(images) == 2 and not isinstance(images[0], Regions | Mapping | tuple):
-        if np.ndim(images[0]) == 2:
-            return [images]  # (features, boxes) of one image
+    is_two = isinstance(images, tuple) and len(images) == 2 and not isinstance(images[0], Regions | Mapping | tuple)
+    if is_two and np.ndim(images[0]) == 2:
+        return [images]  # (features, boxes) of one image
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim == 2:
             return [images]

@@ -37,8 +37,8 @@ def mismatch(
     """Replace the image or, with equal chance, the text of the `wanted` examples by that of another image.
 
     A partner comes from the example's `pair_table` (the whole table of pairs), else from the batch; it never has the
-    same image or the same text, and the pair that results is none of the table or the batch. At `hard_negative_rate` the example's own hard negative is taken instead, where it has
-    one.
+    same image or the same text, and the pair that results is none of the table or the batch. At `hard_negative_rate`
+    the example's own hard negative is taken instead, where it has one.
 
     Args:
         ids: (batch,) row of each example in its table.

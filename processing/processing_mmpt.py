@@ -63,8 +63,10 @@ class MmptProcessor(ProcessorMixin):
             data.update(self.image_processor(images, **merged["images_kwargs"]))
         if text is not None and images is not None:
             texts = 1 if isinstance(text, str) else len(text)
-            if texts != len(data["region_features"]):
+            images_given = len(data["region_features"])
+            if texts != images_given:
                 raise ValueError(
-                    f"got {texts} texts and regions of {len(data['region_features'])} images, expected one text an image"
+                    f"got {texts} texts and regions of {images_given} images, expected one text an image; repeat the "
+                    "regions for each text of an image"
                 )
         return BatchFeature(data, tensor_type=merged["text_kwargs"].get("return_tensors"))

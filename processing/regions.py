@@ -60,7 +60,9 @@ class Regions:
                 continue
             array = np.asarray(array)
             setattr(self, name, array)
-            fits = array.ndim == len(shape) and all(want in (None, got) for got, want in zip(array.shape, shape))
+            fits = array.ndim == len(shape) and all(
+                want in (None, got) for got, want in zip(array.shape, shape, strict=True)
+            )
             if not fits:
                 wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
                 raise ValueError(

@@ -107,7 +107,9 @@ def test_statement_and_its_false_image_point_at_each_other(corpus):
 
 def test_every_caption_has_a_false_text_and_some_a_false_image(corpus):
     for table in (corpus.train, corpus.evaluation, corpus.compositions):
-        assert all(texts and text not in texts for text, texts in zip(table["text"], table["hard_negative_texts"]))
+        assert all(
+            texts and text not in texts for text, texts in zip(table["text"], table["hard_negative_texts"], strict=True)
+        )
     assert 0 < sum(bool(ids) for ids in corpus.evaluation["hard_negative_image_ids"]) < len(corpus.evaluation)
 
 

@@ -69,7 +69,7 @@ def test_changed_scene_differs_in_one_attribute_of_one_object(seed):
     other = change_attribute(scene, rng, TRAIN_COMPOSITIONS)
     differences = [
         (index, name)
-        for index, (one, two) in enumerate(zip(scene.objects, other.objects))
+        for index, (one, two) in enumerate(zip(scene.objects, other.objects, strict=True))
         for name in ("colour", "shape", "size", "cell")
         if getattr(one, name) != getattr(two, name)
     ]
@@ -84,7 +84,7 @@ def test_swapped_scene_exchanges_one_attribute_of_two_objects(seed):
     other = swap_attributes(scene, rng, TRAIN_COMPOSITIONS)
     if other is None:
         return
-    pairs = [(o, n) for o, n in zip(scene.objects, other.objects) if o != n]
+    pairs = [(o, n) for o, n in zip(scene.objects, other.objects, strict=True) if o != n]
     assert len(pairs) == 2
     (one, one_new), (two, two_new) = pairs
     changed = "colour" if one.colour != one_new.colour else "shape"

@@ -105,7 +105,9 @@ def test_a_run_resumed_within_an_epoch_ends_with_equal_weights(tmp_path: Path, w
         shutil.rmtree(tmp_path / "cut" / f"checkpoint-{step}")
     if (tmp_path / "cut" / "checkpoint-7").exists():
         shutil.rmtree(tmp_path / "cut" / "checkpoint-7")
-    resumed = run(tmp_path / "cut", resume_from_checkpoint=True, **(arguments | {"model": {"hidden_dropout_prob": 0.1}}))
+    resumed = run(
+        tmp_path / "cut", resume_from_checkpoint=True, **(arguments | {"model": {"hidden_dropout_prob": 0.1}})
+    )
     assert losses(resumed) == losses(whole)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name

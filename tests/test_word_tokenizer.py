@@ -49,7 +49,7 @@ def test_every_word_of_the_texts_is_known_whatever_their_order(rows):
     texts = [" ".join(words) for words in rows]
     tokenizer = build_word_tokenizer(texts)
     assert tokenizer.get_vocab() == build_word_tokenizer(texts[::-1]).get_vocab()
-    for words, text in zip(rows, texts):
+    for words, text in zip(rows, texts, strict=True):
         assert tokenizer.tokenize(text) == words
 
 

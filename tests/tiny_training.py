@@ -39,9 +39,11 @@ def tiny_dataset(pairs: int = 16, seed: int = 0, for_evaluation: bool = False) -
     return PairDataset({"text": texts, "image_id": list(regions)}, regions, for_evaluation=for_evaluation)
 
 
-def tiny_model(stream: str = "single", objectives: tuple[str, ...] = OBJECTIVE_NAMES, **fields: Any) -> MmptForPreTraining:
+def tiny_model(
+    stream: str = "single", objectives: tuple[str, ...] = OBJECTIVE_NAMES, **fields: Any
+) -> MmptForPreTraining:
     """A model of two layers, 16 wide, without dropout."""
-    common = dict(
+    common: dict[str, Any] = dict(
         vocab_size=40,
         hidden_size=16,
         num_hidden_layers=2,
@@ -56,7 +58,9 @@ def tiny_model(stream: str = "single", objectives: tuple[str, ...] = OBJECTIVE_N
     )
     if stream == "single":
         return MmptSingleStreamForPreTraining(MmptSingleStreamConfig(**(common | fields)))
-    layers = dict(region_num_hidden_layers=1, text_co_attention_layers=[1], region_co_attention_layers=[0])
+    layers: dict[str, Any] = dict(
+        region_num_hidden_layers=1, text_co_attention_layers=[1], region_co_attention_layers=[0]
+    )
     return MmptDualStreamForPreTraining(MmptDualStreamConfig(**(common | layers | fields)))
 
 
@@ -76,7 +80,7 @@ def tiny_trainer(
     **arguments: Any,
 ) -> MmptTrainer:
     """A trainer on the CPU that logs every step and saves nothing unless told to."""
-    values = dict(
+    values: dict[str, Any] = dict(
         output_dir=str(output_dir),
         per_device_train_batch_size=4,
         max_steps=4,

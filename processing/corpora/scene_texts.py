@@ -78,7 +78,7 @@ def tell(plan: CaptionPlan, scene: Scene) -> str:
     """Write the caption of a scene: every object once, with colour, shape and place, some with their size."""
     templates = _SENTENCES if plan.opener is None else _PHRASES
     mentions = []
-    for index, template, sized in zip(plan.order, plan.templates, plan.sized):
+    for index, template, sized in zip(plan.order, plan.templates, plan.sized, strict=True):
         item = scene.objects[index]
         size = f"{item.size} " if sized else ""
         text = templates[template].format(size=size, colour=item.colour, shape=item.shape, place=item.place)

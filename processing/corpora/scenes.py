@@ -134,7 +134,11 @@ def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) 
     if not compositions:
         raise ValueError("compositions is empty, expected at least one (colour, shape), such as TRAIN_COMPOSITIONS")
     chance = rng.random()
-    count = next(n for n, bound in zip(OBJECT_COUNTS, accumulate(OBJECT_COUNTS.values())) if chance < bound or n == 6)
+    count = next(
+        n
+        for n, bound in zip(OBJECT_COUNTS, accumulate(OBJECT_COUNTS.values()), strict=True)
+        if chance < bound or n == 6
+    )
     cells = rng.permutation(GRID * GRID)[:count]
     objects = []
     for cell in cells:
@@ -154,14 +158,14 @@ def rearrange(scene: Scene, rng: np.random.Generator, compositions: Sequence[Com
         if mode == "places":
             break
         order = rng.permutation(len(objects))
-        dealt = [replace(item, **{mode: getattr(objects[k], mode)}) for item, k in zip(objects, order)]
+        dealt = [replace(item, **{mode: getattr(objects[k], mode)}) for item, k in zip(objects, order, strict=True)]
         if all(item.composition in compositions for item in dealt):
             moved = [_place(rng, o.colour, o.shape, o.size, o.cell) for o in dealt]
             if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
                 return candidate
     while True:  # nine cells for at most six objects: another arrangement exists
         cells = rng.permutation(GRID * GRID)[: len(objects)]
-        moved = [_place(rng, o.colour, o.shape, o.size, int(cell)) for o, cell in zip(objects, cells)]
+        moved = [_place(rng, o.colour, o.shape, o.size, int(cell)) for o, cell in zip(objects, cells, strict=True)]
         if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
             return candidate
 
@@ -213,7 +217,7 @@ def render(scene: Scene) -> Image.Image:
     canvas = Image.new("RGB", (side, side), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for item in scene.objects:
-        fill = tuple(min(255, max(0, c + t)) for c, t in zip(COLOURS[item.colour], item.tint))
+        fill = tuple(min(255, max(0, c + t)) for c, t in zip(COLOURS[item.colour], item.tint, strict=True))
         left, top = item.left * _SUPERSAMPLE, item.top * _SUPERSAMPLE
         extent = item.diameter * _SUPERSAMPLE - 1  # Pillow draws both ends
         if item.shape == "circle":
