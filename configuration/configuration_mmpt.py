@@ -243,7 +243,8 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """VisualBERT (Li et al. 2019, arXiv 1908.03557), with transformers' region type 1; the original code fed 0."""
-        return cls(**(_VISUAL_BERT | {"objective_weights": {"mlm": 1.0, "itm": 1.0}} | overrides))
+        values: dict[str, Any] = dict(objective_weights={"mlm": 1.0, "itm": 1.0})
+        return cls(**(_VISUAL_BERT | values | overrides))
 
     @classmethod
     def oscar(cls, **overrides: Any) -> "MmptSingleStreamConfig":
@@ -267,7 +268,8 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def volta_visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """VOLTA's controlled VisualBERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        return cls(**(_VISUAL_BERT | _VOLTA | {"num_region_classes": 1601, "region_background_class": 0} | overrides))
+        values: dict[str, Any] = dict(num_region_classes=1601, region_background_class=0)
+        return cls(**(_VISUAL_BERT | _VOLTA | values | overrides))
 
 
 @strict
@@ -394,6 +396,7 @@ class MmptDualStreamConfig(MmptConfig):
     def lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """LXMERT, 9 text, 5 region and 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
         values: dict[str, Any] = dict(
+            region_box_dim=4,
             num_region_classes=1600,
             region_background_class=None,
             num_region_attributes=400,
@@ -402,7 +405,7 @@ class MmptDualStreamConfig(MmptConfig):
             num_qa_labels=9500,
             objective_weights=dict.fromkeys(("mlm", "mrc", "mrc_attribute", "mrfr", "itm", "qa"), 1.0),
         )
-        return cls(**(_LXMERT | {"region_box_dim": 4} | values | overrides))
+        return cls(**(_LXMERT | values | overrides))
 
     @classmethod
     def volta_vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
@@ -412,7 +415,7 @@ class MmptDualStreamConfig(MmptConfig):
     @classmethod
     def volta_lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """VOLTA's controlled LXMERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        return cls(**(_LXMERT | _VOLTA | {"region_box_dim": 5} | overrides))
+        return cls(**(_LXMERT | _VOLTA | overrides))
 
 
 MMPT_CONFIGS = {"single": MmptSingleStreamConfig, "dual": MmptDualStreamConfig}

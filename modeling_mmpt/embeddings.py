@@ -34,9 +34,8 @@ class MmptTextEmbeddings(nn.Module):
         Raises:
             ValueError: if the text is longer than the table of positions, or task ids meet a model without tasks.
         """
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)
-        batch, tokens, _ = inputs_embeds.shape
+        embeds: Tensor = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        batch, tokens, _ = embeds.shape
         positions = self.position_embeddings.num_embeddings
         if tokens > positions:
             raise ValueError(
@@ -44,10 +43,10 @@ class MmptTextEmbeddings(nn.Module):
                 f"truncate with truncation=True, max_length={positions}"
             )
         if position_ids is None:
-            position_ids = torch.arange(tokens, device=inputs_embeds.device)[None]
+            position_ids = torch.arange(tokens, device=embeds.device)[None]
         if token_type_ids is None:
-            token_type_ids = torch.zeros((batch, tokens), dtype=torch.long, device=inputs_embeds.device)
-        embedded = inputs_embeds + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+            token_type_ids = torch.zeros((batch, tokens), dtype=torch.long, device=embeds.device)
+        embedded = embeds + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
         if task_ids is not None:
             if self.task_embeddings is None:
                 raise ValueError("task_ids were given but the model has no task embeddings; set num_task_tokens")
@@ -128,7 +127,7 @@ class MmptRegionEmbeddings(nn.Module):
             if config.region_embedding_reduction == "mean":
                 projected = projected / 2
         if config.region_type_embedding != "none":
-            table = self.token_type_embeddings if config.region_type_embedding == "own" else text.token_type_embeddings
+            table = text.token_type_embeddings if self.token_type_embeddings is None else self.token_type_embeddings
             groups = region_attention_mask.new_zeros(()) if region_type_ids is None else region_type_ids
             projected = projected + table((groups + config.region_token_type_id).long())
         if self.position_embeddings is not None:

@@ -1,13 +1,13 @@
 """The pre-training heads, and the model that runs every objective whose labels are in the batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
-from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
@@ -217,7 +217,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         mrc_attribute_labels: Tensor | None = None,
         qa_labels: Tensor | None = None,
         loss_denominators: dict[str, Tensor] | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> MmptForPreTrainingOutput:
         """Run the backbone, then the heads on the selected elements. Inputs beside these are the backbone's.
 

@@ -1,14 +1,13 @@
 """Attention, feed-forward and the two kinds of encoder layer; all post-norm, as in BERT."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
 
@@ -38,7 +37,7 @@ class MmptAttention(nn.Module):
         self.output = nn.Linear(inner_size, query_size)
 
     def forward(
-        self, hidden: Tensor, context: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
+        self, hidden: Tensor, context: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager."""
         query, key, value = (
@@ -51,7 +50,7 @@ class MmptAttention(nn.Module):
             query, key, value, packed = _pack_keys(query, key, value, attention_mask)
             kwargs, attention_mask = {**kwargs, **packed}, None
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         attended, weights = attend(
             self,
@@ -91,7 +90,7 @@ class MmptLayer(GradientCheckpointingLayer):
         self.attention_layer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = MmptFeedForward(config, hidden_size, intermediate_size)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]) -> Tensor:
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
         """Return (batch, length, hidden)."""
         attended, _ = self.attention(hidden, hidden, attention_mask, **kwargs)
         return self.feed_forward(self.attention_layer_norm(hidden + self.dropout(attended)))
@@ -105,16 +104,20 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: MmptDualStreamConfig) -> None:
         super().__init__()
-        text_size, region_size = config.hidden_size, config.region_hidden_size
-        inner = (config.co_attention_hidden_size, config.co_attention_num_heads)
+        text_size, region_size = config.hidden_size, config.region_hidden_size or config.hidden_size
+        inner = (
+            config.co_attention_hidden_size or config.hidden_size,
+            config.co_attention_num_heads or config.num_attention_heads,
+        )
         self.text_attention = MmptAttention(config, text_size, region_size, *inner)
         self.text_layer_norm = nn.LayerNorm(text_size, eps=config.layer_norm_eps)
         if not config.share_co_attention:
             self.region_attention = MmptAttention(config, region_size, text_size, *inner)
             self.region_layer_norm = nn.LayerNorm(region_size, eps=config.layer_norm_eps)
         if config.co_attention_feed_forward:
+            region_intermediate_size = config.region_intermediate_size or config.intermediate_size
             self.text_feed_forward = MmptFeedForward(config, text_size, config.intermediate_size)
-            self.region_feed_forward = MmptFeedForward(config, region_size, config.region_intermediate_size)
+            self.region_feed_forward = MmptFeedForward(config, region_size, region_intermediate_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.shared = config.share_co_attention
         self.has_feed_forward = config.co_attention_feed_forward
@@ -125,7 +128,7 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         regions: Tensor,
         text_mask: Tensor | None,
         region_mask: Tensor | None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return text, regions and the weights of text to regions (batch, heads, tokens, regions) and back.
 
@@ -152,7 +155,7 @@ def eager_attention_forward(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
+    **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention spelled out; the reference that the other backends agree with."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)

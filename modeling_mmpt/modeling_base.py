@@ -10,7 +10,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
+from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings, attend_to_some_region
 
 
 @dataclass
@@ -71,7 +71,7 @@ class MmptPreTrainedModel(PreTrainedModel):
 
     config: MmptConfig
     base_model_prefix = "backbone"
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "text")  # type: ignore[assignment]
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -88,28 +88,57 @@ class MmptPreTrainedModel(PreTrainedModel):
 
 
 class MmptBackbone(MmptPreTrainedModel):
-    """Checks and poolers that the two backbones share."""
+    """Embeddings, checks and poolers that the two backbones share."""
 
     text_embeddings: MmptTextEmbeddings
+    region_embeddings: MmptRegionEmbeddings
     text_pooler: MmptPooler
     region_pooler: MmptPooler | None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.text_embeddings.word_embeddings = value
 
-    def _check_inputs(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, region_features: Tensor | None
-    ) -> tuple[bool, bool]:
-        """Return whether there is text, and whether there are regions."""
+    def _embed(
+        self,
+        *,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        region_features: Tensor | None,
+        region_boxes: Tensor | None,
+        region_attention_mask: Tensor | None,
+        region_type_ids: Tensor | None,
+        masked_regions: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        task_ids: Tensor | None,
+    ) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
+        """Return the embedded text with its mask, and the regions with theirs; None for what was not given."""
         if input_ids is not None and inputs_embeds is not None:
             raise ValueError("got input_ids and inputs_embeds, expected one of them: they say the same")
-        has_text = input_ids is not None or inputs_embeds is not None
-        if not has_text and region_features is None:
+        if input_ids is None and inputs_embeds is None and region_features is None:
             raise ValueError("got no input, expected input_ids (or inputs_embeds), region_features, or both")
-        return has_text, region_features is not None
+        text = regions = None
+        if input_ids is not None or inputs_embeds is not None:
+            embedded = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
+            text = (embedded, _text_mask(attention_mask, embedded, task_ids is not None))
+        if region_features is not None:
+            if region_attention_mask is None:
+                shape, device = region_features.shape[:2], region_features.device
+                region_attention_mask = torch.ones(shape, dtype=torch.bool, device=device)
+            embedded = self.region_embeddings(
+                region_features,
+                region_boxes,
+                region_attention_mask,
+                region_type_ids,
+                masked_regions,
+                self.text_embeddings,
+            )
+            regions = (embedded, attend_to_some_region(region_attention_mask))
+        return text, regions
 
     def _pool(self, text: Tensor | None, regions: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the pooled vectors of text, of regions, and what matching reads; each (batch, pooler_size)."""
@@ -121,7 +150,7 @@ class MmptBackbone(MmptPreTrainedModel):
         return text_pooled, region_pooled, joined
 
 
-def text_attention_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
+def _text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
     """Return the (batch, tokens) mask of the embedded text, with a place for the task embedding if there is one."""
     if attention_mask is None:
         return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)

@@ -1,24 +1,23 @@
 """The dual-stream model: one encoder a modality, joined by co-attention (ViLBERT, LXMERT)."""
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
-from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings, attend_to_some_region
+from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, text_attention_mask
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler
 
 
 class MmptDualStreamModel(MmptBackbone):
     """The backbone without heads. With one modality alone, its stream runs without co-attention."""
 
-    config: MmptDualStreamConfig
+    config: MmptDualStreamConfig  # type: ignore[assignment]
     _can_record_outputs = {
         "hidden_states": [
             OutputRecorder(MmptTextEmbeddings, capture_initial_hidden_state=False),
@@ -36,7 +35,9 @@ class MmptDualStreamModel(MmptBackbone):
 
     def __init__(self, config: MmptDualStreamConfig) -> None:
         super().__init__(config)
-        size, region_size = config.hidden_size, config.region_hidden_size
+        size, region_size = config.hidden_size, config.region_hidden_size or config.hidden_size
+        region_heads = config.region_num_attention_heads or config.num_attention_heads
+        region_intermediate_size = config.region_intermediate_size or config.intermediate_size
         self.text_embeddings = MmptTextEmbeddings(config)
         self.region_embeddings = MmptRegionEmbeddings(config, region_size)
         self.text_layers = nn.ModuleList(
@@ -44,7 +45,7 @@ class MmptDualStreamModel(MmptBackbone):
             for _ in range(config.num_hidden_layers)
         )
         self.region_layers = nn.ModuleList(
-            MmptLayer(config, region_size, config.region_num_attention_heads, config.region_intermediate_size)
+            MmptLayer(config, region_size, region_heads, region_intermediate_size)
             for _ in range(config.region_num_hidden_layers)
         )
         self.co_attention_layers = nn.ModuleList(MmptCoAttentionLayer(config) for _ in config.text_co_attention_layers)
@@ -70,15 +71,22 @@ class MmptDualStreamModel(MmptBackbone):
         task_ids: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> MmptModelOutput:
         """Encode text, regions or both. Inputs and errors are those of `MmptSingleStreamModel.forward`."""
-        has_text, has_regions = self._check_inputs(input_ids, inputs_embeds, region_features)
         states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = self.config.output_attentions if output_attentions is None else output_attentions
         kwargs["return_dict"] = True
         # One flag of the user switches on every stream and direction; the library knows only the first of each.
-        output = self._encode(
+        flags: dict[str, Any] = dict(
+            output_hidden_states=states,
+            output_region_hidden_states=bool(states),
+            output_attentions=weights,
+            output_region_attentions=weights,
+            output_text_to_region_attentions=weights,
+            output_region_to_text_attentions=weights,
+        )
+        inputs = dict(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -90,70 +98,27 @@ class MmptDualStreamModel(MmptBackbone):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             task_ids=task_ids,
-            has_text=has_text,
-            has_regions=has_regions,
-            output_hidden_states=states,
-            output_region_hidden_states=bool(states),
-            output_attentions=weights,
-            output_region_attentions=weights,
-            output_text_to_region_attentions=weights,
-            output_region_to_text_attentions=weights,
-            **kwargs,
         )
+        output = self._encode(inputs, **flags, **kwargs)
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
         return output
 
     @capture_outputs
-    def _encode(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        region_features: Tensor | None,
-        region_boxes: Tensor | None,
-        region_attention_mask: Tensor | None,
-        region_type_ids: Tensor | None,
-        masked_regions: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        task_ids: Tensor | None,
-        has_text: bool,
-        has_regions: bool,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> MmptModelOutput:
-        text = regions = None
-        text_mask = region_mask = text_keys = region_keys = None
-        if has_text:
-            text = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
-            valid_text = text_attention_mask(attention_mask, text, task_ids is not None)
-            text_mask = create_bidirectional_mask(config=self.config, inputs_embeds=text, attention_mask=valid_text)
-        if has_regions:
-            if region_attention_mask is None:
-                region_attention_mask = torch.ones(
-                    region_features.shape[:2], dtype=torch.bool, device=region_features.device
-                )
-            regions = self.region_embeddings(
-                region_features,
-                region_boxes,
-                region_attention_mask,
-                region_type_ids,
-                masked_regions,
-                self.text_embeddings,
-            )
-            valid_regions = attend_to_some_region(region_attention_mask)
-            region_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=regions, attention_mask=valid_regions
-            )
-        if text is not None and regions is not None:
-            region_keys = create_bidirectional_mask(
-                config=self.config, inputs_embeds=text, attention_mask=valid_regions, encoder_hidden_states=regions
-            )
-            text_keys = create_bidirectional_mask(
-                config=self.config, inputs_embeds=regions, attention_mask=valid_text, encoder_hidden_states=text
-            )
-
+    def _encode(self, inputs: dict[str, Tensor | None], **kwargs: Any) -> MmptModelOutput:
         config = self.config
+        embedded_text, embedded_regions = self._embed(**inputs)
+        text, text_valid = embedded_text or (None, None)
+        regions, region_valid = embedded_regions or (None, None)
+        text_mask = region_mask = text_keys = region_keys = None
+        if text is not None:
+            text_mask = create_bidirectional_mask(config, text, text_valid)
+        if regions is not None:
+            region_mask = create_bidirectional_mask(config, regions, region_valid)
+        if text is not None and regions is not None:
+            region_keys = create_bidirectional_mask(config, text, region_valid, encoder_hidden_states=regions)
+            text_keys = create_bidirectional_mask(config, regions, text_valid, encoder_hidden_states=text)
+
         text_done = region_done = 0
         stops = zip(
             config.text_co_attention_layers, config.region_co_attention_layers, self.co_attention_layers, strict=True
@@ -181,18 +146,16 @@ class MmptDualStreamModel(MmptBackbone):
 class MmptDualStreamForPreTraining(MmptForPreTraining):
     """The dual-stream backbone with the pre-training heads."""
 
-    config: MmptDualStreamConfig
+    config: MmptDualStreamConfig  # type: ignore[assignment]
 
     def __init__(self, config: MmptDualStreamConfig) -> None:
         super().__init__(config)
         self.backbone = MmptDualStreamModel(config)
-        self.add_heads(region_hidden_size=config.region_hidden_size)
+        self.add_heads(region_hidden_size=config.region_hidden_size or config.hidden_size)
         self.post_init()
 
 
-def _run(
-    layers: nn.ModuleList, hidden: Tensor | None, mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
-) -> Tensor | None:
+def _run(layers: nn.ModuleList, hidden: Tensor | None, mask: Tensor | None, **kwargs: Any) -> Tensor | None:
     """Return `hidden` after the layers of its stream; None stays None."""
     if hidden is None:
         return None

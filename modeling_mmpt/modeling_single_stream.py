@@ -1,24 +1,24 @@
 """The single-stream model: text and regions concatenated, one encoder (UNITER, VisualBERT, Oscar)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
-from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings, attend_to_some_region
+from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, text_attention_mask
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler
 
 
 class MmptSingleStreamModel(MmptBackbone):
     """The backbone without heads. With text alone it is BERT."""
 
-    config: MmptSingleStreamConfig
+    config: MmptSingleStreamConfig  # type: ignore[assignment]
     _can_record_outputs = {"hidden_states": MmptLayer, "attentions": MmptAttention}
 
     def __init__(self, config: MmptSingleStreamConfig) -> None:
@@ -50,7 +50,7 @@ class MmptSingleStreamModel(MmptBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> MmptModelOutput:
         """Encode text, regions or both.
 
@@ -71,33 +71,27 @@ class MmptSingleStreamModel(MmptBackbone):
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
         """
-        has_text, has_regions = self._check_inputs(input_ids, inputs_embeds, region_features)
-        text = text_mask = regions = region_mask = None
-        if has_text:
-            text = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
-            text_mask = text_attention_mask(attention_mask, text, task_ids is not None)
-        if has_regions:
-            if region_attention_mask is None:
-                region_attention_mask = torch.ones(
-                    region_features.shape[:2], dtype=torch.bool, device=region_features.device
-                )
-            regions = self.region_embeddings(
-                region_features,
-                region_boxes,
-                region_attention_mask,
-                region_type_ids,
-                masked_regions,
-                self.text_embeddings,
-            )
-            region_mask = attend_to_some_region(region_attention_mask)
-        joint = torch.cat([part for part in (text, regions) if part is not None], dim=1)
-        mask = torch.cat([part for part in (text_mask, region_mask) if part is not None], dim=1)
+        text, regions = self._embed(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            region_features=region_features,
+            region_boxes=region_boxes,
+            region_attention_mask=region_attention_mask,
+            region_type_ids=region_type_ids,
+            masked_regions=masked_regions,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            task_ids=task_ids,
+        )
+        given = [part for part in (text, regions) if part is not None]
+        joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
         kwargs["return_dict"] = True
         output = self._encode(joint, mask, **kwargs)
-        return self._split(output, 0 if text is None else text.shape[1], has_regions)
+        return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
 
     @capture_outputs
-    def _encode(self, hidden: Tensor, mask: Tensor, **kwargs: Unpack[TransformersKwargs]) -> MmptModelOutput:
+    def _encode(self, hidden: Tensor, mask: Tensor, **kwargs: Any) -> MmptModelOutput:
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, **kwargs)
@@ -105,7 +99,7 @@ class MmptSingleStreamModel(MmptBackbone):
 
     def _split(self, output: MmptModelOutput, tokens: int, has_regions: bool) -> MmptModelOutput:
         """Add the views of text and regions to the joint output; they share its memory."""
-        hidden = output.last_hidden_state
+        hidden: Tensor = output["last_hidden_state"]
         text = hidden[:, :tokens] if tokens else None
         regions = hidden[:, tokens:] if has_regions else None
         text_pooled, region_pooled, joined = self._pool(text, regions)
@@ -138,7 +132,7 @@ class MmptSingleStreamModel(MmptBackbone):
 class MmptSingleStreamForPreTraining(MmptForPreTraining):
     """The single-stream backbone with the pre-training heads."""
 
-    config: MmptSingleStreamConfig
+    config: MmptSingleStreamConfig  # type: ignore[assignment]
 
     def __init__(self, config: MmptSingleStreamConfig) -> None:
         super().__init__(config)
