@@ -25,15 +25,15 @@ check: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	rm -rf $(VIEW) && mkdir -p $(VIEW)
-	cp -r mmpt setup.py $(wildcard tests benchmarks demo) $(VIEW)/
+	cp -r mmpt setup.py $(wildcard benchmarks demo) $(VIEW)/
 	cp -r configuration modeling_mmpt processing $(VIEW)/mmpt/
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: $(INSTALLED) ## the test suite: CPU, no network
 	$(BIN)/python -m pytest
 
-bench: $(INSTALLED) ## the benchmarks, which write JSON
-	for file in $(sort $(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
+	$(BIN)/python -m benchmarks.step
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml

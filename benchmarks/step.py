@@ -11,6 +11,7 @@ import statistics
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,14 +25,15 @@ from mmpt import (
     MmptSingleStreamConfig,
     MmptSingleStreamForPreTraining,
 )
+from mmpt.modeling_mmpt.heads import MmptForPreTraining
 
 PARTS = ("collate", "forward", "backward", "optimiser")
 
 
-def make_models(size: str) -> dict[str, torch.nn.Module]:
+def make_models(size: str) -> dict[str, MmptForPreTraining]:
     """Return a model of each stream."""
     hidden, heads, intermediate, layers, (text, region, joined) = SIZES[size]
-    common = dict(
+    common: dict[str, Any] = dict(
         vocab_size=VOCABULARY,
         hidden_size=hidden,
         num_attention_heads=heads,

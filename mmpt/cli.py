@@ -87,8 +87,8 @@ def _clear_errors(debug: bool) -> Iterator[None]:
 def _bad_input(error: Exception) -> Exception | None:
     """Return the error to show where it is about what a person gave, or None where it may be a fault of the program.
 
-    A file that is missing or cannot be read is; a ValueError or KeyError is where our own code or TrainingArguments raised
-    it, not where a library failed in the middle of its work.
+    A file that is missing or cannot be read is; a ValueError or KeyError is where our own code or TrainingArguments
+    raised it, not where a library failed in the middle of its work.
     """
     from huggingface_hub.errors import StrictDataclassError
 

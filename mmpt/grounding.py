@@ -195,7 +195,7 @@ def _plain_batch(
     texts = [example["text"] for example in examples]
     text_batch = processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     records = processor.image_processor.records([example["regions"] for example in examples])
-    region_batch = processor.image_processor(records)
+    region_batch = processor.image_processor.preprocess(records)
     _, detected = processor.image_processor.pad(records)
     batch = dict(text_batch) | {key: torch.as_tensor(value) for key, value in region_batch.items()}
     return {key: value.to(model.device) for key, value in batch.items()}, detected

@@ -311,8 +311,8 @@ def _check_values(recipe: Recipe, source: str) -> None:
     given = [name for name in ("generated", "nlvr", "store") if getattr(data, name) is not None]
     if len(given) != 1:
         raise ValueError(
-            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of generated, nlvr and store "
-            "(switch one off with --generated null)"
+            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of generated, nlvr and "
+            "store (switch one off with --generated null)"
         )
     if data.store is None and (data.pairs or data.eval_pairs):
         raise ValueError(f"{source}: data.pairs is given without data.store; say where the regions are with --store")
@@ -325,8 +325,8 @@ def _check_values(recipe: Recipe, source: str) -> None:
         )
     if min(masking.shares.values(), default=0) < 0 or sum(masking.shares.values()) <= 0:
         raise ValueError(
-            f"{source}: masking.shares is {masking.shares}, expected 0 or more for each of {', '.join(MASKING_SHARES)}, "
-            "and above 0 for one"
+            f"{source}: masking.shares is {masking.shares}, expected 0 or more for each of "
+            f"{', '.join(MASKING_SHARES)}, and above 0 for one"
         )
     ranges = [
         ("masking.probability", masking.probability, 0, 1),

@@ -129,7 +129,8 @@ def _hint(name: str, schema: Schema) -> str:
         return f"did you mean {' or '.join(difflib.get_close_matches(name, same, n=1, cutoff=0.75) or same)}?"
     for stream, config in MMPT_CONFIGS.items():
         if last in types_of(config) and name in (last, f"model.{last}"):
-            return f"it belongs to the {stream} stream: choose that with --stream {stream}, or write it under model.{stream}"
+            choose = f"choose that with --stream {stream}, or write it under model.{stream}"
+            return f"it belongs to the {stream} stream: {choose}"
     near = difflib.get_close_matches(name, [*known, *schema], n=1, cutoff=0.75)
     if not near:
         by_word = {key.rpartition(".")[2]: key for key in reversed(known)}

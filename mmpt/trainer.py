@@ -30,10 +30,10 @@ class MmptTrainingArguments(TrainingArguments):
         report_to: "none"; every run writes log.jsonl, and any integration of transformers can be named.
     """
 
-    remove_unused_columns: bool | None = False
+    remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False
     prediction_loss_only: bool = True
-    report_to: None | str | list[str] = "none"
+    report_to: str | list[str] | None = "none"
 
 
 class MmptTrainer(Trainer):
@@ -52,7 +52,10 @@ class MmptTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.objectives = [name for name in OBJECTIVES if name in self.model.config.objective_weights]
+        unwrapped: Any = self.model
+        self.objective_weights: dict[str, float] = unwrapped.config.objective_weights
+        self.objectives = [name for name in OBJECTIVES if name in self.objective_weights]
+        self.output_dir = Path(str(self.args.output_dir))
         # Evaluation computes a loss only where all of these are in the batch; the collator makes exactly these.
         self.label_names = [f"{name}_labels" for name in self.objectives]
         self.train_sampler: EpochSampler | None = None
@@ -60,7 +63,7 @@ class MmptTrainer(Trainer):
         self._eval_sums = self._zero_sums()
         self.add_callback(_EpochCallback(self))
         if self.is_world_process_zero():
-            self.add_callback(JsonLogCallback(Path(self.args.output_dir)))
+            self.add_callback(JsonLogCallback(self.output_dir))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; True resumes from the newest complete checkpoint of the output folder.
@@ -69,10 +72,10 @@ class MmptTrainer(Trainer):
             ValueError: if there is no complete checkpoint, or the one that was named is not complete.
         """
         if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(self.args.output_dir))
+            found = last_complete_checkpoint(self.output_dir)
             if found is None:
                 raise ValueError(
-                    f"there is no complete checkpoint in {self.args.output_dir} to resume from; train without resuming"
+                    f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
                 )
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint:
@@ -121,10 +124,9 @@ class MmptTrainer(Trainer):
         prefix = kwargs.get("metric_key_prefix", "eval")
         named = self._drain(self._eval_sums)
         self._eval_sums = self._zero_sums()
-        output.metrics.update({f"{prefix}_{name}": value for name, value in named.items()})
-        weights = self.model.config.objective_weights
-        output.metrics[f"{prefix}_loss"] = sum(weights[name] * named[f"{name}_loss"] for name in self.objectives)
-        return output
+        total = sum(self.objective_weights[name] * named[f"{name}_loss"] for name in self.objectives)
+        exact = {f"{prefix}_{name}": value for name, value in (named | {"loss": total}).items()}
+        return output._replace(metrics=dict(output.metrics or {}) | exact)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objectives' losses, metrics and counts since the last log; stop at a loss that is not finite."""
@@ -168,7 +170,7 @@ class MmptTrainer(Trainer):
 
     def _drain(self, sums: Tensor) -> dict[str, float]:
         """Return the means over all processes by name."""
-        totals = self.accelerator.reduce(sums, reduction="sum")
+        totals: Any = self.accelerator.reduce(sums, reduction="sum")
         named: dict[str, float] = {}
         for name, (loss, metric, count) in zip(self.objectives, totals.tolist(), strict=True):
             named[f"{name}_loss"] = loss / max(count, 1)
@@ -182,8 +184,8 @@ class MmptTrainer(Trainer):
         broken = [name for name in self.objectives if not math.isfinite(logs.get(f"{name}_loss", 0.0))]
         raise FloatingPointError(
             f"the loss is {loss} at step {self.state.global_step} (objectives that are not finite: "
-            f"{', '.join(broken) or 'not told apart'}); nothing was saved since the last complete checkpoint. Lower the "
-            "learning rate, clip gradients (max_grad_norm), or train in fp32 or bf16 instead of fp16"
+            f"{', '.join(broken) or 'not told apart'}); nothing was saved since the last complete checkpoint. Lower "
+            "the learning rate, clip gradients (max_grad_norm), or train in fp32 or bf16 instead of fp16"
         )
 
 
@@ -214,8 +216,8 @@ class _EpochCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        dataset = self.trainer.train_dataset
+        targets: list[Any] = [self.trainer.train_dataset, self.trainer.train_sampler]
         epoch = int(state.epoch or 0)
-        for target in (dataset, self.trainer.train_sampler):
+        for target in targets:
             if hasattr(target, "set_epoch"):
                 target.set_epoch(epoch)

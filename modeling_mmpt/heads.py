@@ -188,7 +188,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}
 
     def get_output_embeddings(self) -> nn.Module | None:
-        return self.heads["token"].decoder if "token" in self.heads else None
+        return self.heads.get_submodule("token.decoder") if "token" in self.heads else None
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.heads["token"].decoder = new_embeddings

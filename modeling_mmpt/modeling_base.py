@@ -71,7 +71,7 @@ class MmptPreTrainedModel(PreTrainedModel):
 
     config: MmptConfig
     base_model_prefix = "backbone"
-    input_modalities = ("image", "text")  # type: ignore[assignment]
+    input_modalities = ["image", "text"]
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True

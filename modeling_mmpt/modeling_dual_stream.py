@@ -17,7 +17,7 @@ from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, Mmpt
 class MmptDualStreamModel(MmptBackbone):
     """The backbone without heads. With one modality alone, its stream runs without co-attention."""
 
-    config: MmptDualStreamConfig  # type: ignore[assignment]
+    config: MmptDualStreamConfig
     _can_record_outputs = {
         "hidden_states": [
             OutputRecorder(MmptTextEmbeddings, capture_initial_hidden_state=False),
@@ -146,7 +146,7 @@ class MmptDualStreamModel(MmptBackbone):
 class MmptDualStreamForPreTraining(MmptForPreTraining):
     """The dual-stream backbone with the pre-training heads."""
 
-    config: MmptDualStreamConfig  # type: ignore[assignment]
+    config: MmptDualStreamConfig
 
     def __init__(self, config: MmptDualStreamConfig) -> None:
         super().__init__(config)

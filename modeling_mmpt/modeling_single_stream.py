@@ -18,7 +18,7 @@ from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, Mmpt
 class MmptSingleStreamModel(MmptBackbone):
     """The backbone without heads. With text alone it is BERT."""
 
-    config: MmptSingleStreamConfig  # type: ignore[assignment]
+    config: MmptSingleStreamConfig
     _can_record_outputs = {"hidden_states": MmptLayer, "attentions": MmptAttention}
 
     def __init__(self, config: MmptSingleStreamConfig) -> None:
@@ -132,7 +132,7 @@ class MmptSingleStreamModel(MmptBackbone):
 class MmptSingleStreamForPreTraining(MmptForPreTraining):
     """The single-stream backbone with the pre-training heads."""
 
-    config: MmptSingleStreamConfig  # type: ignore[assignment]
+    config: MmptSingleStreamConfig
 
     def __init__(self, config: MmptSingleStreamConfig) -> None:
         super().__init__(config)

@@ -132,12 +132,3 @@ def test_module_runs_as_a_script_and_help_names_the_commands() -> None:
     )
     assert "pretrain" in done.stdout
     assert "env" in done.stdout
-
-
-def test_command_line_module_imports_nothing_heavy() -> None:
-    root = Path(__file__).parents[1]
-    code = "import sys, typer; before = set(sys.modules); import mmpt.cli; print(sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert not {"torch", "transformers", "yaml", "numpy", "datasets"} & {
-        name.strip("' []") for name in done.stdout.split(",")
-    }

@@ -4,6 +4,7 @@ The corpus is at https://github.com/lil-lab/nlvr (CC-BY-4.0). This reads its Par
 `group`, `permutation`, `image`, `sentence`, `label` and `objects` (bbox in pixels, category, panel).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,15 @@ def read_nlvr(folder: Path) -> NlvrPairs:
     regions = {}
     pairs = {}
     for split, examples in rows.items():
-        for example in examples:
+        for example in _iterate(examples):
             regions[example["identifier"]] = _regions(example, classifier)
         pairs[split] = _true_pairs(examples)
     return NlvrPairs(regions, pairs["train"], pairs["dev"], class_names)
+
+
+def _iterate(table: Dataset) -> Iterator[dict[str, Any]]:
+    """Return the rows as the dicts that they are; datasets does not say so."""
+    yield from table  # type: ignore[misc]
 
 
 def _first_permutation(table: Dataset) -> Dataset:
@@ -77,7 +83,7 @@ def _true_pairs(examples: Dataset) -> Dataset:
     columns = examples.select_columns(["identifier", "group", "sentence", "label"])
     true: list[tuple[int, str, str]] = []
     false: dict[int, list[str]] = {}
-    for row in columns:
+    for row in _iterate(columns):
         if row["label"]:
             true.append((row["group"], row["identifier"], row["sentence"]))
         else:
@@ -98,8 +104,8 @@ def _boxes_and_features(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray
 
 def _fit_classifier(examples: Dataset, classes: int) -> RegionClassifier:
     few = examples.select(range(min(CLASSIFIER_IMAGES, len(examples))))
-    features = np.concatenate([_boxes_and_features(example)[1] for example in few])
-    labels = np.concatenate([np.asarray(example["objects"]["category"]) for example in few])
+    features = np.concatenate([_boxes_and_features(example)[1] for example in _iterate(few)])
+    labels = np.concatenate([np.asarray(example["objects"]["category"]) for example in _iterate(few)])
     return RegionClassifier.fit(features, labels, classes)
 
 
