@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test bench quickstart
+.PHONY: help install format check test suite bench quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,16 +21,20 @@ format: $(INSTALLED) ## format the code and fix what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-check: $(INSTALLED) ## formatting, lint and types
+check: $(INSTALLED) ## formatting, lint, types of an installed layout, and which way imports go
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	rm -rf $(VIEW) && mkdir -p $(VIEW)
 	cp -r mmpt setup.py $(wildcard benchmarks demo) $(VIEW)/
 	cp -r configuration modeling_mmpt processing $(VIEW)/mmpt/
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 test: $(INSTALLED) ## the test suite: CPU, no network
 	$(BIN)/python -m pytest
+
+suite: $(INSTALLED) ## fetch transformers' own tests once; from then on make test runs them on our classes
+	$(BIN)/python tests/transformers_suite/fetch.py
 
 bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
 	$(BIN)/python -m benchmarks.step

@@ -30,6 +30,7 @@ EXTRAS = {
         "hypothesis>=6.130",
         "parameterized>=0.9",
         "playwright>=1.50",
+        "psutil>=6",
         "pyright==1.1.414",
         "pytest>=9",
         "ruff==0.17.6",
