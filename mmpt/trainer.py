@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mmpt.checkpoints import last_complete_checkpoint, mark_complete, why_incomplete
@@ -43,6 +43,7 @@ class MmptTrainer(Trainer):
       by their number: splitting a batch changes nothing.
     - `<objective>_loss`, `_count` and its metric are logged in training and, with the prefix, in evaluation.
     - Checkpoints are marked when complete; resuming skips or refuses the others.
+    - `train_sampling_strategy="group_by_length"` puts texts of like length into one step, so that little is padded.
     - A loss that is not finite stops the run, and is never saved.
 
     Arguments are those of `transformers.Trainer`.
@@ -148,12 +149,17 @@ class MmptTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "random":
+        if self.args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         per_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        self.train_sampler = EpochSampler(dataset, seed, per_step)
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        self.train_sampler = EpochSampler(dataset, seed, per_step, group_by_length=by_length)
         return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        """Return the rows in their order, however training goes; several processes deal them out themselves."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[arg-type]
 
     def _zero_sums(self) -> Tensor:
         """Return (objectives, 3): sums of losses, of metrics, and counts; float64, for they grow over an epoch."""

@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Trainer, TrainerCallback, set_seed
@@ -204,10 +205,39 @@ def test_without_remove_unused_columns_false_the_stock_trainer_says_what_to_do(t
 
 
 def test_the_sampler_says_in_which_step_an_example_is_used() -> None:
-    sampler = EpochSampler(range(10), seed=0, examples_per_step=4)
+    sampler = EpochSampler(tiny_dataset(pairs=10), seed=0, examples_per_step=4)
     first = list(sampler)
     assert sorted(first) == list(range(10))
     assert [index.step for index in first] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
     assert list(sampler) == first
     sampler.set_epoch(1)
     assert list(sampler) != first
+
+
+def test_grouping_by_length_keeps_every_row_and_puts_like_lengths_into_a_step() -> None:
+    dataset = tiny_dataset(pairs=43)
+    sampler = EpochSampler(dataset, seed=0, examples_per_step=4, group_by_length=True)
+    order = list(sampler)
+    assert sorted(order) == list(range(43))
+    assert [index.step for index in order] == [place // 4 for place in range(43)]
+    lengths = dataset.text_lengths()
+    assert lengths.tolist() == [len(dataset.text_of(row)) for row in range(43)]
+    spread = [np.ptp(lengths[order[start : start + 4]]) for start in range(0, 40, 4)]
+    plain = list(EpochSampler(dataset, seed=0, examples_per_step=4))
+    assert max(spread) < np.median([np.ptp(lengths[plain[start : start + 4]]) for start in range(0, 40, 4)])
+    first_of_step = lengths[order[:40:4]]
+    assert (np.diff(first_of_step) < 0).any()  # steps do not come in the order of their length
+
+
+def test_a_run_grouped_by_length_resumes_with_equal_weights(tmp_path: Path) -> None:
+    arguments = {
+        "max_steps": 6,
+        "train_sampling_strategy": "group_by_length",
+        "save_strategy": "steps",
+        "save_steps": 3,
+    }
+    whole = run(tmp_path, **arguments)
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    resumed = run(tmp_path, resume_from_checkpoint=True, **arguments)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
