@@ -34,6 +34,7 @@ _LIBRARY_KEYS = {
     "per_layer_config",
     "quantization_config",
     "torch_dtype",
+    "use_cache",
 }
 
 

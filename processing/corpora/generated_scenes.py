@@ -29,6 +29,7 @@ from mmpt.processing.corpora.scenes import (
 from mmpt.processing.regions import Regions
 
 TRAIN_CAPTIONS = 2  # captions of one training scene; a second wording costs no rendering
+TRAIN_SWAPS = 3  # exchanges of two attributes told of a training caption: which object has which is learnt last
 NEGATIVE_IMAGE_SHARE = 0.25  # captions with a rendered hard negative; all have written ones
 BOX_JITTER = 1.5  # pixels by which a found box's edges miss the tight one
 _CLASSIFIER_SCENES = 320
@@ -91,9 +92,9 @@ class GeneratedScenes:
         if not 0 <= statements <= 1:
             raise ValueError(f"statements is {statements}, expected a share of the scenes, 0..1")
         builder = _Builder(seed)
-        train = builder.split("train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS)
-        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1)
-        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1)
+        train = builder.split("train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, TRAIN_SWAPS)
+        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1, 1)
+        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1, 1)
         return cls(
             regions=builder.regions,
             train=_table(train.captions + train.statements),
@@ -126,6 +127,7 @@ class _Builder:
         compositions: Sequence[Composition],
         statement_share: float,
         captions: int,
+        swaps: int,
     ) -> _Rows:
         """Generate the scenes and rows of one split."""
         rows = _Rows([], [])
@@ -141,7 +143,7 @@ class _Builder:
             self._add(image_id, scene, rng)
             for number in range(captions):
                 plan = plan_caption(scene, rng)
-                false = caption_negative_scenes(scene, plan, rng, negative_compositions)
+                false = caption_negative_scenes(scene, plan, rng, negative_compositions, swaps)
                 images = []
                 if rng.random() < NEGATIVE_IMAGE_SHARE:
                     drawn = false[int(rng.integers(len(false)))]

@@ -94,11 +94,14 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def caption_negative_scenes(
-    scene: Scene, plan: CaptionPlan, rng: np.random.Generator, compositions: Sequence[Composition]
+    scene: Scene, plan: CaptionPlan, rng: np.random.Generator, compositions: Sequence[Composition], swaps: int = 1
 ) -> list[Scene]:
     """Return scenes of which the caption is false: one attribute changed, and two exchanged where that is possible.
 
     Told by the same plan, these scenes give the captions that are false of `scene`.
+
+    Args:
+        swaps: how often two attributes are exchanged; the same exchange is told once.
 
     Raises:
         ValueError: if `compositions` leaves no attribute that can change.
@@ -113,8 +116,12 @@ def caption_negative_scenes(
             f"no named attribute of the scene can change within the {len(compositions)} compositions given, expected "
             "two colours for a shape or two shapes for a colour. Pass ALL_COMPOSITIONS"
         )
-    swapped = swap_attributes(scene, rng, compositions)
-    return [changed] if swapped is None else [changed, swapped]
+    false = {tell(plan, changed): changed}
+    for _ in range(swaps):
+        swapped = swap_attributes(scene, rng, compositions)
+        if swapped is not None:
+            false.setdefault(tell(plan, swapped), swapped)
+    return list(false.values())
 
 
 @dataclass(frozen=True)
