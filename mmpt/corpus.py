@@ -25,7 +25,8 @@ class Corpus:
         texts: every training text, for a tokenizer that is built from them.
         facts: fields of the configuration that the data decides.
         attribute_words: words whose accuracy measures grounding; empty where the corpus has none.
-        held_out: further pairs that the final evaluation reports on, by name.
+        compositions: pairs with attributes together that training never shows together, to measure grounding on too.
+        hard_negatives: evaluation pairs with one kind of hard negative, by the kind's name.
     """
 
     train: PairDataset
@@ -33,7 +34,8 @@ class Corpus:
     texts: Sequence[str]
     facts: dict[str, Any]
     attribute_words: Sequence[str] = ()
-    held_out: dict[str, PairDataset] = field(default_factory=dict)
+    compositions: PairDataset | None = None
+    hard_negatives: dict[str, PairDataset] = field(default_factory=dict)
 
 
 def open_corpus(data: DataSection) -> Corpus:
@@ -58,7 +60,11 @@ def _generated(source: Any) -> Corpus:
         texts=scenes.texts,
         facts=_class_facts(scenes.feature_dim, len(scenes.class_names)),
         attribute_words=list(ATTRIBUTE_WORDS),
-        held_out={"compositions": PairDataset(scenes.compositions, scenes.regions, for_evaluation=True)},
+        compositions=PairDataset(scenes.compositions, scenes.regions, for_evaluation=True),
+        hard_negatives={
+            "changed": PairDataset(scenes.changed, scenes.regions, for_evaluation=True),
+            "swapped": PairDataset(scenes.swapped, scenes.regions, for_evaluation=True),
+        },
     )
 
 

@@ -65,7 +65,7 @@ def plot_curves(log_path: Path, png: Path) -> bool:
     figure = Figure(figsize=(12, 0.5 + 2.9 * rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)  # Agg without pyplot: no display, no global state
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for axes, (key, series) in zip(grid, panels.items(), strict=True):
+    for axes, (key, series) in zip(grid, panels.items(), strict=False):
         _draw(axes, key, series)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -128,7 +128,8 @@ def _draw(axes: "Axes", key: tuple[str, str], series: Series) -> None:
         if smooth:
             axes.plot(steps, _moving_average(values), color=_TRAIN_COLOUR, lw=1.8, label="train (moving average)")
     evaluations = sorted(where for where in series if where != "train")
-    for colour, where in zip(_EVAL_COLOURS * len(evaluations), evaluations, strict=True):
+    for number, where in enumerate(evaluations):
+        colour = _EVAL_COLOURS[number % len(_EVAL_COLOURS)]
         steps, values = zip(*sorted(series[where].items()), strict=True)
         axes.plot(steps, values, "o", color=colour, ms=5, mec="white", mew=0.8, label=f"{where}, last {values[-1]:.3g}")
     if key == ("itm", "accuracy"):

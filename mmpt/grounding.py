@@ -30,6 +30,7 @@ def measure_grounding(
     train: PairDataset,
     evaluation: PairDataset,
     attribute_words: Sequence[str],
+    hard_negatives: Mapping[str, PairDataset],
 ) -> dict[str, float]:
     """Return the measures of every objective that is on, by name.
 
@@ -37,7 +38,8 @@ def measure_grounding(
       attribute_word_accuracy_zeroed: the same with features and boxes of all regions set to zero.
     - mrc_accuracy, mrc_kl_of_prior, mrfr_of_mean: regions masked one at a time; the KL divergence as a share of that of
       the training set's mean distribution, the squared error as a share of that of its mean feature.
-    - itm_accuracy, itm_hard_accuracy: half of the pairs mismatched, with partners at random and with hard negatives.
+    - itm_accuracy, itm_hard_accuracy: half of the pairs mismatched, with partners at random and with hard negatives;
+      itm_<kind>_accuracy: with one kind of hard negative alone.
     - retrieval_recall_at_1: text to image among 32; left out where there are fewer pairs.
 
     Each has beside it `<name>_count`, the number of cases.
@@ -55,6 +57,8 @@ def measure_grounding(
         if "itm" in on:
             measures |= matching_accuracy(model, collator, evaluation, "itm_accuracy", 0.0)
             measures |= matching_accuracy(model, collator, evaluation, "itm_hard_accuracy", 1.0)
+            for kind, pairs in hard_negatives.items():
+                measures |= matching_accuracy(model, collator, pairs, f"itm_{kind}_accuracy", 1.0)
             if len(evaluation) >= CHOICES:
                 measures |= text_to_image_recall(model, collator, evaluation)
     model.train(was_training)

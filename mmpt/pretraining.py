@@ -107,8 +107,8 @@ def _grounding(trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus)
         return {}
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     words = corpus.attribute_words
-    metrics = {"grounding": measure_grounding(model, collator, corpus.train, corpus.evaluation, words)}
-    for name, pairs in corpus.held_out.items():
-        if "mlm" in model.config.objective_weights:
-            metrics[f"grounding_{name}"] = attribute_word_accuracy(model, collator, pairs, words)
+    measures = measure_grounding(model, collator, corpus.train, corpus.evaluation, words, corpus.hard_negatives)
+    metrics = {"grounding": measures}
+    if corpus.compositions is not None and "mlm" in model.config.objective_weights:
+        metrics["grounding_compositions"] = attribute_word_accuracy(model, collator, corpus.compositions, words)
     return metrics

@@ -234,11 +234,10 @@ class MmptDataCollator(DataCollatorMixin):
         for name in ("mrc", "mrc_attribute"):
             if name in self.objectives:
                 labels[f"{name}_labels"] = torch.full(shape, IGNORED)
-        weighted = config.confidence_weighted_classes and "mrc" in self.objectives
-        if weighted:
-            labels["region_scores"] = torch.ones(shape)
-        if weighted and "mrc_attribute" in self.objectives:
-            labels["region_attribute_scores"] = torch.ones(shape)
+        if config.confidence_weighted_classes:
+            for name, scores in (("mrc", "region_scores"), ("mrc_attribute", "region_attribute_scores")):
+                if name in self.objectives:
+                    labels[scores] = torch.ones(shape)
         for row in predicted.any(1).nonzero()[:, 0].tolist():
             record, here = records[row], predicted[row, offset : offset + len(records[row])]
             places = here.nonzero()[:, 0] + offset

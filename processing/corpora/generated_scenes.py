@@ -12,6 +12,7 @@ from mmpt.processing.corpora.scene_texts import (
     ATTRIBUTE_WORDS,
     caption_negative_scenes,
     plan_caption,
+    shuffled_scenes,
     statement_pair,
     tell,
 )
@@ -29,7 +30,7 @@ from mmpt.processing.corpora.scenes import (
 from mmpt.processing.regions import Regions
 
 TRAIN_CAPTIONS = 2  # captions of one training scene; a second wording costs no rendering
-TRAIN_SWAPS = 3  # exchanges of two attributes told of a training caption: which object has which is learnt last
+TRAIN_SHUFFLES = 2  # false texts of a training caption with its objects at other places, beside the closer ones
 NEGATIVE_IMAGE_SHARE = 0.25  # captions with a rendered hard negative; all have written ones
 BOX_JITTER = 1.5  # pixels by which a found box's edges miss the tight one
 _CLASSIFIER_SCENES = 320
@@ -52,7 +53,9 @@ class GeneratedScenes:
     Args:
         regions: every image's regions, those of hard negatives too.
         train: captions, and statements beside them.
-        evaluation: captions of new scenes; one a scene.
+        evaluation: captions of new scenes; one a scene. Their false texts are of both kinds that follow.
+        changed: the same, with one attribute changed as the only false text.
+        swapped: those where it is possible, with one attribute of two objects exchanged as the only false text.
         compositions: captions of scenes whose (colour, shape) pairs never occur in `train`.
         statements: statements about the scenes of `evaluation`, each with an image of which it is false.
     """
@@ -60,6 +63,8 @@ class GeneratedScenes:
     regions: dict[str, Regions]
     train: Dataset
     evaluation: Dataset
+    changed: Dataset
+    swapped: Dataset
     compositions: Dataset
     statements: Dataset
     feature_dim: int = FEATURE_DIM
@@ -92,13 +97,17 @@ class GeneratedScenes:
         if not 0 <= statements <= 1:
             raise ValueError(f"statements is {statements}, expected a share of the scenes, 0..1")
         builder = _Builder(seed)
-        train = builder.split("train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, TRAIN_SWAPS)
-        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1, 1)
-        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1, 1)
+        train = builder.split(
+            "train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, TRAIN_SHUFFLES
+        )
+        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1, 0)
+        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1, 0)
         return cls(
             regions=builder.regions,
             train=_table(train.captions + train.statements),
             evaluation=_table(evaluation.captions),
+            changed=_table([_told_false(row, 0) for row in evaluation.captions]),
+            swapped=_table([_told_false(row, 1) for row in evaluation.captions if len(row["hard_negative_texts"]) > 1]),
             compositions=_table(held_out.captions),
             statements=_table(evaluation.statements),
         )
@@ -127,7 +136,7 @@ class _Builder:
         compositions: Sequence[Composition],
         statement_share: float,
         captions: int,
-        swaps: int,
+        shuffles: int,
     ) -> _Rows:
         """Generate the scenes and rows of one split."""
         rows = _Rows([], [])
@@ -143,13 +152,14 @@ class _Builder:
             self._add(image_id, scene, rng)
             for number in range(captions):
                 plan = plan_caption(scene, rng)
-                false = caption_negative_scenes(scene, plan, rng, negative_compositions, swaps)
+                false = caption_negative_scenes(scene, plan, rng, negative_compositions)
                 images = []
                 if rng.random() < NEGATIVE_IMAGE_SHARE:
                     drawn = false[int(rng.integers(len(false)))]
                     if drawn.layout not in self.layouts:
                         images.append(f"{image_id}-false-{number}")
                         self._add(images[0], drawn, rng)
+                false += shuffled_scenes(scene, plan, rng, shuffles)
                 rows.captions.append(_row(tell(plan, scene), image_id, images, [tell(plan, other) for other in false]))
             if statements_made < round(statement_share * (index + 1)):
                 statements_made += 1
@@ -210,6 +220,11 @@ def _row(text: str, image_id: str, false_images: list[str], false_texts: list[st
         "hard_negative_image_ids": false_images,
         "hard_negative_texts": false_texts,
     }
+
+
+def _told_false(row: dict[str, Any], kind: int) -> dict[str, Any]:
+    """Return the row with one false text: 0 the one with an attribute changed, 1 the one with two exchanged."""
+    return _row(row["text"], row["image_id"], [], [row["hard_negative_texts"][kind]])
 
 
 def _table(rows: list[dict[str, Any]]) -> Dataset:

@@ -17,6 +17,7 @@ from mmpt.processing.corpora.scenes import (
     change_attribute,
     pick,
     rearrange,
+    shuffle_objects,
     swap_attributes,
 )
 
@@ -94,14 +95,11 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def caption_negative_scenes(
-    scene: Scene, plan: CaptionPlan, rng: np.random.Generator, compositions: Sequence[Composition], swaps: int = 1
+    scene: Scene, plan: CaptionPlan, rng: np.random.Generator, compositions: Sequence[Composition]
 ) -> list[Scene]:
-    """Return scenes of which the caption is false: one attribute changed, and two exchanged where that is possible.
+    """Return scenes of which the caption is false: one attribute changed, then two exchanged where that is possible.
 
     Told by the same plan, these scenes give the captions that are false of `scene`.
-
-    Args:
-        swaps: how often two attributes are exchanged; the same exchange is told once.
 
     Raises:
         ValueError: if `compositions` leaves no attribute that can change.
@@ -116,12 +114,18 @@ def caption_negative_scenes(
             f"no named attribute of the scene can change within the {len(compositions)} compositions given, expected "
             "two colours for a shape or two shapes for a colour. Pass ALL_COMPOSITIONS"
         )
-    false = {tell(plan, changed): changed}
-    for _ in range(swaps):
-        swapped = swap_attributes(scene, rng, compositions)
-        if swapped is not None:
-            false.setdefault(tell(plan, swapped), swapped)
-    return list(false.values())
+    swapped = swap_attributes(scene, rng, compositions)
+    return [changed] if swapped is None else [changed, swapped]
+
+
+def shuffled_scenes(scene: Scene, plan: CaptionPlan, rng: np.random.Generator, count: int) -> list[Scene]:
+    """Return up to `count` scenes of which the caption is false though the same objects are there, at other places.
+
+    Many places differ at once, so these are the first negatives from which a model learns what stands where.
+    """
+    text = tell(plan, scene)
+    shuffled = [shuffle_objects(scene, rng) for _ in range(count)]
+    return [other for other in shuffled if other is not None and tell(plan, other) != text]
 
 
 @dataclass(frozen=True)
