@@ -62,7 +62,7 @@ class MmptImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         _check_options(max_regions, box_format, kwargs)
         self.max_regions = max_regions
-        self.box_format = box_format
+        self.box_format: BoxFormat = box_format
         self.whole_image_region = whole_image_region
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
@@ -76,7 +76,7 @@ class MmptImageProcessor(BaseImageProcessor):
         max_regions: int | None = None,
         box_format: BoxFormat | None = None,
         whole_image_region: bool | None = None,
-        **kwargs: Unpack[ImagesKwargs],
+        **kwargs: Any,
     ) -> BatchFeature:
         """Return the padded batch: features (batch, regions, feature) float32, boxes (batch, regions, 4) and mask.
 
@@ -101,9 +101,9 @@ class MmptImageProcessor(BaseImageProcessor):
         box_format: BoxFormat | None = None,
     ) -> list[Regions]:
         """Return one `Regions` an image, with normalised boxes and at most `max_regions` regions."""
-        box_format = self.box_format if box_format is None else box_format
+        given_as = self.box_format if box_format is None else box_format
         limit = self.max_regions if max_regions is None else max_regions
-        return [_keep_best(_as_regions(image, box_format), limit) for image in _as_list(images)]
+        return [_keep_best(_as_regions(image, given_as), limit) for image in _as_list(images)]
 
     def pad(
         self, records: Sequence[Regions], whole_image_region: bool | None = None, feature_dim: int | None = None
@@ -185,15 +185,15 @@ def _as_list(images: Any) -> list[Any]:
     return list(images)
 
 
-def _as_regions(image: Any, box_format: str) -> Regions:
+def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
     if isinstance(image, Regions):
         return image
     if isinstance(image, Mapping):
-        values = {name: value for name, value in image.items() if value is not None}
+        values: dict[str, Any] = {name: value for name, value in image.items() if value is not None}
     elif isinstance(image, tuple):
         values = {"features": image[0], "boxes": image[1]}
     elif isinstance(image, np.ndarray | Tensor | list):
-        values = {"features": image, "boxes": np.tile(np.float32(WHOLE_IMAGE), (len(image), 1))}
+        values = {"features": image, "boxes": np.tile(np.array(WHOLE_IMAGE, dtype=np.float32), (len(image), 1))}
         box_format = "normalized"
     else:
         raise ValueError(

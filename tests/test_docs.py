@@ -84,7 +84,10 @@ def draw_original_nlvr(folder: Path) -> None:
             # Each panel has each shape once; the panels of the false image are coloured the other way round.
             order = list(colours) if label == "true" else list(reversed(colours))
             panels = [
-                [{"y_loc": 70, "size": 20, "type": kind, "x_loc": 30 * i, "color": colour} for i, kind in enumerate(kinds)]
+                [
+                    {"y_loc": 70, "size": 20, "type": kind, "x_loc": 30 * i, "color": colour}
+                    for i, kind in enumerate(kinds)
+                ]
                 for colour in order
             ]
             image = Image.new("RGB", (400, 100), (211, 211, 211))
@@ -115,7 +118,7 @@ def draw_original_nlvr(folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in PAGES if name != PATCH_PAGE])
 def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "nlvr.md":
-        draw_original_nlvr(empty_folder / "nlvr")
+        draw_original_nlvr(empty_folder / "corpus" / "nlvr")
     run_page((DOCS / name).read_text(encoding="utf-8"), name)
 
 
