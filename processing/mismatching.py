@@ -101,7 +101,10 @@ def _by_table(examples: Sequence[Example], rows: Array) -> list[tuple[PairTable 
 
 
 def _partners_in_batch(examples: Sequence[Example], rows: Array, replace_image: Array, chances: Array) -> list[int]:
-    """Return for each row another row of the batch that makes a mismatched pair with it, -1 where there is none."""
+    """Return for each row another row of the batch that makes a mismatched pair with it, -1 where there is none.
+
+    The pair that results must be none of the batch, which rules out the row's own image and text as well.
+    """
     pairs = [(example["image_id"], example["text"]) for example in examples]
     true_pairs = set(pairs)
     partners = []
@@ -110,9 +113,7 @@ def _partners_in_batch(examples: Sequence[Example], rows: Array, replace_image: 
         eligible = [
             other
             for other, (image, text) in enumerate(pairs)
-            if image != own_image
-            and text != own_text
-            and ((image, own_text) if swap else (own_image, text)) not in true_pairs
+            if ((image, own_text) if swap else (own_image, text)) not in true_pairs
         ]
         partners.append(eligible[int(chance * len(eligible))] if eligible else -1)
     return partners

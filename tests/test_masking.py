@@ -223,6 +223,11 @@ def test_a_row_has_at_least_one_selected_where_it_can(probability: float, expect
     assert selected[0, 1]
 
 
+def test_a_special_token_within_a_word_is_not_masked_with_it() -> None:
+    selected = select(np.array([[True, False, True]]), np.array([[0.9, 0.9, 0.95]]), 0.15)
+    assert selected.tolist() == [[True, False, False]]
+
+
 def test_rows_without_tokens_or_regions_are_left_alone() -> None:
     empty = np.zeros((2, 0))
     assert select(empty.astype(bool), empty, 0.15).shape == (2, 0)

@@ -12,7 +12,6 @@ from mmpt.processing.corpora.scene_texts import (
     ATTRIBUTE_WORDS,
     caption_negative_scenes,
     plan_caption,
-    shuffled_scenes,
     statement_pair,
     tell,
 )
@@ -30,7 +29,6 @@ from mmpt.processing.corpora.scenes import (
 from mmpt.processing.regions import Regions
 
 TRAIN_CAPTIONS = 2  # captions of one training scene; a second wording costs no rendering
-TRAIN_SHUFFLES = 2  # false texts of a training caption with its objects at other places, beside the closer ones
 NEGATIVE_IMAGE_SHARE = 0.25  # captions with a rendered hard negative; all have written ones
 BOX_JITTER = 1.5  # pixels by which a found box's edges miss the tight one
 _CLASSIFIER_SCENES = 320
@@ -97,11 +95,9 @@ class GeneratedScenes:
         if not 0 <= statements <= 1:
             raise ValueError(f"statements is {statements}, expected a share of the scenes, 0..1")
         builder = _Builder(seed)
-        train = builder.split(
-            "train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, TRAIN_SHUFFLES
-        )
-        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1, 0)
-        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1, 0)
+        train = builder.split("train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS)
+        evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1)
+        held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1)
         return cls(
             regions=builder.regions,
             train=_table(train.captions + train.statements),
@@ -136,7 +132,6 @@ class _Builder:
         compositions: Sequence[Composition],
         statement_share: float,
         captions: int,
-        shuffles: int,
     ) -> _Rows:
         """Generate the scenes and rows of one split."""
         rows = _Rows([], [])
@@ -159,7 +154,6 @@ class _Builder:
                     if drawn.layout not in self.layouts:
                         images.append(f"{image_id}-false-{number}")
                         self._add(images[0], drawn, rng)
-                false += shuffled_scenes(scene, plan, rng, shuffles)
                 rows.captions.append(_row(tell(plan, scene), image_id, images, [tell(plan, other) for other in false]))
             if statements_made < round(statement_share * (index + 1)):
                 statements_made += 1

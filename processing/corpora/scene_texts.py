@@ -17,7 +17,6 @@ from mmpt.processing.corpora.scenes import (
     change_attribute,
     pick,
     rearrange,
-    shuffle_objects,
     swap_attributes,
 )
 
@@ -116,16 +115,6 @@ def caption_negative_scenes(
         )
     swapped = swap_attributes(scene, rng, compositions)
     return [changed] if swapped is None else [changed, swapped]
-
-
-def shuffled_scenes(scene: Scene, plan: CaptionPlan, rng: np.random.Generator, count: int) -> list[Scene]:
-    """Return up to `count` scenes of which the caption is false though the same objects are there, at other places.
-
-    Many places differ at once, so these are the first negatives from which a model learns what stands where.
-    """
-    text = tell(plan, scene)
-    shuffled = [shuffle_objects(scene, rng) for _ in range(count)]
-    return [other for other in shuffled if other is not None and tell(plan, other) != text]
 
 
 @dataclass(frozen=True)

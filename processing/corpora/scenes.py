@@ -211,18 +211,6 @@ def swap_attributes(scene: Scene, rng: np.random.Generator, compositions: Sequen
     return Scene(tuple(changed), _noise_seed(rng))
 
 
-def shuffle_objects(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    """Return the scene with the (colour, shape) pairs dealt anew among its places, or None if all are the same."""
-    objects = scene.objects
-    if len({item.composition for item in objects}) == 1:
-        return None
-    while True:
-        dealt = [objects[k] for k in rng.permutation(len(objects))]
-        moved = [replace(item, colour=new.colour, shape=new.shape) for item, new in zip(objects, dealt, strict=True)]
-        if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
-            return candidate
-
-
 def render(scene: Scene) -> Image.Image:
     """Draw the scene as a square RGB image with its pixel noise."""
     side = IMAGE_SIZE * _SUPERSAMPLE
