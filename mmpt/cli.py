@@ -1,6 +1,7 @@
 """The command line, `mmpt`. Nothing heavy is imported before a command needs it."""
 
 import contextlib
+import os
 import platform
 import traceback
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ def pretrain(
         from mmpt.pretraining import pretrain as run
 
         run(loaded)
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes
+            return
         for name in ("curves.png", "metrics.json"):
             if (loaded.output_dir / name).is_file():
                 typer.echo(loaded.output_dir / name)

@@ -108,7 +108,7 @@ def masked_region_measures(
         prior = torch.from_numpy(np.concatenate([_probs(r) for r in known]).mean(0)).to(model.device)
     for start in range(0, len(pairs), BATCH):
         examples = [pairs[row] for row in range(start, min(start + BATCH, len(pairs)))]
-        batch, detected = _plain_batch(model, collator, examples)
+        batch, detected, records = _plain_batch(model, collator, examples)
         rows, places = detected.nonzero(as_tuple=True)
         offset = int(collator.processor.image_processor.whole_image_region)
         for chunk in torch.arange(len(rows)).split(BATCH):
@@ -123,7 +123,7 @@ def masked_region_measures(
                 regions = [
                     (int(row), int(place) - offset) for row, place in zip(rows[chunk], places[chunk], strict=True)
                 ]
-                probs = np.stack([_probs(examples[row]["regions"])[place] for row, place in regions])
+                probs = np.stack([_probs(records[row])[place] for row, place in regions])
                 target = torch.from_numpy(probs).to(model.device)
                 logits = output.mrc_logits[own, places[chunk]]
                 sums["right"] += float((logits.argmax(-1) == target.argmax(-1)).sum())
@@ -171,7 +171,7 @@ def text_to_image_recall(
     right = total = 0
     for start in range(0, len(pairs) - choices + 1, choices):
         examples = [pairs[row] for row in range(start, start + choices)]
-        batch, _ = _plain_batch(model, collator, examples)
+        batch, _, _ = _plain_batch(model, collator, examples)
         text_keys = ("input_ids", "attention_mask", "token_type_ids")
         scores = []
         for text in range(choices):
@@ -193,8 +193,8 @@ def _plain_batches(model: MmptForPreTraining, collator: MmptDataCollator, pairs:
 
 def _plain_batch(
     model: MmptForPreTraining, collator: MmptDataCollator, examples: Sequence[Mapping[str, Any]]
-) -> tuple[Batch, Tensor]:
-    """Return the uncorrupted batch on the model's device, and where its detected regions are."""
+) -> tuple[Batch, Tensor, list[Regions]]:
+    """Return the uncorrupted batch on the model's device, where its detected regions are, and the regions read."""
     processor = collator.processor
     texts = [example["text"] for example in examples]
     text_batch = processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -202,7 +202,7 @@ def _plain_batch(
     region_batch = processor.image_processor.preprocess(records)
     _, detected = processor.image_processor.pad(records)
     batch = dict(text_batch) | {key: torch.as_tensor(value) for key, value in region_batch.items()}
-    return {key: value.to(model.device) for key, value in batch.items()}, detected
+    return {key: value.to(model.device) for key, value in batch.items()}, detected, records
 
 
 def _probs(regions: Regions) -> np.ndarray:

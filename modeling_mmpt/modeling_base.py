@@ -83,8 +83,14 @@ class MmptPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MmptRegionEmbeddings) and module.mask_embedding is not None:
+        if not isinstance(module, MmptRegionEmbeddings):
+            return
+        if module.mask_embedding is not None:
             init.normal_(module.mask_embedding, std=self.config.initializer_range)
+        if module.feature_layer_norm is not None:
+            # A masked region is a zero vector, so its projection is the bias; at BERT's bias of zero the LayerNorm
+            # behind it would multiply gradients by 1 / sqrt(eps), a million.
+            init.normal_(module.feature_projection.bias, std=self.config.initializer_range)
 
 
 class MmptBackbone(MmptPreTrainedModel):

@@ -124,7 +124,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         """Return (rows,) the length of each text in characters, second text included: what rows are grouped by."""
         columns = [self._columns[name] for name in ("text", "text_pair") if name in self._columns]
         lengths = [pc.call_function("utf8_length", [column]).fill_null(0).to_numpy() for column in columns]
-        return np.sum(lengths, axis=0, dtype=np.int64)
+        return np.asarray(sum(lengths), dtype=np.int64)
 
     def text_of(self, row: int) -> str:
         """Return the text of a row."""

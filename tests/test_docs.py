@@ -1,4 +1,5 @@
-"""The pages of docs/ do what they say: their blocks run and print what the page shows, their commands and links exist.
+"""The pages of docs/ and the README do what they say: their blocks run and print what the page shows, and their commands
+and links exist.
 
 A python block runs in the namespace of those before it, in an empty folder; a text block right behind it is what it
 prints, to the letter.
@@ -26,7 +27,7 @@ from mmpt.recipe import load_recipe
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
 PATCH_PAGE = "adding-an-objective.md"  # its blocks run in a copy of the code that its diffs were applied to
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -168,7 +169,7 @@ def test_commands_and_links_of_a_page_exist(name: str, monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     page = (DOCS / name).read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page):
-        assert (DOCS / link).exists(), link
+        assert ((DOCS / name).parent / link).exists(), link
     for block in blocks_of(page):
         for command in re.findall(r"mmpt pretrain (recipes/\S+\.yaml)([^#\n]*)", block.source):
             load_recipe(command[0], shlex.split(command[1]))  # unknown keys are errors

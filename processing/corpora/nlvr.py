@@ -25,7 +25,7 @@ class NlvrPairs:
     """Regions and pair tables of NLVR v1.
 
     Args:
-        regions: every image's regions by `identifier` and permutation; type ids are panels.
+        regions: every image's regions by `identifier`; type ids are panels.
         train: sentences of the training split with an image of which they are true; images of which the same sentence
             is false are its hard negatives.
         dev: the same of the development split, images in their first panel order.
