@@ -1,5 +1,5 @@
-"""The pages of docs/ and the README do what they say: their blocks run and print what the page shows, and their commands
-and links exist.
+"""The pages of docs/ and the README do what they say: their blocks run and print what the page shows, and their
+commands and links exist.
 
 A python block runs in the namespace of those before it, in an empty folder; a text block right behind it is what it
 prints, to the letter.
