@@ -55,6 +55,10 @@ class MmptTextEmbeddings(nn.Module):
         return self.dropout(self.layer_norm(embedded))
 
 
+class MmptFeatureProjection(nn.Linear):
+    """The projection of region features; a class of its own because its bias is initialised in its own way."""
+
+
 class MmptRegionEmbeddings(nn.Module):
     """Feature projection + box projection (+ type, + position), norms and dropout as the configuration says.
 
@@ -69,7 +73,7 @@ class MmptRegionEmbeddings(nn.Module):
     def __init__(self, config: MmptConfig, size: int) -> None:
         super().__init__()
         self.config = config
-        self.feature_projection = nn.Linear(config.region_feature_dim, size)
+        self.feature_projection = MmptFeatureProjection(config.region_feature_dim, size)
         box_size = config.region_box_dim * (1 + 2 * config.region_box_octaves)
         self.box_projection = nn.Linear(box_size, size) if box_size else None
         projections_norm = config.region_projection_layer_norm

@@ -10,7 +10,12 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings, attend_to_some_region
+from mmpt.modeling_mmpt.embeddings import (
+    MmptFeatureProjection,
+    MmptRegionEmbeddings,
+    MmptTextEmbeddings,
+    attend_to_some_region,
+)
 
 
 @dataclass
@@ -83,14 +88,13 @@ class MmptPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if not isinstance(module, MmptRegionEmbeddings):
-            return
-        if module.mask_embedding is not None:
+        # The library calls this only for modules with parameters of their own.
+        if isinstance(module, MmptRegionEmbeddings) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, std=self.config.initializer_range)
-        if module.feature_layer_norm is not None:
+        elif isinstance(module, MmptFeatureProjection) and self.config.region_projection_layer_norm:
             # A masked region is a zero vector, so its projection is the bias; at BERT's bias of zero the LayerNorm
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
-            init.normal_(module.feature_projection.bias, std=self.config.initializer_range)
+            init.normal_(module.bias, std=self.config.initializer_range)
 
 
 class MmptBackbone(MmptPreTrainedModel):

@@ -387,10 +387,20 @@ def test_initial_weights_follow_the_initializer_range(stream: str):
     for name, parameter in model.named_parameters():
         if "layer_norm" in name:
             assert parameter.unique().tolist() == [float(name.endswith("weight"))], name
+        elif name.endswith("feature_projection.bias") and model.config.region_projection_layer_norm:
+            assert parameter.all(), name  # a masked region is its projection's bias, and a LayerNorm follows
         elif name.endswith("bias"):
             assert not parameter.any(), name
         else:
             assert parameter.std() < 0.04, name
+
+
+def test_masked_regions_do_not_make_gradients_explode(stream: str):
+    model = tiny_pretraining(stream, region_projection_layer_norm=True, initializer_range=0.02)
+    batch = tiny_batch() | {"region_features": torch.zeros_like(tiny_batch()["region_features"])}
+    model(**batch, **tiny_labels()).loss.backward()
+    norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
+    assert torch.stack(norms).norm() < 1e3  # 1 / sqrt(layer_norm_eps) is a million
 
 
 def test_fsdp_plan_names_modules_of_the_model(stream: str):
