@@ -15,7 +15,7 @@ def mark_complete(folder: Path) -> None:
     sizes = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MARKER
+        if path.is_file() and not path.name.startswith(MARKER)
     }
     temporary = folder / f"{MARKER}.tmp"
     with temporary.open("w") as file:
@@ -43,6 +43,13 @@ def why_incomplete(folder: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{path} has {path.stat().st_size} bytes, expected {size}"
     return None
+
+
+def unmark(output_dir: Path) -> None:
+    """Take the marker from every checkpoint of an earlier run: a new run in its folder never resumes from them."""
+    for marker in sorted(output_dir.glob(f"checkpoint-*/{MARKER}")):
+        logger.warning("%s is from an earlier run, and is not resumed from any more", marker.parent)
+        marker.unlink()
 
 
 def last_complete_checkpoint(output_dir: Path) -> Path | None:

@@ -75,7 +75,11 @@ def _nlvr(folder: str) -> Corpus:
         evaluation=PairDataset(nlvr.dev, nlvr.regions, for_evaluation=True),
         texts=nlvr.train["text"],
         facts=_class_facts(nlvr.feature_dim, len(nlvr.class_names))
-        | {"region_type_embedding": "own", "region_type_vocab_size": nlvr.panels},
+        | {
+            "region_type_embedding": "own",
+            "region_type_vocab_size": nlvr.panels,
+            "region_token_type_id": 0,
+        },
     )
 
 
@@ -88,7 +92,12 @@ def _store(store_path: str, pairs_path: str, eval_pairs_path: str | None) -> Cor
     evaluation = None
     if eval_pairs_path is not None:
         evaluation = PairDataset(_read_table(Path(eval_pairs_path)), store, for_evaluation=True)
-    return Corpus(train=PairDataset(pairs, store), evaluation=evaluation, texts=pairs["text"], facts=facts)
+    texts = [*pairs["text"]]
+    if "text_pair" in pairs.column_names:
+        texts += [text for text in pairs["text_pair"] if text is not None]
+    if "hard_negative_texts" in pairs.column_names:
+        texts += [text for false in pairs["hard_negative_texts"] for text in false or ()]
+    return Corpus(train=PairDataset(pairs, store), evaluation=evaluation, texts=texts, facts=facts)
 
 
 def _read_table(path: Path) -> Dataset:

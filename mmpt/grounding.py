@@ -197,7 +197,8 @@ def _plain_batch(
     """Return the uncorrupted batch on the model's device, where its detected regions are, and the regions read."""
     processor = collator.processor
     texts = [example["text"] for example in examples]
-    text_batch = processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    positions = model.config.max_position_embeddings
+    text_batch = processor.tokenizer(texts, padding=True, truncation=True, max_length=positions, return_tensors="pt")
     records = processor.image_processor.records([example["regions"] for example in examples])
     region_batch = processor.image_processor.preprocess(records)
     _, detected = processor.image_processor.pad(records)

@@ -15,6 +15,7 @@ from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.processing.collator import MmptDataCollator
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+from mmpt.processing.pair_dataset import StepIndex
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
@@ -41,10 +42,10 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     arguments = MmptTrainingArguments(**recipe.training)
     set_seed(arguments.seed)
     corpus = open_corpus(recipe.data)
+    # Weights go on with the words that they were trained with.
+    tokenizer_name = recipe.data.tokenizer or recipe.model.from_pretrained
     tokenizer = (
-        build_word_tokenizer(corpus.texts)
-        if recipe.data.tokenizer is None
-        else AutoTokenizer.from_pretrained(recipe.data.tokenizer)
+        build_word_tokenizer(corpus.texts) if tokenizer_name is None else AutoTokenizer.from_pretrained(tokenizer_name)
     )
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
@@ -63,7 +64,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         seed=masking.seed,
     )
     # The first batch meets every check of the collator before the first step, not behind a progress bar.
-    collator([corpus.train[row] for row in range(min(8, len(corpus.train)))])
+    collator([corpus.train[StepIndex(row, 0)] for row in range(min(8, len(corpus.train)))])
     trainer = MmptTrainer(
         model=model,
         args=arguments,
@@ -84,7 +85,10 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         metrics |= _grounding(trainer, collator, corpus)
         metrics["parameters"] = model.num_parameters()
         (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
+        if any("loss" in event or "eval_loss" in event for event in trainer.state.log_history):
+            plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
+        else:
+            logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
     trainer.accelerator.wait_for_everyone()
     return metrics
 

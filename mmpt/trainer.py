@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from mmpt.checkpoints import last_complete_checkpoint, mark_complete, why_incomplete
+from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled
 from mmpt.processing.sampling import EpochSampler
 
@@ -42,7 +42,8 @@ class MmptTrainer(Trainer):
     - Each objective's loss is its sum over the selected elements of all micro-batches and processes of a step, divided
       by their number: splitting a batch changes nothing.
     - `<objective>_loss`, `_count` and its metric are logged in training and, with the prefix, in evaluation.
-    - Checkpoints are marked when complete; resuming skips or refuses the others.
+    - Checkpoints are marked when complete; resuming skips or refuses the others, and those of an earlier run in the
+      same folder.
     - `train_sampling_strategy="group_by_length"` puts texts of like length into one step, so that little is padded.
     - A loss that is not finite stops the run, and is never saved.
 
@@ -53,6 +54,11 @@ class MmptTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"got {self.args.n_gpu} GPUs in one process, expected one; launch with torchrun --nproc_per_node "
+                f"{self.args.n_gpu}, or name one GPU in CUDA_VISIBLE_DEVICES"
+            )
         unwrapped: Any = self.model
         self.objective_weights: dict[str, float] = unwrapped.config.objective_weights
         self.objectives = [name for name in OBJECTIVES if name in self.objective_weights]
@@ -83,7 +89,11 @@ class MmptTrainer(Trainer):
             reason = why_incomplete(Path(resume_from_checkpoint))
             if reason is not None:
                 raise ValueError(f"cannot resume: {reason}; resume from an older checkpoint")
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        elif self.is_world_process_zero():
+            unmark(self.output_dir)
+        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._stop_unless_finite(result.training_loss, {})
+        return result
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the micro-batches of a step and, by objective, how many elements they select over all processes."""
@@ -141,9 +151,13 @@ class MmptTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._stop_unless_finite(float(self._tr_loss), {})
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            self._stop_unless_finite(math.nan, {})
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / MARKER).unlink(missing_ok=True)  # while its files are written again it is not complete
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():
             mark_complete(folder)
 
@@ -163,15 +177,18 @@ class MmptTrainer(Trainer):
 
     def _zero_sums(self) -> Tensor:
         """Return (objectives, 3): sums of losses, of metrics, and counts; float64, for they grow over an epoch."""
-        return torch.zeros(len(self.objectives), 3, dtype=torch.float64, device=self.args.device)
+        device = self.args.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        return torch.zeros(len(self.objectives), 3, dtype=dtype, device=device)
 
     def _add_up(self, sums: Tensor, outputs: Any, denominators: Mapping[str, Tensor] | None) -> None:
         rows = []
         for name in self.objectives:
-            count = outputs[f"{name}_count"].detach().double()
+            count = outputs[f"{name}_count"].detach().to(sums.dtype)
             divided_by = count if denominators is None else denominators[name].to(count)
-            metric = outputs[f"{name}_{OBJECTIVES[name].metric_name}"].detach().double()
-            rows.append(torch.stack([outputs[f"{name}_loss"].detach().double() * divided_by, metric * count, count]))
+            metric = outputs[f"{name}_{OBJECTIVES[name].metric_name}"].detach().to(sums.dtype)
+            loss = outputs[f"{name}_loss"].detach().to(sums.dtype)
+            rows.append(torch.stack([loss * divided_by, metric * count, count]))
         sums += torch.stack(rows)
 
     def _drain(self, sums: Tensor) -> dict[str, float]:
@@ -205,14 +222,21 @@ class JsonLogCallback(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if state.global_step and self.path.exists():
-            lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
         self.path.write_text("".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of the log; infinity for one that was cut when the run was killed."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
 
 class _EpochCallback(TrainerCallback):

@@ -293,7 +293,6 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 reads,
                 hidden,
                 {name: labels[name] for name in names},
-                masked_regions,
                 weights,
                 loss_denominators,
                 output,
@@ -316,13 +315,13 @@ class MmptForPreTraining(MmptPreTrainedModel):
         reads: str,
         hidden: Tensor,
         labels: dict[str, Tensor],
-        masked_regions: Tensor | None,
         weights: dict[str, Tensor | None],
         denominators: dict[str, Tensor] | None,
         output: MmptForPreTrainingOutput,
     ) -> dict[str, Tensor]:
         """Return the loss of each objective in `labels`, all of which read `hidden`, and fill in `output`."""
-        selected = _select(labels, masked_regions)  # (batch,) or (batch, tokens or regions), bool
+        # (batch,) or (batch, tokens or regions): where any of these objectives has a label.
+        selected = torch.stack([is_labelled(given) for given in labels.values()]).any(0)
         heads = {OBJECTIVES[name].head for name in labels}
         predictions = self.heads(reads, hidden[selected], heads, self._feature_projection())
         losses = {}
@@ -348,15 +347,6 @@ class MmptForPreTraining(MmptPreTrainedModel):
 
     def _feature_projection(self) -> Tensor:
         return self.backbone.region_embeddings.feature_projection.weight
-
-
-def _select(labels: dict[str, Tensor], masked_regions: Tensor | None) -> Tensor:
-    """Return where any of the objectives has a label; vectors of labels are looked at in masked regions only."""
-    places = [
-        masked_regions.bool() if given.is_floating_point() and masked_regions is not None else is_labelled(given)
-        for given in labels.values()
-    ]
-    return torch.stack(places).any(0)
 
 
 def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:

@@ -47,7 +47,8 @@ class MmptDataCollator(DataCollatorMixin):
         config: of the model that the batch is for; says which objectives are on, and every width that is checked.
         policy: "conditional": every row is dealt to text masking, region masking or matching, and one forward pass
             serves all objectives. "joint": text and regions are masked on every row, and half are mismatched (LXMERT,
-            ViLBERT, VOLTA). "one_objective": one objective a step for all rows (UNITER).
+            ViLBERT, VOLTA). "one_objective": one objective a step for all rows (UNITER); rows of
+            an evaluation table are dealt as in "conditional".
         probability: share of tokens or regions that is masked.
         mismatch_probability: share of the rows with a matching label that is mismatched.
         shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
@@ -146,7 +147,7 @@ class MmptDataCollator(DataCollatorMixin):
             return {deal: np.full(rows, deal in self._deals) for deal in DEALS}
         weights = np.array([self.shares[deal] for deal in self._deals])
         bounds = np.cumsum(weights) / weights.sum()
-        if self.policy == "one_objective":
+        if self._has_one_objective(examples):
             chance = np.full(rows, self._step_draws(examples).uniform(Draw.DEAL)[0, 0])
         else:
             chance = draws.uniform(Draw.DEAL)[:, 0]
@@ -157,7 +158,7 @@ class MmptDataCollator(DataCollatorMixin):
 
     def _active_objectives(self, examples: Sequence[Mapping[str, Any]]) -> str | None:
         """Return the one objective of this step, or None where all of a row's deal are on."""
-        if self.policy != "one_objective":
+        if not self._has_one_objective(examples):
             return None
         draws = self._step_draws(examples)
         deals = self._deal(examples, draws)
@@ -166,13 +167,20 @@ class MmptDataCollator(DataCollatorMixin):
         return names[int(draws.uniform(Draw.STEP_OBJECTIVE)[0, 0] * len(names))]
 
     def _step_draws(self, examples: Sequence[Mapping[str, Any]]) -> KeyedDraws:
-        steps = {example.get("step") for example in examples}
-        if None in steps or len(steps) > 1:
+        steps = [example["step"] for example in examples if example.get("step") is not None]
+        if len(steps) < len(examples):
+            found = sorted({str(example.get("step")) for example in examples})
             raise ValueError(
-                f"policy 'one_objective' draws by optimiser step, got steps {sorted(map(str, steps))} in one batch, "
-                "expected the same number in every example; MmptTrainer's sampler gives it, else use 'conditional'"
+                f"policy 'one_objective' draws by optimiser step, got steps {found} in one batch, "
+                "expected a number in every example; MmptTrainer's sampler gives it, else use 'conditional'"
             )
-        return KeyedDraws(self.seed, examples[0].get("epoch", 0), np.array([steps.pop()]))
+        # Rows that fill up the last batch of several processes come from the epoch's first step.
+        return KeyedDraws(self.seed, examples[0].get("epoch", 0), np.array([max(steps)]))
+
+    def _has_one_objective(self, examples: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether the batch has one objective; evaluation deals its rows, to measure all of them."""
+        table = examples[0].get("pair_table")
+        return self.policy == "one_objective" and not getattr(table, "for_evaluation", False)
 
     def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
         """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""

@@ -88,6 +88,29 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
         assert torch.equal(value, two.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("policy", ["joint", "one_objective"])
+def test_every_policy_trains_and_evaluates(tmp_path: Path, policy: str) -> None:
+    recipe = load_recipe(recipe_file(tmp_path, GENERATED), ["--policy", policy, "--output_dir", str(tmp_path / "out")])
+    metrics = pretrain(recipe)
+    assert all(metrics["evaluation"][f"eval_{name}_count"] > 0 for name in OBJECTIVE_NAMES)
+
+
+def test_short_positions_and_a_run_without_log_events_end_well(tmp_path: Path) -> None:
+    overrides = ["--max_position_embeddings", "12", "--max_text_length", "12", "--output_dir", str(tmp_path / "out")]
+    plain = [
+        "--logging_steps",
+        "500",
+        "--eval_strategy",
+        "no",
+        "--save_strategy",
+        "no",
+        "--load_best_model_at_end",
+        "no",
+    ]
+    pretrain(load_recipe(recipe_file(tmp_path, GENERATED), [*overrides, *plain[:-1], "false"]))
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
 def store_and_tables(folder: Path, pairs: int = 16) -> str:
     dataset = tiny_dataset(pairs=pairs)
     with RegionStoreWriter(folder / "store", extractor={"name": "random"}) as writer:
@@ -122,10 +145,10 @@ def test_weights_go_on_from_a_folder_and_must_fit_the_data(tmp_path: Path) -> No
     first = tmp_path / "first"
     pretrain(load_recipe(path, ["--output_dir", str(first)]))
     again = tmp_path / "again.yaml"
-    again.write_text(
-        f"model: {{from_pretrained: {first}}}\n" + data.replace("{store", f"{{tokenizer: {first}, store") + TRAINING
-    )
+    again.write_text(f"model: {{from_pretrained: {first}}}\n" + data + TRAINING)
     pretrain(load_recipe(again, ["--output_dir", str(tmp_path / "again")]))
+    words = [AutoProcessor.from_pretrained(folder).tokenizer.get_vocab() for folder in (first, tmp_path / "again")]
+    assert words[0] == words[1]
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(f"model: {{from_pretrained: {first}}}\n" + GENERATED + TRAINING)
     with pytest.raises(

@@ -155,6 +155,30 @@ def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
     assert trainer.evaluate()["eval_mlm_loss"] == pytest.approx(best, abs=1e-6)
 
 
+def test_a_new_run_never_resumes_from_an_earlier_one_in_its_folder(tmp_path: Path) -> None:
+    run(tmp_path, save_strategy="steps", save_steps=4)
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    run(tmp_path, save_strategy="steps", save_steps=2, max_steps=2)
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_a_log_that_was_cut_is_gone_on_with(tmp_path: Path) -> None:
+    run(tmp_path, save_strategy="steps", save_steps=2, max_steps=4)
+    with (tmp_path / LOG_NAME).open("a") as file:
+        file.write('{"step": 4, "lo')
+    run(tmp_path, save_strategy="steps", save_steps=2, max_steps=6, resume_from_checkpoint=True)
+    steps = [json.loads(line)["step"] for line in (tmp_path / LOG_NAME).read_text().splitlines()]
+    assert steps[-2:] == [6, 6]
+
+
+def test_a_run_that_logs_nothing_still_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    set_seed(0)
+    trainer = tiny_trainer(tmp_path, tiny_model(), logging_steps=100, max_steps=4)
+    trainer.add_callback(Poison())
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        trainer.train()
+
+
 class Poison(TrainerCallback):
     """Make a weight infinite before the third step."""
 
