@@ -66,6 +66,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "mmpt",
+        *(f"mmpt.{part}" for part in find_packages(str(ROOT / "mmpt"))),
         *(f"mmpt.{room}" for room in ROOMS),
         *(f"mmpt.{room}.{part}" for room in ROOMS for part in find_packages(str(ROOT / room))),
     ],

@@ -72,6 +72,7 @@ class MmptConfig(PreTrainedConfig):
         num_region_attributes: logits of the attribute classifier (400 in LXMERT); 0 switches it off.
         confidence_weighted_classes: weigh a region's class and attribute loss by the detector's confidence (LXMERT).
         tie_region_feature_decoder: regress features with the transposed input projection (UNITER).
+        region_feature_loss: "l2", the squared error, or "smooth_l1" with its bend at 1 (LXMERT, which calls it l2).
         share_region_head_transform: one hidden layer for class, attribute and feature heads (LXMERT).
         num_matching_classes: logits of image-text matching; 3 in Oscar+.
         num_qa_labels: answers of the question-answering head (9500 in LXMERT); 0 switches it off.
@@ -134,6 +135,7 @@ class MmptConfig(PreTrainedConfig):
     num_region_attributes: int = 0
     confidence_weighted_classes: bool = False
     tie_region_feature_decoder: bool = False
+    region_feature_loss: Literal["l2", "smooth_l1"] = "l2"
     share_region_head_transform: bool = False
     num_matching_classes: int = 2
     num_qa_labels: int = 0
@@ -402,6 +404,7 @@ class MmptDualStreamConfig(MmptConfig):
             region_background_class=None,
             num_region_attributes=400,
             confidence_weighted_classes=True,
+            region_feature_loss="smooth_l1",
             share_region_head_transform=True,
             num_qa_labels=9500,
             objective_weights=dict.fromkeys(("mlm", "mrc", "mrc_attribute", "mrfr", "itm", "qa"), 1.0),

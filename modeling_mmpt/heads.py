@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
-from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over
+from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
 
 
 @dataclass
@@ -331,7 +331,8 @@ class MmptForPreTraining(MmptPreTrainedModel):
             setattr(output, LOGITS_FIELDS[objective.head], prediction)
             labelled = is_labelled(target)
             prediction, target = prediction[labelled], target[labelled]
-            values = objective.loss(prediction, target)
+            smooth = objective.head == "region_feature" and self.config.region_feature_loss == "smooth_l1"
+            values = (smooth_l1 if smooth else objective.loss)(prediction, target)
             weight = weights.get(name)
             if self.config.confidence_weighted_classes and weight is not None:
                 values = values * weight[selected][labelled]

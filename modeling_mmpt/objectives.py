@@ -32,6 +32,11 @@ def squared_error(predicted: Tensor, features: Tensor) -> Tensor:
     return F.mse_loss(predicted.float(), features.float(), reduction="none").mean(-1)
 
 
+def smooth_l1(predicted: Tensor, features: Tensor) -> Tensor:
+    """Huber loss with its bend at 1, mean over the feature's width (LXMERT). Both (selected, feature)."""
+    return F.smooth_l1_loss(predicted.float(), features.float(), reduction="none").mean(-1)
+
+
 def hit(logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the most likely class is the label."""
     return (logits.argmax(-1) == labels).float()

@@ -1,0 +1,151 @@
+"""What every predecessor shares: BERT's embeddings, layers and heads, and the configuration fields they tell."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mmpt.predecessors.key_map import WHOLE, KeyMap, Part
+from mmpt.predecessors.source_checkpoint import SourceCheckpoint
+
+TRANSFORM = {"dense": "dense", "layer_norm": "LayerNorm"}
+LAYER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.output": "attention.output.dense",
+    "attention_layer_norm": "attention.output.LayerNorm",
+    "feed_forward.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "feed_forward.layer_norm": "output.LayerNorm",
+}
+"""Our name below a layer -> theirs."""
+
+TASK_HEADS = (
+    "vqa_output.",
+    "nlvr2_output.",
+    "rank_output.",
+    "re_output.",
+    "vcr_output.",
+    "ve_output.",
+    "attn1.",
+    "attn2.",
+    "attn_pool.",
+    "fc.",
+    "vil_prediction.",
+    "vil_prediction_gqa.",
+    "vil_binary_prediction.",
+    "vil_logit.",
+    "vil_tri_prediction.",
+    "vision_logit.",
+    "linguisic_logit.",
+    "clfs_dict.",
+    "logit_fc.",
+    "classifier.",
+    "qa_outputs.",
+    "flickr_attention.",
+    "attention.",
+)
+"""Roots of fine-tuned heads."""
+
+
+def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: str) -> dict[str, Any]:
+    """Return the fields of BERT's part: sizes from shapes, the rest from the configuration.
+
+    Args:
+        root: what stands before `embeddings`, with its dot.
+        first_layer: a layer's root, whose widths tell `intermediate_size`.
+    """
+    vocab_size, hidden_size = source.shape(f"{root}embeddings.word_embeddings.weight")
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": source.heads("num_attention_heads", hidden_size),
+        "intermediate_size": source.shape(f"{first_layer}.weight")[0],
+        "max_position_embeddings": source.shape(f"{root}embeddings.position_embeddings.weight")[0],
+        "type_vocab_size": source.shape(f"{root}embeddings.token_type_embeddings.weight")[0],
+        **settings(source),
+    }
+
+
+def settings(source: SourceCheckpoint) -> dict[str, Any]:
+    """Return the fields that only a configuration tells, with BERT's values where there is none.
+
+    Raises:
+        ValueError: if text and regions have different activations, which our models do not have.
+    """
+    found = {
+        name: source.setting(name, default)
+        for name, default in (
+            ("hidden_act", "gelu"),
+            ("hidden_dropout_prob", 0.1),
+            ("attention_probs_dropout_prob", 0.1),
+            ("initializer_range", 0.02),
+            ("layer_norm_eps", 1e-12),
+        )
+    }
+    for name in ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+        of_regions = source.config.get(f"v_{name}", found[name])
+        if of_regions == found[name]:
+            continue
+        if name == "hidden_act":
+            raise ValueError(
+                f"{source.path}: hidden_act is {found[name]!r} but v_hidden_act {of_regions!r}; both streams have one "
+                "activation here, so this checkpoint cannot be expressed"
+            )
+        source.assumptions.append(f"{name} = {found[name]} for both streams; v_{name} was {of_regions}")
+    return found
+
+
+def map_text_embeddings(keys: KeyMap, root: str) -> None:
+    ours = "backbone.text_embeddings"
+    for name in ("word", "position", "token_type"):
+        keys.tensor(f"{root}embeddings.{name}_embeddings.weight", f"{ours}.{name}_embeddings.weight")
+    keys.module(f"{root}embeddings.LayerNorm", f"{ours}.layer_norm")
+
+
+def map_layers(keys: KeyMap, theirs: str, ours: str, count: int) -> None:
+    for number in range(count):
+        keys.modules(f"{theirs}.{number}", f"{ours}.{number}", LAYER)
+
+
+def map_token_head(keys: KeyMap, source: SourceCheckpoint, word_embeddings: str) -> bool:
+    """Map BERT's masked-token head, if it is there. Its decoder is the table of word embeddings."""
+    if "cls.predictions.transform.dense.weight" not in source:
+        return False
+    keys.modules("cls.predictions.transform", "heads.token.transform", TRANSFORM)
+    keys.tensor("cls.predictions.bias", "heads.token.decoder.bias")
+    keys.tie("cls.predictions.decoder.weight", word_embeddings)
+    keys.tie("cls.predictions.decoder.bias", "cls.predictions.bias")
+    return True
+
+
+def map_matching(keys: KeyMap, source: SourceCheckpoint, theirs: str, part: Part = WHOLE) -> bool:
+    """Map the head of image-text matching, if it is there."""
+    if f"{theirs}.weight" not in source:
+        return False
+    keys.module(theirs, "heads.matching", part)
+    return True
+
+
+def map_answer_head(keys: KeyMap, source: SourceCheckpoint, theirs: str) -> int:
+    """Map LXMERT's answer head, if it is there, and return its number of answers."""
+    if f"{theirs}.3.weight" not in source:
+        return 0
+    keys.module(f"{theirs}.0", "heads.answer.transform.dense")
+    keys.module(f"{theirs}.2", "heads.answer.transform.layer_norm")
+    keys.module(f"{theirs}.3", "heads.answer.decoder")
+    return source.shape(f"{theirs}.3.weight")[0]
+
+
+def drop_task_heads(keys: KeyMap, source: SourceCheckpoint) -> None:
+    """Drop the heads of fine-tuned models; their encoders are still a start."""
+    heads = [key for key in source if key.startswith(TASK_HEADS) and key not in keys.targets]
+    keys.drop(heads, "head of a fine-tuned task; only the pre-training heads are converted")
+
+
+def drop_buffers(keys: KeyMap, source: SourceCheckpoint) -> None:
+    keys.drop((key for key in source if key.endswith("position_ids")), "a constant, made by the model itself")
+
+
+def objectives(present: dict[str, bool], weights: Callable[[str], float] = lambda _: 1.0) -> dict[str, float]:
+    return {name: weights(name) for name, there in present.items() if there}

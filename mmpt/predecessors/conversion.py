@@ -1,0 +1,228 @@
+"""Conversion of a predecessor's checkpoint: planned from keys and shapes alone, then carried out."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
+from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
+from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
+from mmpt.predecessors.bert_keys import drop_buffers, drop_task_heads
+from mmpt.predecessors.families import FAMILIES, config_class_of, recognise
+from mmpt.predecessors.key_map import KeyFate, KeyMap, KeyReport
+from mmpt.predecessors.predecessor_tokenizer import save_processor
+from mmpt.predecessors.source_checkpoint import SourceCheckpoint
+from mmpt.predecessors.text_encoders import read_text_encoder
+
+FamilyName = Literal[
+    "auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert"
+]
+REPORT = "conversion.json"
+DECODER = "heads.token.decoder.weight"  # tied to the word embeddings
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What a conversion will do, known without reading a weight.
+
+    Args:
+        source: the checkpoint.
+        family: its name.
+        config: of the model that comes out.
+        report: every key's fate.
+    """
+
+    source: SourceCheckpoint
+    family: str
+    config: MmptConfig
+    keys: KeyMap
+    report: KeyReport
+
+
+def plan_conversion(
+    source: str | Path,
+    *,
+    family: FamilyName = "auto",
+    config_path: str | Path | None = None,
+    preset: str = "uniter",
+    allow_unknown: Iterable[str] = (),
+    **config_overrides: Any,
+) -> ConversionPlan:
+    """Find out what becomes of every key.
+
+    Args:
+        source: a weight file, or a folder with one; .safetensors, .bin, .pt or .pth; with or without `module.`.
+        family: whose checkpoint it is; "auto" recognises it by its keys.
+        config_path: the predecessor's JSON configuration; `config.json` beside the weights by default.
+        preset: for "bert", the model whose text part is started.
+        allow_unknown: keys, or patterns with `*`, that may be dropped although nothing is known of them.
+        config_overrides: fields of our configuration that replace those found.
+
+    Raises:
+        FileNotFoundError: if there are no weights.
+        ValueError: for keys that nothing explains, shapes that do not fit, missing keys, and a file that is no
+            checkpoint or holds code.
+    """
+    checkpoint = SourceCheckpoint(source, config_path)
+    name = recognise(checkpoint) if family == "auto" else family
+    if name == "bert":
+        config_class, values, keys = read_text_encoder(checkpoint, preset, config_overrides)
+        from mmpt.predecessors.text_encoders import PRESETS
+
+        config: MmptConfig = PRESETS[preset](**values)
+    elif name in FAMILIES:
+        try:
+            values, keys = FAMILIES[name].read(checkpoint)
+        except StopIteration:
+            raise ValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
+        config_class = config_class_of(name, values)
+        config = config_class(**(values | config_overrides))
+    else:
+        raise ValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
+    drop_buffers(keys, checkpoint)
+    drop_task_heads(keys, checkpoint)
+    report = _report(checkpoint, name, config, keys, tuple(allow_unknown))
+    return ConversionPlan(checkpoint, name, config, keys, report)
+
+
+def from_predecessor(source: str | Path, **options: Any) -> MmptForPreTraining:
+    """Return a predecessor's checkpoint as one of our models, in float32 and evaluation mode.
+
+    Its `conversion_report` says what became of every key. Options and errors are those of `plan_conversion`.
+
+    Raises:
+        ValueError: also if two keys that a predecessor ties hold different values.
+
+    Example:
+
+    ```python
+    >>> from mmpt import from_predecessor
+
+    >>> model = from_predecessor("uniter-base.pt")
+    ```
+    """
+    return carry_out(plan_conversion(source, **options))
+
+
+def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None, **options: Any) -> KeyReport:
+    """Write a predecessor's checkpoint as a folder that `from_pretrained` loads, with the report of every key.
+
+    The tokenizer is read from the source's folder (vocab.txt or tokenizer.json) or from `tokenizer`, a folder or a
+    name on the Hub, and saved as a processor with the family's settings. Further options are those of
+    `plan_conversion`.
+
+    Raises:
+        FileExistsError: if `out` holds files already.
+        ValueError: also if the tokenizer has more words than the model.
+    """
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; name a new folder")
+    plan = plan_conversion(source, **options)
+    model = carry_out(plan)
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    family = FAMILIES.get(plan.family)
+    note = save_processor(
+        out, plan.source, plan.config, tokenizer, family.lowercase if family else None,
+        whole_image_region=family is not None and family.whole_image_region and _pools_first_region(plan.config),
+    )
+    report = plan.report
+    if note:
+        report = KeyReport(report.family, report.source, report.config, report.keys, (*report.assumptions, note))
+    (out / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def carry_out(plan: ConversionPlan) -> MmptForPreTraining:
+    """Read the weights and build the model of a plan."""
+    for theirs, to in plan.keys.ties.items():
+        if theirs in plan.source and to in plan.source and not torch.equal(plan.source[theirs], plan.source[to]):
+            raise ValueError(
+                f"{plan.source.path}: {theirs!r} and {to!r} hold different values, expected the same: this family ties "
+                "them. Is it the family's checkpoint?"
+            )
+    weights = {
+        ours: part.take(plan.source[theirs]).to(torch.float32)
+        for theirs, targets in plan.keys.targets.items()
+        if theirs in plan.source
+        for ours, part in targets
+    }
+    # What the checkpoint fills is never initialised first: that would cost more than reading it.
+    complete = not plan.report.of("missing")
+    with torch.device("meta" if complete else "cpu"):
+        model = _model_class(plan.config)(plan.config)
+    _assign(model, weights)
+    model.conversion_report = plan.report
+    return model.eval()
+
+
+def _assign(model: MmptForPreTraining, weights: dict[str, Tensor]) -> None:
+    words = "backbone.text_embeddings.word_embeddings.weight"
+    if "token" in model.heads and words in weights:
+        weights[DECODER] = weights[words]
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} got no value; a conversion plan must name it as missing")
+
+
+def _model_class(config: MmptConfig) -> type[MmptForPreTraining]:
+    single = isinstance(config, MmptSingleStreamConfig)
+    return MmptSingleStreamForPreTraining if single else MmptDualStreamForPreTraining
+
+
+def _pools_first_region(config: MmptConfig) -> bool:
+    """The mean region stands in front exactly where the pooler of regions reads it."""
+    return config.pooled_fusion != "text"
+
+
+def _report(
+    source: SourceCheckpoint, family: str, config: MmptConfig, keys: KeyMap, allowed: tuple[str, ...]
+) -> KeyReport:
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in _model_class(config)(config).state_dict().items()}
+    fates, unknown, misfits, filled = [], [], [], set()
+    for theirs in source:
+        if theirs in keys.targets:
+            for ours, part in keys.targets[theirs]:
+                shape = tuple(part.take(torch.empty(source.shape(theirs), device="meta")).shape)
+                if ours not in expected:
+                    misfits.append(f"{theirs} would become {ours}, which the model does not have")
+                elif shape != expected[ours]:
+                    misfits.append(f"{theirs} has shape {shape}, expected {expected[ours]} for {ours}")
+                filled.add(ours)
+                fates.append(KeyFate("mapped", theirs, ours, part.note))
+        elif theirs in keys.ties:
+            fates.append(KeyFate("tied", theirs, None, f"the same as {keys.ties[theirs]}"))
+        elif theirs in keys.drops:
+            fates.append(KeyFate("dropped", theirs, None, keys.drops[theirs]))
+        elif any(fnmatchcase(theirs, pattern) for pattern in allowed):
+            fates.append(KeyFate("dropped", theirs, None, "unknown, and allowed to be"))
+        else:
+            unknown.append(theirs)
+    if unknown:
+        first = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        raise ValueError(
+            f"{source.path} has {len(unknown)} keys that nothing is known of as {family}: {first}. Is it this family's "
+            "checkpoint? If they are not needed, drop them with --allow-unknown KEY (a pattern with * serves)"
+        )
+    if misfits:
+        raise ValueError(f"{source.path} does not fit as {family}: " + "; ".join(misfits[:5]))
+    missing = sorted(set(expected) - filled - {DECODER})
+    if missing and family != "bert":
+        raise ValueError(
+            f"{source.path} lacks what {len(missing)} weights of the model need: {', '.join(missing[:5])}. "
+            "Is the file complete?"
+        )
+    fates.extend(KeyFate("missing", None, ours, "left at its random start") for ours in missing)
+    fields = cast("dict[str, Any]", config.to_diff_dict())
+    return KeyReport(family, str(source.path), fields, tuple(fates), tuple(source.assumptions))
