@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.predecessors.conversion import convert, from_predecessor
+    from mmpt.predecessors.predecessor_export import export_predecessor
     from mmpt.processing.collator import MmptDataCollator
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.pair_dataset import PairDataset
@@ -42,6 +44,9 @@ __all__ = [
     "RegionStoreWriter",
     "Regions",
     "build_word_tokenizer",
+    "convert",
+    "export_predecessor",
+    "from_predecessor",
     "register_auto_classes",
 ]
 
@@ -62,6 +67,9 @@ _MODULES = {
     "RegionStoreWriter": "mmpt.processing.region_store_writer",
     "Regions": "mmpt.processing.regions",
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
+    "convert": "mmpt.predecessors.conversion",
+    "export_predecessor": "mmpt.predecessors.predecessor_export",
+    "from_predecessor": "mmpt.predecessors.conversion",
 }
 
 

@@ -6,7 +6,7 @@ import platform
 import traceback
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +46,67 @@ def pretrain(
         for name in ("curves.png", "metrics.json"):
             if (loaded.output_dir / name).is_file():
                 typer.echo(loaded.output_dir / name)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Weight file or folder; with --to, a folder of this package.")],
+    out: Annotated[str | None, typer.Argument(help="New folder; not needed with --dry-run.")] = None,
+    family: Annotated[
+        str,
+        typer.Option(
+            "--from", help="uniter, visual_bert, lxmert, lxmert_original, vilbert, volta, oscar or bert; auto looks."
+        ),
+    ] = "auto",
+    to: Annotated[
+        str | None, typer.Option("--to", help="lxmert or visual_bert: write a folder for transformers' own class.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The predecessor's JSON; config.json beside the weights.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; the files beside the weights.")] = None,
+    preset: Annotated[str, typer.Option(help="With --from bert: whose model its text part starts.")] = "uniter",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE of the new configuration; may be repeated.")
+    ] = None,
+    allow_unknown: Annotated[
+        list[str] | None, typer.Option(help="A key, or a pattern with *, to drop unseen; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would become of every key.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Convert a predecessor's checkpoint, or write one back for transformers.
+
+    For instance: mmpt convert uniter-base.pt uniter-base --tokenizer google-bert/bert-base-cased
+    """
+    with _clear_errors(debug):
+        if out is None and not dry_run:
+            raise ValueError("got no OUT, expected a new folder to write: mmpt convert SOURCE OUT")
+        from mmpt import register_auto_classes
+        from mmpt.predecessors.conversion import convert as run
+        from mmpt.predecessors.conversion import plan_conversion
+        from mmpt.predecessors.predecessor_export import convert_back
+        from mmpt.recipe_values import read_yaml
+
+        register_auto_classes()
+        if to is not None and out is not None:
+            convert_back(source, out, to)
+            typer.echo(out)
+            return
+        options: dict[str, Any] = dict(
+            family=family, config_path=config, preset=preset, allow_unknown=allow_unknown or []
+        )
+        for setting in settings or []:
+            name, equals, value = setting.partition("=")
+            if not equals:
+                raise ValueError(f"got --set {setting!r}, expected FIELD=VALUE")
+            options[name] = read_yaml(value, f"--set {name}")
+        if dry_run:
+            typer.echo(str(plan_conversion(source, **options).report))
+            return
+        report = run(source, out or "", tokenizer=tokenizer, **options)
+        typer.echo(report.summary())
+        for sentence in report.assumptions:
+            typer.echo(f"assumed: {sentence}")
+        typer.echo(out)
 
 
 @app.command()

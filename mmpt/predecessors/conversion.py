@@ -73,17 +73,13 @@ def plan_conversion(
     checkpoint = SourceCheckpoint(source, config_path)
     name = recognise(checkpoint) if family == "auto" else family
     if name == "bert":
-        config_class, values, keys = read_text_encoder(checkpoint, preset, config_overrides)
-        from mmpt.predecessors.text_encoders import PRESETS
-
-        config: MmptConfig = PRESETS[preset](**values)
+        config, keys = read_text_encoder(checkpoint, preset, config_overrides)
     elif name in FAMILIES:
         try:
             values, keys = FAMILIES[name].read(checkpoint)
         except StopIteration:
             raise ValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
-        config_class = config_class_of(name, values)
-        config = config_class(**(values | config_overrides))
+        config = config_class_of(name, values)(**(values | config_overrides))
     else:
         raise ValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
     drop_buffers(keys, checkpoint)

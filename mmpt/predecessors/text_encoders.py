@@ -26,7 +26,7 @@ WORDS = "embeddings.word_embeddings.weight"
 
 def read_text_encoder(
     source: SourceCheckpoint, preset: str, overrides: dict[str, Any]
-) -> tuple[type[MmptConfig], dict[str, Any], KeyMap]:
+) -> tuple[MmptConfig, KeyMap]:
     """Map a text encoder to the text part of a preset's model.
 
     Layer i starts text layer i (VOLTA does the same), which in the single stream is the layer of both modalities. In
@@ -85,7 +85,7 @@ def read_text_encoder(
         keys.drop(surplus, f"the text stream has {config.num_hidden_layers} layers")
     _map_pooler(keys, source, root, config)
     _map_head(keys, source, root, config)
-    return type(config), values | {"num_hidden_layers": config.num_hidden_layers}, keys
+    return config, keys
 
 
 def _map_pooler(keys: KeyMap, source: SourceCheckpoint, root: str, config: MmptConfig) -> None:
