@@ -331,7 +331,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             setattr(output, LOGITS_FIELDS[objective.head], prediction)
             labelled = is_labelled(target)
             prediction, target = prediction[labelled], target[labelled]
-            smooth = objective.head == "region_feature" and self.config.region_feature_loss == "smooth_l1"
+            smooth = name == "mrfr" and self.config.region_feature_loss == "smooth_l1"
             values = (smooth_l1 if smooth else objective.loss)(prediction, target)
             weight = weights.get(name)
             if self.config.confidence_weighted_classes and weight is not None:

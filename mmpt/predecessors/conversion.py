@@ -21,9 +21,7 @@ from mmpt.predecessors.predecessor_tokenizer import save_processor
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.predecessors.text_encoders import read_text_encoder
 
-FamilyName = Literal[
-    "auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert"
-]
+FamilyName = Literal["auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert"]
 REPORT = "conversion.json"
 DECODER = "heads.token.decoder.weight"  # tied to the word embeddings
 
@@ -127,7 +125,11 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     model.save_pretrained(out)
     family = FAMILIES.get(plan.family)
     note = save_processor(
-        out, plan.source, plan.config, tokenizer, family.lowercase if family else None,
+        out,
+        plan.source,
+        plan.config,
+        tokenizer,
+        family.lowercase if family else None,
         whole_image_region=family is not None and family.whole_image_region and _pools_first_region(plan.config),
     )
     report = plan.report
@@ -156,7 +158,7 @@ def carry_out(plan: ConversionPlan) -> MmptForPreTraining:
     with torch.device("meta" if complete else "cpu"):
         model = _model_class(plan.config)(plan.config)
     _assign(model, weights)
-    model.conversion_report = plan.report
+    model.__dict__["conversion_report"] = plan.report
     return model.eval()
 
 

@@ -42,9 +42,7 @@ FAMILIES = {
     ),
     "lxmert_original": Family(("bert.encoder.visn_fc.",), read_lxmert, MmptDualStreamConfig),
     "vilbert": Family(("bert.encoder.c_layer.",), read_vilbert, MmptDualStreamConfig, whole_image_region=True),
-    "volta": Family(
-        ("bert.encoder.layer.0.attention_self.query.weight",), read_volta, None, whole_image_region=True
-    ),
+    "volta": Family(("bert.encoder.layer.0.attention_self.query.weight",), read_volta, None, whole_image_region=True),
     "visual_bert": Family(
         (
             "visual_bert.embeddings.visual_projection.",
@@ -71,8 +69,8 @@ def recognise(source: SourceCheckpoint) -> str:
     if any(key.endswith("embeddings.word_embeddings.weight") for key in source):
         return "bert"
     raise ValueError(
-        f"{source.path} has {len(source)} keys of no known family ({', '.join(list(source)[:4])}, ...); expected one of "
-        f"{', '.join(FAMILIES)} or a text encoder of transformers. Name the family if you know it"
+        f"{source.path} has {len(source)} keys of no known family ({', '.join(list(source)[:4])}, ...); expected one "
+        f"of {', '.join(FAMILIES)} or a text encoder of transformers. Name the family if you know it"
     )
 
 

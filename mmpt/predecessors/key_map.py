@@ -110,7 +110,9 @@ class KeyReport:
     def summary(self) -> str:
         """Return one line: how many keys had which fate."""
         counts = Counter(key.fate for key in self.keys)
-        return f"{self.source} ({self.family}): " + ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts[fate])
+        return f"{self.source} ({self.family}): " + ", ".join(
+            f"{counts[fate]} {fate}" for fate in FATES if counts[fate]
+        )
 
     def __str__(self) -> str:
         width = max((len(key.theirs or "-") for key in self.keys), default=0)
@@ -128,9 +130,7 @@ class KeyReport:
         return {
             "family": self.family,
             "source": self.source,
-            "keys": [
-                {"fate": key.fate, "theirs": key.theirs, "ours": key.ours, "note": key.note} for key in self.keys
-            ],
+            "keys": [{"fate": key.fate, "theirs": key.theirs, "ours": key.ours, "note": key.note} for key in self.keys],
             "assumptions": list(self.assumptions),
         }
 

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from mmpt.predecessors.families import FAMILIES, config_class_of
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 
-Target = Literal["lxmert", "visual_bert"]
+TARGETS = ("lxmert", "visual_bert")
 
 SHARED_FIELDS = (
     "vocab_size",
@@ -50,7 +50,7 @@ OF_TRAINING = {
 """Fields that no output of the model in use depends on."""
 
 
-def export_predecessor(model: MmptForPreTraining, out: str | Path, target: Target) -> None:
+def export_predecessor(model: MmptForPreTraining, out: str | Path, target: str) -> None:
     """Write a model as a folder that `LxmertForPreTraining` or `VisualBertForPreTraining` loads, bit by bit.
 
     Raises:
@@ -58,8 +58,8 @@ def export_predecessor(model: MmptForPreTraining, out: str | Path, target: Targe
         ValueError: if the target cannot express the model, naming the fields that differ, or a head is missing.
     """
     out = Path(out)
-    if target not in get_args(Target):
-        raise ValueError(f"got target {target!r}, expected one of {', '.join(get_args(Target))}")
+    if target not in TARGETS:
+        raise ValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name a new folder")
     theirs = _their_model(model.config, target)
@@ -83,7 +83,7 @@ def export_predecessor(model: MmptForPreTraining, out: str | Path, target: Targe
     theirs.save_pretrained(out)
 
 
-def convert_back(source: str | Path, out: str | Path, target: Target) -> None:
+def convert_back(source: str | Path, out: str | Path, target: str) -> None:
     """Export a folder of ours, with its tokenizer if it has one. Errors are those of `export_predecessor`."""
     model = AutoModelForPreTraining.from_pretrained(source)
     if not isinstance(model, MmptForPreTraining):
@@ -93,7 +93,7 @@ def convert_back(source: str | Path, out: str | Path, target: Target) -> None:
         AutoTokenizer.from_pretrained(source).save_pretrained(out)
 
 
-def _their_model(config: MmptConfig, target: Target) -> PreTrainedModel:
+def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
     shared: dict[str, Any] = {name: getattr(config, name) for name in SHARED_FIELDS}
     on = config.objective_weights
     with torch.device("meta"):
@@ -127,7 +127,7 @@ def _their_model(config: MmptConfig, target: Target) -> PreTrainedModel:
         )
 
 
-def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: Target) -> KeyMap:
+def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str) -> KeyMap:
     """Read the model that would be written as the importer would, and compare its configuration with ours."""
     source = _Described(theirs)
     values, keys = FAMILIES[target].read(source)
@@ -141,7 +141,9 @@ def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: Targ
         if getattr(config, name) != getattr(again, name)
     }
     if differing:
-        said = "; ".join(f"{name} is {ours!r}, {target} has {other!r}" for name, (ours, other) in sorted(differing.items()))
+        said = "; ".join(
+            f"{name} is {ours!r}, {target} has {other!r}" for name, (ours, other) in sorted(differing.items())
+        )
         raise ValueError(f"{target} of transformers cannot express this model: {said}")
     return keys
 

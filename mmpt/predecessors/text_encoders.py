@@ -24,9 +24,7 @@ SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"}
 WORDS = "embeddings.word_embeddings.weight"
 
 
-def read_text_encoder(
-    source: SourceCheckpoint, preset: str, overrides: dict[str, Any]
-) -> tuple[MmptConfig, KeyMap]:
+def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str, Any]) -> tuple[MmptConfig, KeyMap]:
     """Map a text encoder to the text part of a preset's model.
 
     Layer i starts text layer i (VOLTA does the same), which in the single stream is the layer of both modalities. In
@@ -43,7 +41,7 @@ def read_text_encoder(
     width = source.shape(f"{root}encoder.layer.0.intermediate.dense.weight")[1] if layers else 0
     if width != size:
         raise ValueError(
-            f"{source.path}: embeddings are {size} wide and layers {width}; expected a BERT-like encoder with both alike"
+            f"{source.path}: embeddings are {size} wide and layers {width}; expected an encoder with both alike"
         )
     positions = source.shape(f"{root}embeddings.position_embeddings.weight")[0]
     shifted = source.config.get("model_type") in SHIFTED_POSITIONS or root in ("roberta.",)

@@ -63,7 +63,9 @@ def read_volta(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     layout = _single_stream(keys, config, source) if single else _dual_stream(keys, config, source)
     layers, topology = layout
     return {
-        **text_fields(source, "bert.", layers, f"bert.encoder.layer.{min(config['t_ff_sublayers'])}.intermediate.dense"),
+        **text_fields(
+            source, "bert.", layers, f"bert.encoder.layer.{min(config['t_ff_sublayers'])}.intermediate.dense"
+        ),
         **_region_embeddings(keys, config, source),
         **topology,
         **_poolers(keys, config, source),
@@ -95,7 +97,9 @@ def _dual_stream(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint)
     followed = {after is not None for stream in (text, region) for _, after in stream.co_attention}
     shared = {number in config["shared_sublayers"] for number in co}
     if len(followed) > 1 or len(shared) > 1:
-        raise _inexpressible(source, "some co-attention sub-layers are shared or followed by a feed-forward, others not")
+        raise _inexpressible(
+            source, "some co-attention sub-layers are shared or followed by a feed-forward, others not"
+        )
     has_feed_forward, is_shared = followed == {True}, shared == {True}
 
     for stream, prefix, ours in ((text, "", "backbone.text_layers"), (region, "v_", "backbone.region_layers")):
@@ -271,8 +275,11 @@ def _heads(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint) -> di
         "itm": map_matching(keys, source, "cls.bi_seq_relationship", MATCHED_FIRST),
         "qa": bool(answers),
     }
-    weights = {TARGETS[number][1]: weight for number, weight in config.get("visual_target_weights", {}).items()
-               if number in found}
+    weights = {
+        TARGETS[number][1]: weight
+        for number, weight in config.get("visual_target_weights", {}).items()
+        if number in found
+    }
     return {
         "share_region_head_transform": len(found) > 1,
         "num_region_classes": sizes.get("region_class", 0),
@@ -284,7 +291,9 @@ def _heads(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint) -> di
     }
 
 
-def _check_heads(config: dict[str, Any], source: SourceCheckpoint, sublayers: list[int], names: tuple[str, ...]) -> None:
+def _check_heads(
+    config: dict[str, Any], source: SourceCheckpoint, sublayers: list[int], names: tuple[str, ...]
+) -> None:
     for name in names:
         own = config.get(f"sublayer2{name}", {})
         odd = {number: own[str(number)] for number in sublayers if own.get(str(number), config[name]) != config[name]}
