@@ -59,6 +59,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         shares=masking.shares,
         whole_word=masking.whole_word,
         overlap_threshold=masking.overlap_threshold,
+        classify_all_regions=masking.classify_all_regions,
         hard_negative_rate=masking.hard_negative_rate,
         max_text_length=recipe.data.max_text_length,
         seed=masking.seed,

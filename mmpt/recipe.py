@@ -104,6 +104,7 @@ class MaskingSection:
         probability: share of tokens and of regions that is masked.
         whole_word: mask all tokens of a word together.
         overlap_threshold: regions whose IoU with a masked one is above this are masked too; None masks only the drawn.
+        classify_all_regions: classes and attributes of all regions are predicted, not of the masked alone (LXMERT).
         shares: relative weight of what a row is dealt to under conditional masking; a name that is left out has none.
         hard_negative_rate: share of mismatched pairs that take a hard negative where there is one.
     """
@@ -112,6 +113,7 @@ class MaskingSection:
     probability: float = 0.15
     whole_word: bool = False
     overlap_threshold: float | None = None
+    classify_all_regions: bool = False
     shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MASKING_SHARES, 1.0))
     hard_negative_rate: float = 0.0
     seed: int = 0

@@ -54,6 +54,8 @@ class MmptDataCollator(DataCollatorMixin):
         shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
         whole_word: mask all tokens of a word together.
         overlap_threshold: also mask regions that overlap a masked one by more than this IoU.
+        classify_all_regions: MRC and attributes are predicted of every region of a row dealt to region masking, not of
+            the masked ones alone (LXMERT).
         hard_negative_rate: share of the mismatched rows that take one of the example's own hard negatives.
         max_text_length: tokens a text is cut to, specials included; the model's positions by default.
         seed: of everything random.
@@ -71,6 +73,7 @@ class MmptDataCollator(DataCollatorMixin):
     shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DEALS, 1.0))
     whole_word: bool = False
     overlap_threshold: float | None = None
+    classify_all_regions: bool = False
     hard_negative_rate: float = 0.0
     max_text_length: int | None = None
     seed: int = 0
@@ -127,7 +130,10 @@ class MmptDataCollator(DataCollatorMixin):
             batch["input_ids"], batch["mlm_labels"] = torch.from_numpy(input_ids), torch.from_numpy(labels)
         masked = self._mask_regions(batch, detected, region_rows, draws)
         predicted = masked & torch.from_numpy(~mismatched)[:, None]
-        batch.update(self._region_labels(batch, records, predicted))
+        classified = predicted
+        if self.classify_all_regions:
+            classified = detected & torch.from_numpy(region_rows & ~mismatched)[:, None]
+        batch.update(self._region_labels(batch, records, predicted, classified))
         batch["region_features"][masked] = 0.0
         if self.processor.image_processor.whole_image_region:
             set_whole_image_feature(batch["region_features"], detected & ~masked)
@@ -230,8 +236,15 @@ class MmptDataCollator(DataCollatorMixin):
         boxes = batch["region_boxes"].numpy()
         return torch.from_numpy(select_regions(maskable, self.probability, draws, boxes, self.overlap_threshold))
 
-    def _region_labels(self, batch: dict[str, Tensor], records: list[Regions], predicted: Tensor) -> dict[str, Tensor]:
-        """Return the labels of the objectives of regions, ignored where `predicted` (batch, regions) is False."""
+    def _region_labels(
+        self, batch: dict[str, Tensor], records: list[Regions], predicted: Tensor, classified: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the labels of the objectives of regions.
+
+        Args:
+            predicted: (batch, regions), bool; features and distributions are ignored elsewhere.
+            classified: (batch, regions), bool; classes and attributes are ignored elsewhere.
+        """
         labels: dict[str, Tensor] = {}
         config, shape, offset = self.config, predicted.shape, int(self.processor.image_processor.whole_image_region)
         if "mrfr" in self.objectives:
@@ -246,15 +259,16 @@ class MmptDataCollator(DataCollatorMixin):
             for name, scores in (("mrc", "region_scores"), ("mrc_attribute", "region_attribute_scores")):
                 if name in self.objectives:
                     labels[scores] = torch.ones(shape)
-        for row in predicted.any(1).nonzero()[:, 0].tolist():
-            record, here = records[row], predicted[row, offset : offset + len(records[row])]
-            places = here.nonzero()[:, 0] + offset
-            chosen = here.numpy()
+        for row in classified.any(1).nonzero()[:, 0].tolist():
+            record = records[row]
+            place = slice(offset, offset + len(record))
+            chosen, places = _chosen(classified[row, place], offset)
             if "mrc" in self.objectives:
                 labels["mrc_labels"][row, places] = torch.from_numpy(self._classes(record)[chosen])
             if "mrc_kl" in self.objectives:
-                probs = np.asarray(record.class_probs[chosen], dtype=np.float32)  # type: ignore[index]
-                labels["mrc_kl_labels"][row, places] = torch.from_numpy(probs)
+                masked, masked_places = _chosen(predicted[row, place], offset)
+                probs = np.asarray(record.class_probs[masked], dtype=np.float32)  # type: ignore[index]
+                labels["mrc_kl_labels"][row, masked_places] = torch.from_numpy(probs)
             if "mrc_attribute" in self.objectives:
                 attributes = np.asarray(record.attribute_labels, dtype=np.int64)[chosen]
                 labels["mrc_attribute_labels"][row, places] = torch.from_numpy(attributes)
@@ -330,6 +344,11 @@ def _ordinary_token_ids(tokenizer: Any) -> Array:
 def _example_id(example: Mapping[str, Any]) -> int:
     given = example.get("example_id")
     return crc32(f"{example['image_id']}\0{example['text']}".encode()) if given is None else int(given)
+
+
+def _chosen(here: Tensor, offset: int) -> tuple[Array, Tensor]:
+    """Return which regions of a record are chosen, as a mask of it and as places of its row in the batch."""
+    return here.numpy(), here.nonzero()[:, 0] + offset
 
 
 def _floats(values: Array | None, chosen: Array) -> Tensor:

@@ -203,6 +203,20 @@ def test_attributes_and_confidences_stand_beside_the_classes() -> None:
     assert (batch["mrc_attribute_labels"][~masked] == -100).all()
 
 
+def test_every_region_is_classified_where_that_is_asked_for() -> None:
+    """As LXMERT does; features are regressed for the masked ones alone."""
+    batch = make_collator(("mrc", "mrc_kl", "mrfr", "itm"), policy="joint", classify_all_regions=True)(EXAMPLES)
+    matched = batch["itm_labels"] == 1
+    valid = batch["region_attention_mask"].bool()
+    for row in matched.nonzero()[:, 0].tolist():
+        expected = torch.from_numpy(EXAMPLES[row]["regions"].class_probs[:, 1:].argmax(1) + 1)
+        assert torch.equal(batch["mrc_labels"][row][valid[row]], expected)
+    assert (batch["mrc_labels"][~matched] == -100).all()
+    assert (batch["mrc_labels"][~valid] == -100).all()
+    for name in ("mrc_kl_labels", "mrfr_labels"):
+        assert torch.equal((batch[name] != -100).any(-1), batch["masked_regions"] & matched[:, None])
+
+
 def test_attributes_alone_are_weighted_too() -> None:
     config = small_config(("mrc_attribute",), confidence_weighted_classes=True)
     batch = make_collator(config=config, probability=1.0)(EXAMPLES[:1])

@@ -77,7 +77,7 @@ def plan_conversion(
             values, keys = FAMILIES[name].read(checkpoint)
         except StopIteration:
             raise ValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
-        config = config_class_of(name, values)(**(values | config_overrides))
+        config = config_class_of(name, values)(**(values | checkpoint.label_names() | config_overrides))
     else:
         raise ValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
     drop_buffers(keys, checkpoint)

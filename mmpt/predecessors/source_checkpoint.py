@@ -92,6 +92,14 @@ class SourceCheckpoint(Mapping[str, Tensor]):
             self.assumptions.append(f"{name} = {default}: {why}")
         return default
 
+    def label_names(self) -> dict[str, Any]:
+        """Return `id2label` and `label2id` of the configuration, where they are more than LABEL_0, LABEL_1, …"""
+        names = self.config.get("id2label")
+        if not isinstance(names, dict) or all(str(name) == f"LABEL_{number}" for number, name in names.items()):
+            return {}
+        found = {int(number): str(name) for number, name in names.items()}
+        return {"id2label": found, "label2id": {name: number for number, name in found.items()}}
+
     def heads(self, name: str, width: int, head_width: int = 64) -> int:
         """Return a number of attention heads, which no shape of a weight tells."""
         heads = width // head_width
