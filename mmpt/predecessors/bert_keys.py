@@ -43,8 +43,10 @@ TASK_HEADS = (
     "qa_outputs.",
     "flickr_attention.",
     "attention.",
+    "cls.weight",
+    "cls.bias",
 )
-"""Roots of fine-tuned heads."""
+"""How the keys of fine-tuned heads begin; VisualBERT's of transformers is called cls, as the pre-training heads are."""
 
 
 def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: str) -> dict[str, Any]:

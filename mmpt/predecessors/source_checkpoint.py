@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th")  # .th: the original VisualBERT
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Where training scripts keep the weights in a file that holds more (VisualBERT, VOLTA)."""
 
@@ -25,7 +25,8 @@ class SourceCheckpoint(Mapping[str, Tensor]):
     Keys come without `module.` (DataParallel) and with `weight` and `bias` for TensorFlow's `gamma` and `beta`.
 
     Args:
-        path: a weight file (.safetensors, .bin, .pt, .pth), or a folder with one, whole or in shards with an index.
+        path: a weight file (.safetensors, .bin, .pt, .pth, .th), or a folder with one, whole or in shards with an
+            index.
         config_path: the predecessor's configuration; `config.json` beside the weights by default, if it is there.
 
     Raises:

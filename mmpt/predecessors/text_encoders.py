@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
-from mmpt.predecessors.bert_keys import LAYER, map_layers, map_text_embeddings, settings
+from mmpt.predecessors.bert_keys import LAYER, map_text_embeddings, settings
 from mmpt.predecessors.key_map import KeyMap, Part, rows_from
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 
@@ -18,10 +18,52 @@ PRESETS = {
     "volta_vilbert": MmptDualStreamConfig.volta_vilbert,
     "volta_lxmert": MmptDualStreamConfig.volta_lxmert,
 }
-SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"}
+SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "data2vec-text"}
 """Model types that count positions from pad_token_id + 1."""
 
+COVERED = (
+    "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, Data2Vec-text, ERNIE, DistilBERT, and ELECTRA with embeddings as wide as "
+    "its layers"
+)
+
 WORDS = "embeddings.word_embeddings.weight"
+
+DISTILBERT_LAYER = {
+    "attention.query": "attention.q_lin",
+    "attention.key": "attention.k_lin",
+    "attention.value": "attention.v_lin",
+    "attention.output": "attention.out_lin",
+    "attention_layer_norm": "sa_layer_norm",
+    "feed_forward.up": "ffn.lin1",
+    "feed_forward.down": "ffn.lin2",
+    "feed_forward.layer_norm": "output_layer_norm",
+}
+"""Our name below a layer -> theirs."""
+
+DISTILBERT_SETTINGS = {
+    "n_heads": "num_attention_heads",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+}
+
+TOKEN_HEADS = (
+    (
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.bias",
+        "cls.predictions.decoder",
+    ),
+    ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder"),
+    ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias", "generator_lm_head"),
+    ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector"),
+)
+"""(hidden layer, its norm, bias, decoder) of a masked-token head: BERT, RoBERTa, ELECTRA's generator, DistilBERT."""
+
+OTHER_HEADS = {
+    "cls.seq_relationship.": "next sentence, which is no image's match",
+    "discriminator_predictions.": "replaced tokens, which no objective here looks for",
+}
 
 
 def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str, Any]) -> tuple[MmptConfig, KeyMap]:
@@ -31,27 +73,41 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
     VisualBERT's preset, types and positions of regions start as those of text (its original code does).
 
     Raises:
-        ValueError: if the preset is unknown, or the encoder's embeddings are narrower than its layers.
+        ValueError: if the preset is unknown, or the encoder is not built as BERT is.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
     root = next(key for key in source if key.endswith(WORDS)).removesuffix(WORDS)
-    layers = source.count(f"{root}encoder.layer")
+    distilled = f"{root}transformer.layer.0.attention.q_lin.weight" in source
+    if distilled:
+        source.config |= {
+            ours: source.config[name] for name, ours in DISTILBERT_SETTINGS.items() if name in source.config
+        }
+    theirs_layer, names = (
+        (f"{root}transformer.layer", DISTILBERT_LAYER) if distilled else (f"{root}encoder.layer", LAYER)
+    )
+    layers = source.count(theirs_layer)
+    position, types = (f"{root}embeddings.{name}_embeddings.weight" for name in ("position", "token_type"))
+    up = f"{theirs_layer}.0.{names['feed_forward.up']}.weight"
+    for key in (position, up, f"{theirs_layer}.0.{names['attention.query']}.weight", *([] if distilled else [types])):
+        if key not in source:
+            raise ValueError(
+                f"{source.path} has no {key!r}: this encoder is not built as BERT is. Covered are {COVERED}"
+            )
     vocab_size, size = source.shape(root + WORDS)
-    width = source.shape(f"{root}encoder.layer.0.intermediate.dense.weight")[1] if layers else 0
+    inner, width = source.shape(up)
     if width != size:
         raise ValueError(
             f"{source.path}: embeddings are {size} wide and layers {width}; expected an encoder with both alike"
         )
-    positions = source.shape(f"{root}embeddings.position_embeddings.weight")[0]
-    shifted = source.config.get("model_type") in SHIFTED_POSITIONS or root in ("roberta.",)
+    shifted = source.config.get("model_type") in SHIFTED_POSITIONS or root == "roberta."
     skipped = int(source.setting("pad_token_id", 1)) + 1 if shifted else 0
     values: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": size,
         "num_attention_heads": source.heads("num_attention_heads", size),
-        "intermediate_size": source.shape(f"{root}encoder.layer.0.intermediate.dense.weight")[0],
-        "max_position_embeddings": positions - skipped,
+        "intermediate_size": inner,
+        "max_position_embeddings": source.shape(position)[0] - skipped,
         "pad_token_id": source.setting("pad_token_id", 0),
         **settings(source),
     }
@@ -64,23 +120,24 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
 
     keys = KeyMap()
     map_text_embeddings(keys, root)
-    position, types = (f"{root}embeddings.{name}_embeddings.weight" for name in ("position", "token_type"))
     if skipped:
         part = rows_from(skipped, f"row {skipped} is the first token's")
         keys.targets[position] = [("backbone.text_embeddings.position_embeddings.weight", part)]
-    type_rows = source.shape(types)[0]
-    fitted = _rows_fitted(type_rows, config.type_vocab_size)
-    keys.targets[types] = [("backbone.text_embeddings.token_type_embeddings.weight", fitted)]
+    of_types = root + WORDS if distilled else types
+    keys.targets.pop(types)
+    keys.tensor(of_types, _OUR_TYPES, _types_part(source, types, config.type_vocab_size))
     if preset == "visual_bert":
-        part = _rows_fitted(type_rows, config.region_type_vocab_size)
-        keys.tensor(types, "backbone.region_embeddings.token_type_embeddings.weight", part)
+        part = _types_part(source, types, config.region_type_vocab_size)
+        keys.tensor(of_types, "backbone.region_embeddings.token_type_embeddings.weight", part)
         ours = "backbone.region_embeddings.position_embeddings.weight"
         keys.tensor(position, ours, rows_from(skipped, "as the text's"))
-    used = min(layers, config.num_hidden_layers)
-    map_layers(keys, f"{root}encoder.layer", "backbone.layers" if single else "backbone.text_layers", used)
-    for number in range(used, layers):
-        surplus = (f"{root}encoder.layer.{number}.{module}.{name}" for module in LAYER.values() for name in _BOTH)
-        keys.drop(surplus, f"the text stream has {config.num_hidden_layers} layers")
+    stream = "backbone.layers" if single else "backbone.text_layers"
+    for number in range(layers):
+        if number < config.num_hidden_layers:
+            keys.modules(f"{theirs_layer}.{number}", f"{stream}.{number}", names)
+        else:
+            surplus = (f"{theirs_layer}.{number}.{module}.{name}" for module in names.values() for name in _BOTH)
+            keys.drop(surplus, f"the text stream has {config.num_hidden_layers} layers")
     _map_pooler(keys, source, root, config)
     _map_head(keys, source, root, config)
     return config, keys
@@ -98,30 +155,29 @@ def _map_pooler(keys: KeyMap, source: SourceCheckpoint, root: str, config: MmptC
 
 
 def _map_head(keys: KeyMap, source: SourceCheckpoint, root: str, config: MmptConfig) -> None:
-    heads = {
-        "cls.predictions": ("transform.dense", "transform.LayerNorm", "bias"),
-        "lm_head": ("dense", "layer_norm", "bias"),
-    }
-    for theirs, (dense, norm, bias) in heads.items():
-        if f"{theirs}.{dense}.weight" in source and "mlm" in config.objective_weights:
-            keys.module(f"{theirs}.{dense}", "heads.token.transform.dense")
-            keys.module(f"{theirs}.{norm}", "heads.token.transform.layer_norm")
-            keys.tensor(f"{theirs}.{bias}", "heads.token.decoder.bias")
-            keys.tie(f"{theirs}.decoder.weight", root + WORDS)
-            keys.tie(f"{theirs}.decoder.bias", f"{theirs}.{bias}")
-    keys.drop(
-        (key for key in source if key.startswith("cls.seq_relationship.")), "next sentence, which is no image's match"
-    )
+    for dense, norm, bias, decoder in TOKEN_HEADS:
+        if f"{dense}.weight" in source and "mlm" in config.objective_weights:
+            keys.module(dense, "heads.token.transform.dense")
+            keys.module(norm, "heads.token.transform.layer_norm")
+            keys.tensor(bias, "heads.token.decoder.bias")
+            keys.tie(f"{decoder}.weight", root + WORDS)
+            if bias != f"{decoder}.bias":
+                keys.tie(f"{decoder}.bias", bias)
+    for head, reason in OTHER_HEADS.items():
+        keys.drop((key for key in source if key.startswith(head)), reason)
 
 
-def _rows_fitted(theirs: int, ours: int) -> Part:
-    """Cut a table, or repeat its first row: RoBERTa has one token type."""
-    if ours <= theirs:
-        return Part("" if ours == theirs else f"first {ours} rows", lambda tensor: tensor[:ours])
+def _types_part(source: SourceCheckpoint, types: str, rows: int) -> Part:
+    """Cut the table of types, or repeat its first row (RoBERTa has one type); zeros where there is none."""
+    if types not in source:
+        return Part("zeros: DistilBERT has no token types", lambda words: words.new_zeros(rows, words.shape[1]))
+    theirs = source.shape(types)[0]
+    if rows <= theirs:
+        return Part("" if rows == theirs else f"first {rows} rows", lambda table: table[:rows])
     return Part(
-        f"rows {theirs}..{ours - 1} start as row 0",
-        lambda tensor: tensor[[*range(theirs), *([0] * (ours - theirs))]],
+        f"rows {theirs}..{rows - 1} start as row 0", lambda table: table[[*range(theirs), *([0] * (rows - theirs))]]
     )
 
 
 _BOTH = ("weight", "bias")
+_OUR_TYPES = "backbone.text_embeddings.token_type_embeddings.weight"

@@ -1,0 +1,222 @@
+"""Conversion: every key is explained, nothing is guessed silently, the result loads where only mmpt is known."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoProcessor
+
+from mmpt import convert, from_predecessor
+from mmpt.predecessors.conversion import plan_conversion
+
+GOLDEN = Path(__file__).parent / "parity" / "golden"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the", "dog"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """UNITER's weights and configuration in a folder of their own."""
+    return their_folder("uniter", tmp_path)
+
+
+def their_folder(name: str, tmp_path: Path, change: dict[str, Any] | None = None) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    config = json.loads((GOLDEN / name / "case.json").read_text())["config"] | (change or {})
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(load_file(GOLDEN / name / "weights.safetensors"), folder / "model.safetensors")
+    return folder
+
+
+def change_weights(folder: Path, change: dict[str, Tensor | None]) -> None:
+    weights: dict[str, Any] = load_file(folder / "model.safetensors") | change
+    save_file({key: value for key, value in weights.items() if value is not None}, folder / "model.safetensors")
+
+
+def test_every_key_has_one_fate(source: Path):
+    report = plan_conversion(source).report
+    theirs = [key.theirs for key in report.keys]
+    assert sorted(theirs) == sorted(load_file(source / "model.safetensors"))
+    assert {key.theirs for key in report.of("tied")} == {"cls.predictions.decoder.weight", "feat_regress.weight"}
+    assert not report.of("missing")
+    assert not report.of("dropped")
+    assert "84 mapped, 2 tied" in report.summary()
+    assert "uniter.pooler.dense.weight" in str(report)
+    assert report.family == "uniter"
+
+
+def test_unknown_keys_are_an_error_unless_allowed(source: Path):
+    change_weights(source, {"mystery.weight": torch.ones(2), "mystery.bias": torch.ones(2)})
+    with pytest.raises(ValueError, match=r"2 keys that nothing is known of as uniter: mystery\.\w+, .*--allow-unknown"):
+        plan_conversion(source)
+    report = plan_conversion(source, allow_unknown=["mystery.*"]).report
+    assert {key.theirs for key in report.of("dropped")} == {"mystery.weight", "mystery.bias"}
+
+
+def test_shapes_that_do_not_fit_say_got_and_expected(source: Path):
+    change_weights(source, {"uniter.pooler.dense.weight": torch.ones(3, 48)})
+    with pytest.raises(ValueError, match=r"uniter\.pooler\.dense\.weight has shape \(3, 48\), expected \(48, 48\)"):
+        plan_conversion(source)
+
+
+def test_ties_that_do_not_hold_are_refused(source: Path):
+    change_weights(source, {"feat_regress.weight": torch.ones(48, 32)})
+    with pytest.raises(
+        ValueError, match=r"'feat_regress\.weight' and 'uniter\.img_embeddings\.img_linear\.weight' hold"
+    ):
+        from_predecessor(source)
+
+
+def test_a_checkpoint_without_a_weight_is_refused(source: Path):
+    change_weights(source, {"uniter.encoder.layer.1.output.dense.bias": None})
+    with pytest.raises(ValueError, match=r"lacks what 1 weights .* backbone\.layers\.1\.feed_forward\.down\.bias"):
+        plan_conversion(source)
+
+
+def test_absent_heads_switch_their_objectives_off(source: Path):
+    heads = [key for key in load_file(source / "model.safetensors") if key.startswith(("itm_", "region_", "feat_"))]
+    change_weights(source, dict.fromkeys(heads))
+    model = from_predecessor(source)
+    assert model.config.objective_weights == {"mlm": 1.0}
+    assert set(model.heads) == {"token"}
+
+
+@pytest.mark.parametrize("key", ["vqa_output.0.weight", "cls.weight", "attention.query.weight"])
+def test_heads_of_tasks_are_dropped_with_the_reason(key: str, source: Path):
+    change_weights(source, {key: torch.ones(2, 2)})
+    (dropped,) = plan_conversion(source).report.of("dropped")
+    assert (dropped.theirs, "fine-tuned" in dropped.note) == (key, True)
+
+
+def test_float16_becomes_float32_with_the_same_values(source: Path):
+    weights = load_file(source / "model.safetensors")
+    change_weights(source, {key: value.half() for key, value in weights.items()})
+    model = from_predecessor(source)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    expected = weights["uniter.pooler.dense.weight"].half().float()
+    assert torch.equal(model.backbone.text_pooler.dense.weight, expected)
+
+
+def test_matching_has_class_one_for_matched_whatever_it_was(tmp_path: Path):
+    for name, key, exchanged in (
+        ("uniter", "itm_output.weight", False),
+        ("visualbert_original", "cls.seq_relationship.weight", False),
+        ("vilbert", "cls.bi_seq_relationship.weight", True),
+        ("oscar", "cls.seq_relationship.weight", True),
+    ):
+        folder = their_folder(name, tmp_path)
+        theirs = load_file(folder / "model.safetensors")[key]
+        assert torch.equal(from_predecessor(folder).heads["matching"].weight, theirs.flip(0) if exchanged else theirs)
+
+
+def test_the_mask_vector_is_row_one(source: Path):
+    theirs = load_file(source / "model.safetensors")["uniter.img_embeddings.mask_embedding.weight"]
+    model = from_predecessor(source)
+    assert torch.equal(model.backbone.region_embeddings.mask_embedding, theirs[1])
+
+
+def test_settings_replace_what_was_found(tmp_path: Path):
+    folder = their_folder("visualbert_original", tmp_path)
+    assert from_predecessor(folder).config.region_token_type_id == 0
+    assert from_predecessor(folder, region_token_type_id=1).config.region_token_type_id == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("oscar", r"no 'bert\.img_embedding\.weight'"),
+        ("lxmert", "none of lxmert's keys"),
+        ("visual_bert", "none of visual_bert's keys"),
+        ("vilbert", r"no 'bert\.v_embeddings\.image_embeddings\.weight'"),
+    ],
+)
+def test_a_wrong_family_is_an_error(family: Any, message: str, source: Path):
+    with pytest.raises(ValueError, match=message):
+        plan_conversion(source, family=family)
+    with pytest.raises(ValueError, match="unknown family 'vl-bert', expected auto, bert, uniter"):
+        plan_conversion(source, family="vl-bert")
+
+
+def test_heads_that_no_file_tells_are_asked_for(source: Path):
+    (source / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"number of attention heads .* --config"):
+        plan_conversion(source)
+
+
+def test_volta_needs_its_configuration(tmp_path: Path):
+    key = "bert.encoder.layer.0.attention_self.query.weight"
+    save_file({key: torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="VOLTA's keys do not tell its topology; give its configuration"):
+        plan_conversion(tmp_path)
+
+
+def test_streams_with_different_activations_cannot_be_expressed(tmp_path: Path):
+    folder = their_folder("vilbert", tmp_path, {"v_hidden_act": "relu"})
+    with pytest.raises(ValueError, match="hidden_act is 'gelu' but v_hidden_act 'relu'"):
+        plan_conversion(folder)
+
+
+def test_names_of_labels_travel(tmp_path: Path):
+    folder = their_folder("uniter", tmp_path, {"id2label": {"0": "no", "1": "yes", "2": "maybe"}})
+    assert from_predecessor(folder).config.id2label == {0: "no", 1: "yes", 2: "maybe"}
+
+
+def test_the_folder_loads_where_only_mmpt_is_known(source: Path, tmp_path: Path):
+    report = convert(source, tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "conversion.json").read_text())
+    assert len(written["keys"]) == len(report.keys)
+    with pytest.raises(FileExistsError, match="is not empty"):
+        convert(source, tmp_path / "ours")
+
+    script = f"""
+import torch, mmpt
+from transformers import AutoModelForPreTraining
+model = AutoModelForPreTraining.from_pretrained({str(tmp_path / "ours")!r}).eval()
+output = model(input_ids=torch.arange(8)[None], region_features=torch.ones(1, 2, 32), region_boxes=torch.ones(1, 2, 4))
+torch.save([output.mlm_logits.detach(), output.mrc_logits.detach()], {str(tmp_path / "logits.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    model = from_predecessor(source)
+    output = model(
+        input_ids=torch.arange(8)[None], region_features=torch.ones(1, 2, 32), region_boxes=torch.ones(1, 2, 4)
+    )
+    loaded = torch.load(tmp_path / "logits.pt")
+    assert torch.equal(loaded[0], output.mlm_logits)
+    assert torch.equal(loaded[1], output.mrc_logits)
+
+
+def test_uniter_keeps_case_and_its_padded_vocabulary_is_noted(source: Path, tmp_path: Path):
+    (source / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    report = convert(source, tmp_path / "ours")
+    assert "the table of words is padded: 200 rows for 8 entries of the tokenizer" in report.assumptions
+    processor = AutoProcessor.from_pretrained(tmp_path / "ours")
+    assert processor.tokenizer.tokenize("The dog the") == ["The", "dog", "the"]
+    assert not processor.image_processor.whole_image_region
+
+
+def test_vilbert_is_lowercase_and_has_a_whole_image_region(tmp_path: Path):
+    folder = their_folder("vilbert", tmp_path)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    convert(folder, tmp_path / "ours")
+    processor = AutoProcessor.from_pretrained(tmp_path / "ours")
+    assert processor.tokenizer.tokenize("The dog") == ["the", "dog"]
+    assert processor.image_processor.whole_image_region
+
+
+def test_a_tokenizer_that_is_too_large_is_refused(source: Path, tmp_path: Path):
+    (source / "vocab.txt").write_text("\n".join([*WORDS, *(f"w{i}" for i in range(300))]) + "\n")
+    with pytest.raises(ValueError, match="the tokenizer has 308 entries and the model's table 200"):
+        convert(source, tmp_path / "ours")
+
+
+def test_a_missing_tokenizer_is_said(source: Path, tmp_path: Path):
+    report = convert(source, tmp_path / "ours")
+    assert any(
+        "no tokenizer was found" in sentence and "BERT base cased" in sentence for sentence in report.assumptions
+    )
