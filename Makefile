@@ -38,6 +38,7 @@ suite: $(INSTALLED) ## fetch transformers' own tests once; from then on make tes
 
 bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.conversion
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml
