@@ -87,7 +87,9 @@ def convert(
         from mmpt.recipe_values import read_yaml
 
         register_auto_classes()
-        if to is not None and out is not None:
+        if to is not None:
+            if dry_run or out is None or family != "auto" or config or tokenizer or settings or allow_unknown:
+                raise ValueError("--to takes SOURCE and OUT alone: the folder of this package tells the rest")
             convert_back(source, out, to)
             typer.echo(out)
             return

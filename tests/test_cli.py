@@ -1,5 +1,6 @@
 """The command line: arguments, errors, start-up."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
+from torch import ones
+from transformers import LxmertConfig, LxmertForPreTraining
 from typer.testing import CliRunner
 
 from mmpt.cli import app
 from mmpt.recipe import Recipe
 
+GOLDEN = Path(__file__).parent / "parity" / "golden" / "visualbert_original"
 RUNNER = CliRunner()
 RECIPE = "data: {generated: {train_scenes: 8, eval_scenes: 4}}\n"
 
@@ -132,3 +137,85 @@ def test_module_runs_as_a_script_and_help_names_the_commands() -> None:
     )
     assert "pretrain" in done.stdout
     assert "env" in done.stdout
+
+
+@pytest.fixture
+def predecessor(tmp_path: Path) -> Path:
+    """The original VisualBERT's weights and configuration in a folder."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(json.loads((GOLDEN / "case.json").read_text())["config"]))
+    (folder / "model.safetensors").write_bytes((GOLDEN / "weights.safetensors").read_bytes())
+    return folder
+
+
+def test_convert_writes_a_folder_and_says_what_it_assumed(predecessor: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ours"
+    result = RUNNER.invoke(app, ["convert", str(predecessor), str(out), "--set", "region_token_type_id=1"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "theirs (visual_bert): " in lines[0]
+    assert " mapped, 1 tied" in lines[0]
+    assert lines[1].startswith("assumed: no tokenizer was found beside the weights")
+    assert lines[-1] == str(out)
+    assert {"config.json", "model.safetensors", "conversion.json"} <= {file.name for file in out.iterdir()}
+    assert json.loads((out / "config.json").read_text())["region_token_type_id"] == 1
+
+
+def test_convert_dry_run_prints_every_key_and_writes_nothing(predecessor: Path, tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["convert", str(predecessor), "--dry-run", "--from", "visual_bert"])
+    assert result.exit_code == 0, result.output
+    keys = {line.split()[1] for line in result.stdout.splitlines()[1:]}
+    assert {"bert.embeddings.projection.weight", "cls.predictions.decoder.weight"} <= keys
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_convert_refuses_what_it_cannot_explain(predecessor: Path, tmp_path: Path) -> None:
+    file = predecessor / "model.safetensors"
+    weights = load_file(file)
+    prefix = "bert." if all(key.startswith("bert.") for key in weights) else ""
+    save_file(weights | {f"{prefix}mystery.weight": ones(1)}, file)
+    words = ["convert", str(predecessor), str(tmp_path / "ours")]
+    for options, message in (
+        ([], "error: " + str(predecessor) + " has 1 keys that nothing is known of as visual_bert: mystery.weight."),
+        (
+            ["--allow-unknown", "mystery.*", "--set", "hidden_sise=3"],
+            "no field 'hidden_sise'; did you mean 'hidden_size'?",
+        ),
+        (["--set", "hidden_size"], "error: got --set 'hidden_size', expected FIELD=VALUE"),
+        (["--from", "vl-bert"], "error: unknown family 'vl-bert', expected auto, bert, uniter"),
+        (["--to", "bart"], "error: got target 'bart', expected one of lxmert, visual_bert"),
+        (["--to", "lxmert"], "error: " + str(predecessor) + " is no model of this package"),
+        (["--to", "lxmert", "--dry-run"], "error: --to takes SOURCE and OUT alone"),
+    ):
+        result = RUNNER.invoke(app, words + options)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert not (tmp_path / "ours").exists()
+    result = RUNNER.invoke(app, ["convert", str(predecessor)])
+    assert (result.exit_code, "got no OUT, expected a new folder" in result.stderr) == (2, True)
+    assert RUNNER.invoke(app, [*words, "--allow-unknown", "mystery.*"]).exit_code == 0
+
+
+def test_convert_writes_back_for_transformers(tmp_path: Path) -> None:
+    config = LxmertConfig(
+        vocab_size=60,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=32,
+        l_layers=1,
+        x_layers=1,
+        r_layers=1,
+        visual_feat_dim=8,
+        num_object_labels=5,
+        num_attr_labels=4,
+        num_qa_labels=3,
+    )
+    LxmertForPreTraining(config).save_pretrained(tmp_path / "theirs")
+    for words in (("theirs", "ours"), ("ours", "back", "--to", "lxmert")):
+        paths = [str(tmp_path / word) if not word.startswith("--") and word != "lxmert" else word for word in words]
+        result = RUNNER.invoke(app, ["convert", *paths])
+        assert result.exit_code == 0, result.output
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", "back"))
+    assert before.keys() == after.keys()
+    assert all(tensor.equal(after[key]) for key, tensor in before.items())

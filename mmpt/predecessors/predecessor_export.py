@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForPreTraining,
     AutoTokenizer,
     LxmertConfig,
@@ -58,8 +59,7 @@ def export_predecessor(model: MmptForPreTraining, out: str | Path, target: str) 
         ValueError: if the target cannot express the model, naming the fields that differ, or a head is missing.
     """
     out = Path(out)
-    if target not in TARGETS:
-        raise ValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
+    _check_target(target)
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name a new folder")
     theirs = _their_model(model.config, target)
@@ -85,12 +85,21 @@ def export_predecessor(model: MmptForPreTraining, out: str | Path, target: str) 
 
 def convert_back(source: str | Path, out: str | Path, target: str) -> None:
     """Export a folder of ours, with its tokenizer if it has one. Errors are those of `export_predecessor`."""
-    model = AutoModelForPreTraining.from_pretrained(source)
-    if not isinstance(model, MmptForPreTraining):
-        raise ValueError(f"{source} holds a {type(model).__name__}, expected a pre-training model of mmpt")
-    export_predecessor(model, out, target)
+    _check_target(target)
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except ValueError:  # transformers': no model_type that it knows
+        config = None
+    if not isinstance(config, MmptConfig):
+        raise ValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
+    export_predecessor(AutoModelForPreTraining.from_pretrained(source), out, target)
     if (Path(source) / "tokenizer_config.json").is_file():
         AutoTokenizer.from_pretrained(source).save_pretrained(out)
+
+
+def _check_target(target: str) -> None:
+    if target not in TARGETS:
+        raise ValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
 
 
 def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
