@@ -115,6 +115,35 @@ def test_matching_has_class_one_for_matched_whatever_it_was(tmp_path: Path):
         assert torch.equal(from_predecessor(folder).heads["matching"].weight, theirs.flip(0) if exchanged else theirs)
 
 
+def test_vinvl_has_a_norm_behind_its_projection_and_a_third_class_of_matching(tmp_path: Path):
+    folder = their_folder("oscar", tmp_path, {"use_img_layernorm": 1})
+    weights = load_file(folder / "model.safetensors")
+    size, both = weights["bert.img_embedding.weight"].shape
+    draw = torch.Generator().manual_seed(0)
+    norm, classes = torch.rand(2, size, generator=draw), torch.rand(3, size, generator=draw)
+    change_weights(
+        folder,
+        {
+            "bert.LayerNorm.weight": norm[0],
+            "bert.LayerNorm.bias": norm[1],
+            "cls.seq_relationship.weight": classes,
+            "cls.seq_relationship.bias": torch.arange(3.0),
+        },
+    )
+    model = from_predecessor(folder)
+    assert torch.equal(model.heads["matching"].weight, classes[[1, 0, 2]])
+    assert torch.equal(model.heads["matching"].bias, torch.tensor([1.0, 0.0, 2.0]))
+    features, corners = torch.rand(1, 1, both - 6, generator=draw), torch.tensor([[[0.1, 0.2, 0.5, 0.9]]])
+    x1, y1, x2, y2 = corners[0, 0]
+    row = torch.cat([features[0, 0], torch.stack([x1, y1, x2, y2, x2 - x1, y2 - y1])])
+    projected = weights["bert.img_embedding.weight"] @ row + weights["bert.img_embedding.bias"]
+    expected = torch.nn.functional.layer_norm(projected, (size,), norm[0], norm[1], 1e-12)
+    found = model.backbone.region_embeddings(
+        features, corners, torch.ones(1, 1), None, None, model.backbone.text_embeddings
+    )
+    torch.testing.assert_close(found[0, 0], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_the_mask_vector_is_row_one(source: Path):
     theirs = load_file(source / "model.safetensors")["uniter.img_embeddings.mask_embedding.weight"]
     model = from_predecessor(source)
