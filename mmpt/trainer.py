@@ -66,6 +66,7 @@ class MmptTrainer(Trainer):
         # Evaluation computes a loss only where all of these are in the batch; the collator makes exactly these.
         self.label_names = [f"{name}_labels" for name in self.objectives]
         self.train_sampler: EpochSampler | None = None
+        self._parameter_count: int | None = None
         self._train_sums = self._zero_sums()
         self._eval_sums = self._zero_sums()
         self.add_callback(_EpochCallback(self))
@@ -117,6 +118,12 @@ class MmptTrainer(Trainer):
             # The denominators count all processes, and DistributedDataParallel averages gradients over them.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return transformers' estimate, six a parameter and token; the parameters are counted once, not every step."""
+        if self._parameter_count is None:
+            self._parameter_count = self.model.num_parameters(exclude_embeddings=True)  # type: ignore[union-attr]
+        return 6 * inputs["input_ids"].numel() * self._parameter_count
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Evaluate a batch; examples that only fill up the last batch of several processes are not counted."""

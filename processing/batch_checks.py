@@ -45,44 +45,46 @@ def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
     Raises:
         ValueError: naming the image, what it has and what the model expects.
     """
-    objectives = config.objective_weights
+    # Read once: a configuration looks each name up in Python, which a batch of small images would notice.
+    objectives, width, classes = config.objective_weights, config.region_feature_dim, config.num_region_classes
+    attributes = config.num_region_attributes
     for row, record in enumerate(records):
         if not len(record):
             continue
-        name = f"image {row} of the batch" if record.image_id is None else f"image {record.image_id!r}"
-        if record.feature_dim != config.region_feature_dim:
+        if record.feature_dim != width:
             raise ValueError(
-                f"features of {name} are {record.feature_dim} numbers wide, the model expects region_feature_dim "
-                f"{config.region_feature_dim}; use features of the detector that the model was made for"
+                f"features of {record.title(row)} are {record.feature_dim} numbers wide, the model expects "
+                f"region_feature_dim {width}; use features of the detector that the model was made for"
             )
         if "mrc_kl" in objectives or ("mrc" in objectives and record.class_probs is not None):
-            _check_probs(record, config.num_region_classes, name)
+            _check_probs(record, classes, row)
         elif "mrc" in objectives:
-            _check_labels(record.labels, config.num_region_classes, name, "labels", "num_region_classes")
+            _check_labels(record.labels, classes, record.title(row), "labels", "num_region_classes")
         if "mrc_attribute" in objectives:
-            size = config.num_region_attributes
-            _check_labels(record.attribute_labels, size, name, "attribute_labels", "num_region_attributes")
+            name = record.title(row)
+            _check_labels(record.attribute_labels, attributes, name, "attribute_labels", "num_region_attributes")
 
 
-def _check_probs(record: Regions, classes: int, name: str) -> None:
+def _check_probs(record: Regions, classes: int, row: int) -> None:
     probs = record.class_probs
     if probs is None:
         raise ValueError(
-            f"{name} has no class_probs, which objective 'mrc_kl' needs; store the detector's distribution, or leave "
-            "'mrc_kl' out of objective_weights"
+            f"{record.title(row)} has no class_probs, which objective 'mrc_kl' needs; store the detector's "
+            "distribution, or leave 'mrc_kl' out of objective_weights"
         )
     if probs.shape[1] != classes:
         raise ValueError(
-            f"class_probs of {name} have {probs.shape[1]} classes, the model has num_region_classes {classes}, "
-            "background included; use the detector that the model was made for"
+            f"class_probs of {record.title(row)} have {probs.shape[1]} classes, the model has num_region_classes "
+            f"{classes}, background included; use the detector that the model was made for"
         )
     sums = probs.sum(1, dtype=np.float32)
-    wrong = np.flatnonzero(~(np.abs(sums - 1) <= PROBABILITY_TOLERANCE) | (probs.min(1) < 0))
-    if len(wrong):
+    fine = (np.abs(sums - 1) <= PROBABILITY_TOLERANCE).all() and probs.min() >= 0
+    if not fine:
+        wrong = np.flatnonzero(~(np.abs(sums - 1) <= PROBABILITY_TOLERANCE) | (probs.min(1) < 0))
         raise ValueError(
-            f"class_probs of {name} sum to {sums[wrong[0]]:.4g} in region {wrong[0]} ({len(wrong)} of {len(sums)} "
-            "regions are off), expected numbers of 0 or more that sum to 1; a detector with sigmoid scores needs a "
-            "softmax over its classes"
+            f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {wrong[0]} ({len(wrong)} of "
+            f"{len(sums)} regions are off), expected numbers of 0 or more that sum to 1; a detector with sigmoid "
+            "scores needs a softmax over its classes"
         )
 
 

@@ -259,35 +259,26 @@ class MmptDataCollator(DataCollatorMixin):
             for name, scores in (("mrc", "region_scores"), ("mrc_attribute", "region_attribute_scores")):
                 if name in self.objectives:
                     labels[scores] = torch.ones(shape)
-        for row in classified.any(1).nonzero()[:, 0].tolist():
+        arrays = {name: tensor.numpy() for name, tensor in labels.items()}  # the same memory, written to below
+        seen, told = classified.numpy()[:, offset:], predicted.numpy()[:, offset:]
+        for row in np.flatnonzero(seen.any(1)):
             record = records[row]
-            place = slice(offset, offset + len(record))
-            chosen, places = _chosen(classified[row, place], offset)
+            here = np.flatnonzero(seen[row])
+            places = here + offset
             if "mrc" in self.objectives:
-                labels["mrc_labels"][row, places] = torch.from_numpy(self._classes(record)[chosen])
+                arrays["mrc_labels"][row, places] = _classes(record, here, config.region_background_class)
             if "mrc_kl" in self.objectives:
-                masked, masked_places = _chosen(predicted[row, place], offset)
-                probs = np.asarray(record.class_probs[masked], dtype=np.float32)  # type: ignore[index]
-                labels["mrc_kl_labels"][row, masked_places] = torch.from_numpy(probs)
+                masked = np.flatnonzero(told[row])
+                arrays["mrc_kl_labels"][row, masked + offset] = record.class_probs[masked]  # type: ignore[index]
             if "mrc_attribute" in self.objectives:
-                attributes = np.asarray(record.attribute_labels, dtype=np.int64)[chosen]
-                labels["mrc_attribute_labels"][row, places] = torch.from_numpy(attributes)
-            if "region_scores" in labels:
-                labels["region_scores"][row, places] = _floats(record.scores, chosen)
-            if "region_attribute_scores" in labels:
-                labels["region_attribute_scores"][row, places] = _floats(record.attribute_scores, chosen)
+                arrays["mrc_attribute_labels"][row, places] = record.attribute_labels[here]  # type: ignore[index]
+            for name, scores in (
+                ("region_scores", record.scores),
+                ("region_attribute_scores", record.attribute_scores),
+            ):
+                if name in arrays and scores is not None:
+                    arrays[name][row, places] = scores[here]
         return labels
-
-    def _classes(self, record: Regions) -> Array:
-        """Return (regions,) the most likely class of each region, background never; -100 where only that is known."""
-        background = self.config.region_background_class
-        if record.class_probs is not None:
-            probs = np.array(record.class_probs, dtype=np.float32)
-            if background is not None:
-                probs[:, background] = -1.0
-            return probs.argmax(1).astype(np.int64)
-        classes = np.asarray(record.labels, dtype=np.int64)
-        return classes if background is None else np.where(classes == background, IGNORED, classes)
 
     def _check_arguments(self) -> None:
         for name in ("probability", "mismatch_probability", "hard_negative_rate"):
@@ -346,12 +337,12 @@ def _example_id(example: Mapping[str, Any]) -> int:
     return crc32(f"{example['image_id']}\0{example['text']}".encode()) if given is None else int(given)
 
 
-def _chosen(here: Tensor, offset: int) -> tuple[Array, Tensor]:
-    """Return which regions of a record are chosen, as a mask of it and as places of its row in the batch."""
-    return here.numpy(), here.nonzero()[:, 0] + offset
-
-
-def _floats(values: Array | None, chosen: Array) -> Tensor:
-    if values is None:
-        return torch.ones(int(chosen.sum()))
-    return torch.from_numpy(np.asarray(values, dtype=np.float32)[chosen])
+def _classes(record: Regions, here: Array, background: int | None) -> Array:
+    """Return the most likely class of the regions `here`, background never; -100 where only that is known."""
+    if record.class_probs is not None:
+        probs = np.asarray(record.class_probs)[here].astype(np.float32)
+        if background is not None:
+            probs[:, background] = -1.0
+        return probs.argmax(1)
+    classes = np.asarray(record.labels)[here].astype(np.int64)
+    return classes if background is None else np.where(classes == background, IGNORED, classes)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
@@ -123,14 +124,13 @@ class MmptImageProcessor(BaseImageProcessor):
         boxes = torch.zeros(len(records), length, 4)
         type_ids = torch.zeros(len(records), length, dtype=torch.long)
         for row, record in enumerate(records):
+            if not len(record):
+                continue
             here = slice(int(whole), int(whole) + len(record))
-            if len(record):
-                # torch widens float16 far faster than NumPy does; it wants arrays that could be written to, which
-                # those of a store are not.
-                features[row, here] = torch.from_numpy(np.require(record.features, requirements=["C", "W"]))
-                boxes[row, here] = torch.from_numpy(np.require(record.boxes, requirements=["C", "W"]))
-                if record.type_ids is not None:
-                    type_ids[row, here] = torch.from_numpy(np.array(record.type_ids, dtype=np.int64))
+            _copy(features[row, here], record.features)
+            _copy(boxes[row, here], record.boxes)
+            if record.type_ids is not None:
+                _copy(type_ids[row, here], record.type_ids)
         _check_batch(features, boxes, records)
         places = torch.arange(length)[None]
         detected = (places >= int(whole)) & (places < counts[:, None] + int(whole))
@@ -254,7 +254,7 @@ def _common_width(records: Sequence[Regions], feature_dim: int | None) -> int:
         first = first or record
         if record.feature_dim != first.feature_dim:
             raise ValueError(
-                f"features of {_title(records, row)} are {record.feature_dim} numbers wide, those before it in the "
+                f"features of {record.title(row)} are {record.feature_dim} numbers wide, those before it in the "
                 f"batch {first.feature_dim}; a batch takes features of one detector"
             )
     if first is not None:
@@ -267,15 +267,20 @@ def _check_batch(features: Tensor, boxes: Tensor, records: Sequence[Regions]) ->
     if not torch.isfinite(features).all():
         row = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
         raise ValueError(
-            f"features of {_title(records, row)} hold NaN or infinite numbers, expected finite ones; "
+            f"features of {records[row].title(row)} hold NaN or infinite numbers, expected finite ones; "
             "extract them anew, or leave the image out"
         )
     fine = (boxes >= 0) & (boxes <= 1)
     if not (fine.all() and (boxes[..., 2:] >= boxes[..., :2]).all()):
         for row, record in enumerate(records):
-            check_boxes(record.boxes, f"boxes of {_title(records, row)}")
+            check_boxes(record.boxes, f"boxes of {record.title(row)}")
 
 
-def _title(records: Sequence[Regions], row: int) -> str:
-    name = records[row].image_id
-    return f"image {row} of the batch" if name is None else f"image {name!r}"
+def _copy(target: Tensor, values: NDArray[Any]) -> None:
+    """Copy an array into a tensor of the same shape."""
+    if values.dtype == np.float16:
+        # torch widens float16 far faster than NumPy does; it wants an array that could be written to, which those of
+        # a store are not.
+        target.copy_(torch.from_numpy(np.require(values, requirements=["C", "W"])))
+    else:
+        target.numpy()[...] = values

@@ -97,6 +97,10 @@ class Regions:
             chosen[item.name] = value[keep] if isinstance(value, np.ndarray) else value
         return Regions(**chosen)
 
+    def title(self, row: int) -> str:
+        """Return what errors call the image: by its id or, without one, by its row in the batch."""
+        return f"image {row} of the batch" if self.image_id is None else f"image {self.image_id!r}"
+
     def _name(self) -> str:
         return "regions" if self.image_id is None else f"regions of image {self.image_id!r}"
 
