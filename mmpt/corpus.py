@@ -1,7 +1,7 @@
 """The data section of a recipe, opened: pairs to train and to evaluate on, and the facts a model needs of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Corpus:
     Args:
         texts: every training text, for a tokenizer that is built from them.
         facts: fields of the configuration that the data decides.
-        attribute_words: words whose accuracy measures grounding; empty where the corpus has none.
+        attribute_words: words whose accuracy measures grounding, with their kind; empty where the corpus has none.
         compositions: pairs with attributes together that training never shows together, to measure grounding on too.
         hard_negatives: evaluation pairs with one kind of hard negative, by the kind's name.
     """
@@ -33,7 +33,7 @@ class Corpus:
     evaluation: PairDataset | None
     texts: Sequence[str]
     facts: dict[str, Any]
-    attribute_words: Sequence[str] = ()
+    attribute_words: Mapping[str, str] = field(default_factory=dict)
     compositions: PairDataset | None = None
     hard_negatives: dict[str, PairDataset] = field(default_factory=dict)
 
@@ -53,13 +53,13 @@ def open_corpus(data: DataSection) -> Corpus:
 
 
 def _generated(source: Any) -> Corpus:
-    scenes = GeneratedScenes.build(source.train_scenes, source.eval_scenes, source.seed, source.statements)
+    scenes = GeneratedScenes.build(**asdict(source))
     return Corpus(
         train=PairDataset(scenes.train, scenes.regions),
         evaluation=PairDataset(scenes.evaluation, scenes.regions, for_evaluation=True),
         texts=scenes.texts,
         facts=_class_facts(scenes.feature_dim, len(scenes.class_names)),
-        attribute_words=list(ATTRIBUTE_WORDS),
+        attribute_words=ATTRIBUTE_WORDS,
         compositions=PairDataset(scenes.compositions, scenes.regions, for_evaluation=True),
         hard_negatives={
             "changed": PairDataset(scenes.changed, scenes.regions, for_evaluation=True),

@@ -29,12 +29,13 @@ def measure_grounding(
     collator: MmptDataCollator,
     train: PairDataset,
     evaluation: PairDataset,
-    attribute_words: Sequence[str],
+    attribute_words: Mapping[str, str],
     hard_negatives: Mapping[str, PairDataset],
 ) -> dict[str, float]:
     """Return the measures of every objective that is on, by name.
 
-    - attribute_word_accuracy: share of attribute words, masked one at a time, that come out most likely;
+    - attribute_word_accuracy: share of attribute words, masked one at a time, that come out most likely, of all and, as
+      attribute_word_accuracy_<kind>, of each kind of attribute;
       attribute_word_accuracy_zeroed: the same with features and boxes of all regions set to zero.
     - mrc_accuracy, mrc_kl_of_prior, mrfr_of_mean: regions masked one at a time; the KL divergence as a share of that of
       the training set's mean distribution, the squared error as a share of that of its mean feature.
@@ -69,14 +70,18 @@ def attribute_word_accuracy(
     model: MmptForPreTraining,
     collator: MmptDataCollator,
     pairs: PairDataset,
-    words: Sequence[str],
+    words: Mapping[str, str],
     name: str = "attribute_word_accuracy",
     zero_regions: bool = False,
 ) -> dict[str, float]:
-    """Mask each attribute word of each text, one at a time, and count those that come out most likely."""
+    """Mask each attribute word of each text, one at a time, and count those that come out most likely.
+
+    Args:
+        words: the kind of each word (colour, say); `<name>_<kind>` is the share of its words alone.
+    """
     tokenizer = collator.processor.tokenizer
-    word_ids = torch.tensor(sorted(tokenizer.convert_tokens_to_ids(list(words))))
-    right = total = 0
+    word_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(words)))
+    said, right = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.bool)]
     for batch in _plain_batches(model, collator, pairs):
         rows, places = torch.isin(batch["input_ids"], word_ids.to(model.device)).nonzero(as_tuple=True)
         for chunk in torch.arange(len(rows)).split(BATCH):
@@ -89,9 +94,16 @@ def attribute_word_accuracy(
                 masked["region_features"].zero_()
                 masked["region_boxes"].zero_()
             output = model(**masked, mlm_labels=labels)
-            right += int((output.mlm_logits.argmax(-1) == labels[own, places[chunk]]).sum())
-            total += len(chunk)
-    return _share(name, right, total)
+            true = labels[own, places[chunk]]
+            said.append(true.cpu())
+            right.append((output.mlm_logits.argmax(-1) == true).cpu())
+    ids, hits = torch.cat(said), torch.cat(right)
+    measures = _share(name, int(hits.sum()), len(hits))
+    for kind in dict.fromkeys(words.values()):
+        of_kind = torch.isin(ids, word_ids[[other == kind for other in words.values()]])
+        if of_kind.any():
+            measures |= _share(f"{name}_{kind}", int(hits[of_kind].sum()), int(of_kind.sum()))
+    return measures
 
 
 def masked_region_measures(
@@ -174,11 +186,16 @@ def text_to_image_recall(
         batch, _, _ = _plain_batch(model, collator, examples)
         text_keys = ("input_ids", "attention_mask", "token_type_ids")
         scores = []
-        for text in range(choices):
-            crossed = {key: value[text].expand_as(value) if key in text_keys else value for key, value in batch.items()}
+        for texts in torch.arange(choices).split(max(1, BATCH // choices)):
+            crossed = {
+                key: value[texts].repeat_interleave(choices, dim=0)
+                if key in text_keys
+                else value.repeat(len(texts), *(1,) * (value.dim() - 1))
+                for key, value in batch.items()
+            }
             logits = model(**crossed).itm_logits
-            scores.append(logits[:, 1] - logits[:, 0])
-        table = torch.stack(scores)  # (texts, images)
+            scores.append((logits[:, 1] - logits[:, 0]).view(len(texts), choices))
+        table = torch.cat(scores)  # (texts, images)
         better = (table >= table.diagonal()[:, None]).sum(1) - 1
         right += int((better == 0).sum())
         total += choices

@@ -58,12 +58,14 @@ class GeneratedSource:
 
     Args:
         statements: share of the scenes that statements are made about, beside their captions.
+        partial_captions: share of the training captions that mention a part of the objects only.
     """
 
     train_scenes: int = 4000
     eval_scenes: int = 512
     seed: int = 0
     statements: float = 0.25
+    partial_captions: float = 0.0
 
 
 @dataclass
@@ -345,6 +347,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
             ("data.generated.eval_scenes", scenes.eval_scenes, 1, None),
             ("data.generated.seed", scenes.seed, 0, None),
             ("data.generated.statements", scenes.statements, 0, 1),
+            ("data.generated.partial_captions", scenes.partial_captions, 0, 1),
         ]
     for name, value, low, high in ranges:
         if value is not None and (value < low or (high is not None and value > high)):

@@ -15,16 +15,27 @@ def half_and_half() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_features_hold_cells_colourfulness_mean_and_spread():
+def test_features_hold_cells_silhouette_mean_spread_and_sides():
     (row,) = box_features(half_and_half(), np.array([[6, 0, 30, 24]]))
     assert row.shape == (FEATURE_DIM,)
     assert row.dtype == np.float32
     red, grey = np.array([1.0, -1.0, -1.0]), np.full(3, 128 / 127.5 - 1)
     cells = np.stack([red] * 3 + [grey] * 3)
     np.testing.assert_allclose(row[:108].reshape(6, 6, 3), np.stack([cells] * 6), atol=1e-6)
-    np.testing.assert_allclose(row[108:144].reshape(6, 6), [[2, 2, 2, 0, 0, 0]] * 6, atol=1e-6)
+    np.testing.assert_allclose(row[108:144].reshape(6, 6), [[1, 1, 1, -1, -1, -1]] * 6, atol=1e-6)
     np.testing.assert_allclose(row[144:147], (red + grey) / 2, atol=1e-6)
-    np.testing.assert_allclose(row[147:], np.abs(red - grey), atol=1e-6)
+    np.testing.assert_allclose(row[147:150], np.abs(red - grey), atol=1e-6)
+    np.testing.assert_allclose(row[150:], [24 / 8 - 3, 24 / 8 - 3], atol=1e-6)
+
+
+def test_silhouette_does_not_depend_on_the_colour_and_grey_has_none():
+    def silhouette(colour: tuple[int, int, int]) -> np.ndarray:
+        pixels = np.full((24, 24, 3), 128, dtype=np.uint8)
+        pixels[:, :12] = colour
+        return box_features(Image.fromarray(pixels), np.array([[0, 0, 24, 24]]))[0, 108:144]
+
+    np.testing.assert_allclose(silhouette((255, 0, 0)), silhouette((90, 140, 120)), atol=1e-6)
+    np.testing.assert_allclose(silhouette((60, 60, 60)), -1.0, atol=1e-6)
 
 
 def test_cells_agree_with_block_means():

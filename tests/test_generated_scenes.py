@@ -33,8 +33,8 @@ def test_every_image_of_every_table_has_regions(corpus):
 
 def test_sizes_are_those_asked_for(corpus):
     sizes = {name: len(table) for name, table in tables(corpus).items()}
-    # two captions a training scene; half of the scenes give two statements each
-    assert sizes == {"train": 2 * 40 + 2 * 20, "evaluation": 20, "compositions": 20, "statements": 2 * 10}
+    # three captions a training scene; half of the scenes give two statements each
+    assert sizes == {"train": 3 * 40 + 2 * 20, "evaluation": 20, "compositions": 20, "statements": 2 * 10}
 
 
 def test_same_seed_gives_the_same_bits(corpus):
@@ -121,9 +121,19 @@ def test_regions_are_in_random_order(corpus):
     assert np.mean(ordered) < 0.5
 
 
+def test_partial_captions_are_of_training_alone():
+    whole, partial = (GeneratedScenes.build(30, 20, seed=3, statements=0.0, partial_captions=p) for p in (0.0, 1.0))
+    lengths = {
+        name: [sum(len(text.split()) for text in getattr(corpus, table)["text"]) for corpus in (whole, partial)]
+        for name, table in (("train", "train"), ("evaluation", "evaluation"))
+    }
+    assert lengths["train"][1] < 0.8 * lengths["train"][0]
+    assert whole.evaluation["text"] == partial.evaluation["text"]
+
+
 def test_no_statements_gives_an_empty_table():
     corpus = GeneratedScenes.build(2, 1, seed=0, statements=0.0)
-    assert len(corpus.train) == 4
+    assert len(corpus.train) == 6
     assert len(corpus.statements) == 0
 
 
@@ -133,7 +143,8 @@ def test_no_statements_gives_an_empty_table():
         ({"train_scenes": 0}, "train_scenes is 0, expected at least 1"),
         ({"eval_scenes": -1}, "eval_scenes is -1, expected at least 1"),
         ({"seed": -3}, "seed is -3, expected 0 or more"),
-        ({"statements": 1.5}, "statements is 1.5, expected a share of the scenes, 0..1"),
+        ({"statements": 1.5}, "statements is 1.5, expected a share, 0..1"),
+        ({"partial_captions": -0.5}, "partial_captions is -0.5, expected a share, 0..1"),
     ],
 )
 def test_impossible_size_is_an_error(arguments, message):

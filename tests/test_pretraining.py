@@ -65,6 +65,10 @@ def test_a_run_leaves_model_processor_recipe_log_metrics_and_curves(tmp_path: Pa
         assert grounding[name] >= 0
         assert grounding[f"{name}_count"] > 0
     assert metrics["grounding_compositions"]["attribute_word_accuracy_count"] > 0
+    kinds = [f"attribute_word_accuracy_{kind}" for kind in ("colour", "shape", "size")]
+    assert sum(grounding[f"{kind}_count"] for kind in kinds) == grounding["attribute_word_accuracy_count"]
+    hits = sum(grounding[kind] * grounding[f"{kind}_count"] for kind in kinds)
+    assert hits == pytest.approx(grounding["attribute_word_accuracy"] * grounding["attribute_word_accuracy_count"])
     model, processor = AutoModelForPreTraining.from_pretrained(out), AutoProcessor.from_pretrained(out)
     pairs = tiny_dataset()
     assert len(processor.tokenizer) == model.config.vocab_size

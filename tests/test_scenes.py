@@ -81,15 +81,19 @@ def test_changed_scene_differs_in_one_attribute_of_one_object(seed):
 @given(seeds)
 def test_swapped_scene_exchanges_one_attribute_of_two_objects(seed):
     scene, rng = scene_of(seed)
-    other = swap_attributes(scene, rng, TRAIN_COMPOSITIONS)
+    touching = rng.permutation(len(scene.objects))[:1].tolist()
+    other = swap_attributes(scene, rng, TRAIN_COMPOSITIONS, touching)
     if other is None:
         return
+    assert scene.objects[touching[0]] != other.objects[touching[0]]
     pairs = [(o, n) for o, n in zip(scene.objects, other.objects, strict=True) if o != n]
     assert len(pairs) == 2
     (one, one_new), (two, two_new) = pairs
     changed = "colour" if one.colour != one_new.colour else "shape"
     assert getattr(one_new, changed) == getattr(two, changed)
     assert getattr(two_new, changed) == getattr(one, changed)
+    there = Counter(item.composition for item in scene.objects)
+    assert there != Counter(item.composition for item in other.objects)  # more than a move
 
 
 @quick
@@ -97,7 +101,7 @@ def test_swapped_scene_exchanges_one_attribute_of_two_objects(seed):
 def test_held_out_compositions_never_enter_a_training_scene(seed):
     scene, rng = scene_of(seed)
     others = [rearrange(scene, rng, TRAIN_COMPOSITIONS), change_attribute(scene, rng, TRAIN_COMPOSITIONS)]
-    swapped = swap_attributes(scene, rng, TRAIN_COMPOSITIONS)
+    swapped = swap_attributes(scene, rng, TRAIN_COMPOSITIONS, range(len(scene.objects)))
     for made in [scene, *others, *([swapped] if swapped else [])]:
         assert not {item.composition for item in made.objects} & set(HELD_OUT_COMPOSITIONS)
 
@@ -108,12 +112,20 @@ def test_every_held_out_colour_and_shape_is_trained_in_another_pair():
         assert shape in {s for _, s in TRAIN_COMPOSITIONS}
 
 
+def test_two_objects_of_one_shape_exchange_nothing():
+    """Their colours exchanged, the scene would hold what it holds, in other places."""
+    red = SceneObject("red", "circle", "small", 0, 5, 5, 18, (0, 0, 0))
+    blue = SceneObject("blue", "circle", "small", 8, 90, 90, 18, (0, 0, 0))
+    scene = Scene((red, blue), noise_seed=0)
+    assert swap_attributes(scene, np.random.default_rng(0), ALL_COMPOSITIONS, (0, 1)) is None
+
+
 def test_twins_cannot_swap_but_can_move():
     item = SceneObject("red", "circle", "small", 0, 5, 5, 18, (0, 0, 0))
     twin = SceneObject("red", "circle", "small", 8, 90, 90, 18, (0, 0, 0))
     scene = Scene((item, twin), noise_seed=0)
     rng = np.random.default_rng(0)
-    assert swap_attributes(scene, rng, ALL_COMPOSITIONS) is None
+    assert swap_attributes(scene, rng, ALL_COMPOSITIONS, (0, 1)) is None
     assert rearrange(scene, rng, ALL_COMPOSITIONS).layout != scene.layout
 
 

@@ -6,18 +6,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 CROP = 6  # a box becomes this many cells in each direction
-FEATURE_DIM = CROP * CROP * 4 + 6
+FEATURE_DIM = CROP * CROP * 4 + 6 + 2
+LEAST_CHROMA = 0.25  # of at most 2
 PENALTY = 1e-3  # on the squared weights; keeps the distributions soft: on scenes the likeliest class has 0.93
 
 
 def box_features(image: Image.Image, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Compute features of roughly unit scale: colour and colourfulness of 6 x 6 cells, mean and spread of the colours.
+    """Compute features of roughly unit scale.
+
+    Colour and relative colourfulness of 6 x 6 cells, mean and spread of the colours, width and height of the box.
 
     Args:
         boxes: (regions, 4), pixels x1 y1 x2 y2.
 
     Returns:
-        (regions, 150), float32.
+        (regions, 152), float32.
 
     Raises:
         ValueError: if a box is empty or leaves the image.
@@ -38,8 +41,11 @@ def box_features(image: Image.Image, boxes: NDArray[np.floating]) -> NDArray[np.
         crops[index] = np.asarray(image.resize((CROP, CROP), Image.Resampling.BOX, box=(left, top, right, bottom)))
     crops = crops / 127.5 - 1.0
     cells = crops.reshape(len(boxes), CROP * CROP, 3)
-    chroma = cells.max(axis=2) - cells.min(axis=2)  # tells a shape from a grey ground whatever its colour
-    parts = (crops.reshape(len(boxes), CROP * CROP * 3), chroma, cells.mean(axis=1), 2.0 * cells.std(axis=1))
+    chroma = cells.max(axis=2) - cells.min(axis=2)
+    # Tells a shape from a grey ground whatever its colour; where all is grey there is none to tell.
+    silhouette = 2.0 * chroma / np.maximum(chroma.max(axis=1, keepdims=True), LEAST_CHROMA) - 1.0
+    sides = ((boxes[:, 2:] - boxes[:, :2]) / 8 - 3).astype(np.float32)  # what a crop of fixed size does not tell
+    parts = (crops.reshape(len(boxes), CROP * CROP * 3), silhouette, cells.mean(axis=1), 2.0 * cells.std(axis=1), sides)
     return np.concatenate(parts, axis=1)
 
 

@@ -28,8 +28,8 @@ from mmpt.processing.corpora.scenes import (
 )
 from mmpt.processing.regions import Regions
 
-TRAIN_CAPTIONS = 2  # captions of one training scene; a second wording costs no rendering
-NEGATIVE_IMAGE_SHARE = 0.25  # captions with a rendered hard negative; all have written ones
+TRAIN_CAPTIONS = 3  # captions of one training scene; another wording costs no rendering
+NEGATIVE_IMAGE_SHARE = 1 / 6  # captions with a rendered hard negative; all have written ones
 BOX_JITTER = 1.5  # pixels by which a found box's edges miss the tight one
 _CLASSIFIER_SCENES = 320
 _CLASSIFIER, _TRAIN, _EVALUATION, _COMPOSITIONS = range(4)  # streams of random numbers
@@ -50,7 +50,7 @@ class GeneratedScenes:
 
     Args:
         regions: every image's regions, those of hard negatives too.
-        train: captions, and statements beside them.
+        train: captions, some of which mention a part of the objects only, and statements beside them.
         evaluation: captions of new scenes; one a scene. Their false texts are of both kinds that follow.
         changed: the same, with one attribute changed as the only false text.
         swapped: those where it is possible, with one attribute of two objects exchanged as the only false text.
@@ -75,7 +75,14 @@ class GeneratedScenes:
         return [*self.train["text"], *false, " ".join(ATTRIBUTE_WORDS)]
 
     @classmethod
-    def build(cls, train_scenes: int, eval_scenes: int, seed: int, statements: float = 0.25) -> "GeneratedScenes":
+    def build(
+        cls,
+        train_scenes: int,
+        eval_scenes: int,
+        seed: int,
+        statements: float = 0.25,
+        partial_captions: float = 0.0,
+    ) -> "GeneratedScenes":
         """Generate the corpus; the same arguments give the same bits on one machine.
 
         Args:
@@ -83,19 +90,25 @@ class GeneratedScenes:
             eval_scenes: scenes in `evaluation`, and as many in `compositions`.
             statements: share of the training and evaluation scenes that statements are made about. Each of these
                 gives two rows: one about the scene, one about its rearrangement.
+            partial_captions: share of the captions in `train` that mention one object, two, ... up to all, with equal
+                chance. From a short one matching learns what a long one would not teach it: that colour and shape
+                must be those of one object.
 
         Raises:
-            ValueError: if a size is not positive, the seed is negative or the share lies outside 0..1.
+            ValueError: if a size is not positive, the seed is negative or a share lies outside 0..1.
         """
         for name, value in (("train_scenes", train_scenes), ("eval_scenes", eval_scenes)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1 scene")
         if seed < 0:
             raise ValueError(f"seed is {seed}, expected 0 or more")
-        if not 0 <= statements <= 1:
-            raise ValueError(f"statements is {statements}, expected a share of the scenes, 0..1")
+        for name, share in (("statements", statements), ("partial_captions", partial_captions)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, expected a share, 0..1")
         builder = _Builder(seed)
-        train = builder.split("train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS)
+        train = builder.split(
+            "train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, partial_captions
+        )
         evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1)
         held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1)
         return cls(
@@ -132,6 +145,7 @@ class _Builder:
         compositions: Sequence[Composition],
         statement_share: float,
         captions: int,
+        partial_captions: float = 0.0,
     ) -> _Rows:
         """Generate the scenes and rows of one split."""
         rows = _Rows([], [])
@@ -146,7 +160,9 @@ class _Builder:
                 scene = sample_scene(rng, compositions)
             self._add(image_id, scene, rng)
             for number in range(captions):
-                plan = plan_caption(scene, rng)
+                partial = rng.random() < partial_captions
+                mentions = int(rng.integers(1, len(scene.objects) + 1)) if partial else None
+                plan = plan_caption(scene, rng, mentions)
                 false = caption_negative_scenes(scene, plan, rng, negative_compositions)
                 images = []
                 if rng.random() < NEGATIVE_IMAGE_SHARE:

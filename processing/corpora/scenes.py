@@ -37,7 +37,7 @@ TRAIN_COMPOSITIONS = tuple(pair for pair in ALL_COMPOSITIONS if pair not in HELD
 GRID = 3
 CELL = 40  # pixels
 IMAGE_SIZE = GRID * CELL
-OBJECT_COUNTS = {2: 0.3, 3: 0.3, 4: 0.2, 5: 0.12, 6: 0.08}  # how many objects a scene has, with what chance
+OBJECT_COUNTS = {2: 0.4, 3: 0.34, 4: 0.17, 5: 0.06, 6: 0.03}  # how many objects a scene has, with what chance
 BACKGROUND = (190, 190, 186)
 PIXEL_NOISE = 9.0  # standard deviation, of 255
 TINT = 14  # an object's colour differs from its name's by up to this, of 255
@@ -187,22 +187,29 @@ def change_attribute(scene: Scene, rng: np.random.Generator, compositions: Seque
     return Scene((*scene.objects[:index], new, *scene.objects[index + 1 :]), _noise_seed(rng))
 
 
-def swap_attributes(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene | None:
+def swap_attributes(
+    scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition], touching: Sequence[int]
+) -> Scene | None:
     """Return the scene with the colours or the shapes of two objects exchanged, or None if no exchange is possible.
 
-    The objects keep their order and places.
+    One of the two at least is among `touching`. The objects keep their order and places. The two differ in colour and
+    in shape, so that the exchange is more than a move: red star and blue circle become blue star and red circle.
     """
     objects = scene.objects
     swaps = []
     for first in range(len(objects)):
         for second in range(first + 1, len(objects)):
             one, two = objects[first], objects[second]
+            if one.colour == two.colour or one.shape == two.shape:
+                continue
+            if first not in touching and second not in touching:
+                continue
+            exchanged = (two.colour, one.shape), (one.colour, two.shape)
+            if not all(composition in compositions for composition in exchanged):
+                continue
             for name in ("colour", "shape"):
-                if getattr(one, name) == getattr(two, name):
-                    continue
                 new = replace(one, **{name: getattr(two, name)}), replace(two, **{name: getattr(one, name)})
-                if all(item.composition in compositions for item in new):
-                    swaps.append((first, second, new))
+                swaps.append((first, second, new))
     if not swaps:
         return None
     first, second, new = pick(rng, swaps)
