@@ -27,7 +27,11 @@ CORE = [
 EXTRAS = {
     "demo": ["gradio>=6"],
     "dev": [
+        "h5py>=3.11",
         "hypothesis>=6.130",
+        "lmdb>=1.5",
+        "msgpack>=1.0",
+        "msgpack-numpy>=0.4.8",
         "parameterized>=0.9",
         "playwright>=1.50",
         "psutil>=6",
@@ -38,7 +42,7 @@ EXTRAS = {
         "setuptools>=77",
     ],
     "hdf5": ["h5py>=3.11"],
-    "lmdb": ["lmdb>=1.5"],
+    "lmdb": ["lmdb>=1.5", "msgpack>=1.0"],
     "plots": ["matplotlib>=3.9"],
     "retrieval": ["faiss-cpu>=1.9"],
     "track": ["tensorboard>=2.18", "trackio>=0.2"],
