@@ -1,53 +1,28 @@
-"""The region store: a folder of Arrow shards with one row an image, read by image id without copying.
+"""The region store: a folder of Arrow shards with one row an image, read by image id without copying."""
 
-    store/manifest.json        schema version, feature width, classes, extractor, and each shard's rows, bytes, sha256
-    store/shard-00000.arrow    Arrow IPC stream; `datasets.Dataset.from_file` reads it too
-
-The manifest is written last, so that a folder without one was interrupted.
-"""
-
-import hashlib
-import json
+import logging
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
+from mmpt.processing.region_store_checks import find_faults
+from mmpt.processing.region_store_format import (
+    OPTIONAL,
+    PAYLOADS,
+    ShardBatch,
+    checked_size,
+    open_shard,
+    read_manifest,
+)
+from mmpt.processing.region_store_index import IdIndex
 from mmpt.processing.regions import Regions
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-
-PAYLOADS = {
-    "features": np.dtype("<f2"),
-    "boxes": np.dtype("<f4"),
-    "class_probs": np.dtype("<f2"),
-    "labels": np.dtype("<i4"),
-    "scores": np.dtype("<f4"),
-    "attribute_labels": np.dtype("<i4"),
-    "attribute_scores": np.dtype("<f4"),
-    "type_ids": np.dtype("<i4"),
-}
-"""The arrays of an image, each stored as little-endian bytes; those after boxes may be null."""
-
-SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("num_regions", pa.int32()),
-        *((name, pa.binary()) for name in PAYLOADS),
-        ("crc32", pa.uint32()),
-    ]
-)
-REQUIRED = ("image_id", "num_regions", "features", "boxes", "crc32")
+logger = logging.getLogger(__name__)
 
 
 class RegionStore(Mapping[str, Regions]):
@@ -59,56 +34,64 @@ class RegionStore(Mapping[str, Regions]):
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        self.manifest = manifest
         self.feature_dim: int = manifest["feature_dim"]
         self.num_classes: int | None = manifest["num_classes"]
         self.class_names: list[str] | None = manifest["class_names"]
         self.extractor: dict[str, Any] = manifest["extractor"]
         self.fingerprint: str = manifest["fingerprint"]
-        self._manifest = manifest
         self._widths = {"features": (self.feature_dim,), "boxes": (4,), "class_probs": (self.num_classes or 0,)}
-        self._batches: list[_Batch] = []
+        self._shards: dict[int, tuple[list[int], list[ShardBatch]]] = {}
         self._starts: list[int] = []
-        ids: list[str] = []
+        rows = 0
         for entry in manifest["shards"]:
-            for batch in _open_shard(path, entry):
-                self._starts.append(len(ids))
-                self._batches.append(_Batch(batch))
-                ids.extend(batch.column(0).to_pylist())
-        self._rows = {image_id: row for row, image_id in enumerate(ids)}
-        if len(self._rows) < len(ids):
-            raise ValueError(f"{path} has {len(ids)} rows of {len(self._rows)} different images: it is damaged")
+            checked_size(path, entry)
+            self._starts.append(rows)
+            rows += entry["rows"]
+        if manifest["index"] is None:
+            shards = range(len(self._starts))
+            self._index = IdIndex.build(batch.ids for number in shards for batch in self._shard(number)[1])
+            if again := self._index.duplicates():
+                raise ValueError(f"{path} has {len(again)} ids twice, {again[0]!r} is the first: it is damaged")
+        else:
+            self._index = IdIndex.read(checked_size(path, manifest["index"]), rows)
+        if not self.complete:
+            logger.warning("%s: its writing was interrupted, it has the first %d images only", path, rows)
 
     @classmethod
     def open(cls, path: str | Path) -> "RegionStore":
-        """Open a store, checking that it is complete and that every shard has the size it was written with.
+        """Open a store, checking that every shard is there and has the size it was written with.
+
+        A store whose writing was interrupted opens with its complete shards, and says so in the log.
 
         Raises:
             FileNotFoundError: if the folder, its manifest or a shard is missing.
             ValueError: if the store was written by a newer mmpt, or is damaged.
         """
-        return cls(Path(path), _read_manifest(Path(path)))
+        return cls(Path(path), read_manifest(Path(path)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RegionStore.open, (self.path.resolve(),)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._index)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter(self._index)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._rows
+        return self._index.row(image_id) is not None
 
     def __getitem__(self, image_id: str) -> Regions:
-        row = self._rows.get(image_id)
+        row = self._index.row(image_id)
         if row is None:
             raise KeyError(
-                f"image {image_id!r} is not in {self.path} ({len(self)} images, {next(iter(self))!r} is the first). "
-                "Was the store built from the same split?"
+                f"image {image_id!r} is not in {self.path} ({len(self)} images, {next(iter(self), None)!r} is the "
+                "first). Was the store built from the same split?"
             )
-        number = bisect_right(self._starts, row) - 1
-        batch, row = self._batches[number], row - self._starts[number]
+        batch, row = self._locate(row)
+        if batch.ids[row].as_py() != image_id:
+            raise self._damaged(image_id, "its row holds another image")
         width, height, count = batch.numbers(row)
         arrays: dict[str, Any] = {}
         for key, dtype in PAYLOADS.items():
@@ -130,158 +113,67 @@ class RegionStore(Mapping[str, Regions]):
             arrays["class_probs"] = probs
         return Regions(width=width, height=height, image_id=image_id, **arrays)
 
-    def validate(self, *, deep: bool = False) -> None:
-        """Check every shard's size and, if `deep`, every byte against the checksums.
+    def raw_row(self, image_id: str) -> dict[str, Any]:
+        """Return the row of an image as it is stored, arrays as bytes.
 
         Raises:
-            FileNotFoundError: if a shard is missing.
-            ValueError: naming each damaged shard and its first damaged images.
+            KeyError: if the store does not have the image.
         """
-        for entry in self._manifest["shards"]:
-            _check_size(self.path, entry)
-        if not deep:
-            return
-        manifest = _read_manifest(self.path)
-        stored = manifest.pop("crc32")
-        found = crc32(canonical_json(manifest))
-        faults = [] if found == stored else [f"{MANIFEST}: crc32 is {found}, expected {stored}"]
-        number = 0
-        for entry in self._manifest["shards"]:
-            damaged, rows = [], 0
-            while rows < entry["rows"]:
-                damaged.extend(self._batches[number].damaged_images())
-                rows += len(self._batches[number])
-                number += 1
-            found = sha256(self.path / entry["file"])
-            if damaged or found != entry["sha256"]:
-                fault = f"{entry['file']}: sha256 is {found[:12]}, expected {entry['sha256'][:12]}"
-                first = ", ".join(map(repr, damaged[:5]))
-                faults.append(f"{fault}; {len(damaged)} of {rows} images are damaged" + (first and f": {first}"))
+        row = self._index.row(image_id)
+        if row is None:
+            raise KeyError(f"image {image_id!r} is not in {self.path}")
+        batch, row = self._locate(row)
+        return batch.row(row)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the writing of the store came to its end."""
+        return self.manifest["complete"]
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The optional arrays that the images with regions have; class_probs and scores, say."""
+        for batch in self.batches():
+            for row in range(len(batch)):
+                if batch.numbers(row)[2]:
+                    return tuple(name for name in OPTIONAL if batch.payload(name, row) is not None)
+        return ()
+
+    def batches(self) -> Iterator[ShardBatch]:
+        """Yield the record batches of all shards, in the order of the rows."""
+        for number in range(len(self._starts)):
+            yield from self._shard(number)[1]
+
+    def validate(self, *, deep: bool = False) -> None:
+        """Check every file's size and, if `deep`, every byte against the checksums.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: naming each damaged file and its first damaged images.
+        """
+        manifest = read_manifest(self.path)
+        for entry in manifest["shards"]:
+            checked_size(self.path, entry)
+        faults = find_faults(self.path, deep=deep)
         if faults:
-            raise ValueError(f"{self.path} is damaged. {'. '.join(faults)}. Copy or write the named files again")
+            listed = ". ".join(map(str, faults))
+            raise ValueError(f"{self.path} is damaged. {listed}. Copy or write the named files again, or mend them")
+
+    def _locate(self, row: int) -> tuple[ShardBatch, int]:
+        """Return the batch of a row, and the row in it."""
+        number = bisect_right(self._starts, row) - 1
+        starts, batches = self._shard(number)
+        row -= self._starts[number]
+        place = bisect_right(starts, row) - 1
+        return batches[place], row - starts[place]
+
+    def _shard(self, number: int) -> tuple[list[int], list[ShardBatch]]:
+        """Return first rows and batches of a shard, which is opened when it is first needed."""
+        if number not in self._shards:
+            batches = open_shard(self.path, self.manifest["shards"][number])
+            starts = [sum(map(len, batches[:place])) for place in range(len(batches))]
+            self._shards[number] = (starts, batches)
+        return self._shards[number]
 
     def _damaged(self, image_id: str, fault: str) -> ValueError:
         return ValueError(f"image {image_id!r} in {self.path}: {fault}; it is damaged, validate(deep=True) says where")
-
-
-class _Batch:
-    """One record batch, its columns as NumPy views, made when first read."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self._batch = batch
-        self._columns: dict[str, Any] = {}
-
-    def __len__(self) -> int:
-        return self._batch.num_rows
-
-    def numbers(self, row: int) -> tuple[int | None, int | None, int]:
-        """Return width, height and the number of regions."""
-        width, height, count = (self._batch.column(index)[row].as_py() for index in (1, 2, 3))
-        return width, height, count
-
-    def payload(self, name: str, row: int) -> NDArray[np.uint8] | None:
-        """Return the bytes of one array, None where it is null."""
-        if name not in self._columns:
-            column = self._batch.column(name)
-            _, offsets, data = column.buffers()
-            valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
-            empty = np.empty(0, np.uint8)
-            view = empty if data is None else np.frombuffer(data, np.uint8)
-            self._columns[name] = (np.frombuffer(offsets, np.int32, len(self) + 1), view, valid)
-        offsets, view, valid = self._columns[name]
-        if valid is not None and not valid[row]:
-            return None
-        return view[offsets[row] : offsets[row + 1]]
-
-    def damaged_images(self) -> list[str]:
-        """Return the ids of the rows that do not agree with their checksum."""
-        ids, checksums = self._batch.column("image_id").to_pylist(), self._batch.column("crc32").to_pylist()
-        return [
-            image_id
-            for row, (image_id, checksum) in enumerate(zip(ids, checksums, strict=True))
-            if row_crc(image_id, *self.numbers(row), [self.payload(name, row) for name in PAYLOADS]) != checksum
-        ]
-
-
-def row_crc(image_id: str, width: int | None, height: int | None, count: int, payloads: Sequence[Any]) -> int:
-    """Return the checksum of a row: its numbers, then each array's length (-1 for null) and bytes."""
-    checksum = crc32(f"{image_id}\0{width}\0{height}\0{count}".encode())
-    for payload in payloads:
-        checksum = crc32(b"-1" if payload is None else b"%d" % len(payload), checksum)
-        checksum = checksum if payload is None else crc32(payload, checksum)
-    return checksum
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder, expected a region store")
-    if not file.is_file():
-        hint = "its writing was interrupted; write it again" if any(path.glob("shard-*")) else "it is no region store"
-        raise FileNotFoundError(f"{path} has no {MANIFEST}: {hint}")
-    try:
-        manifest = json.loads(file.read_bytes())
-        version = int(manifest["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}), expected JSON with a schema_version; copy it again") from None
-    if version > SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {version}, this mmpt reads up to {SCHEMA_VERSION}; pip install --upgrade mmpt"
-        )
-    keys = ("feature_dim", "num_classes", "class_names", "extractor", "fingerprint", "shards", "crc32")
-    missing = [key for key in keys if key not in manifest]
-    if missing:
-        raise ValueError(f"{file} lacks {listed(missing)}: it is damaged; copy it again")
-    shards = [(entry.get("file"), {"rows", "bytes", "sha256"} <= set(entry)) for entry in manifest["shards"]]
-    expected = [(shard_name(number), True) for number in range(len(shards))]  # never a path that leaves the folder
-    if shards != expected or not isinstance(manifest["feature_dim"], int):
-        raise ValueError(f"{file} has a wrong list of shards or feature_dim: it is damaged; copy it again")
-    return manifest
-
-
-def _check_size(path: Path, entry: dict[str, Any]) -> Path:
-    file = path / entry["file"]
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, the manifest lists it; copy the whole store")
-    size = file.stat().st_size
-    if size != entry["bytes"]:
-        raise ValueError(f"{file} has {size} bytes, expected {entry['bytes']}: the copy is incomplete; copy it again")
-    return file
-
-
-def _open_shard(path: Path, entry: dict[str, Any]) -> list[pa.RecordBatch]:
-    file = _check_size(path, entry)
-    try:
-        reader = pa.ipc.open_stream(pa.memory_map(str(file)))
-        batches = list(reader) if reader.schema.equals(SCHEMA) else []
-        for batch in batches:
-            batch.validate()
-            batch.column(0).validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is damaged ({error}); copy or write it again") from None
-    rows = sum(batch.num_rows for batch in batches)
-    if rows != entry["rows"] or any(batch.column(name).null_count for batch in batches for name in REQUIRED):
-        raise ValueError(
-            f"{file} is damaged: {rows} rows can be read, expected {entry['rows']}; copy or write it again"
-        )
-    return batches
-
-
-def shard_name(number: int) -> str:
-    return f"shard-{number:05d}.arrow"
-
-
-def canonical_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "no optional arrays"

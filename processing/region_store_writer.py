@@ -1,56 +1,63 @@
-"""The writer of region stores: checks every number, and completes a store or leaves none."""
+"""The writer of region stores: checks every number, keeps what is complete, and goes on where it was interrupted."""
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mmpt.processing.region_store import (
+from mmpt.processing.region_store_format import (
+    ERRORS,
+    INDEX,
+    LOCK,
     MANIFEST,
+    OPTIONAL,
     PAYLOADS,
     SCHEMA,
-    SCHEMA_VERSION,
     canonical_json,
+    file_entry,
     listed,
+    open_shard,
+    publish,
+    read_manifest,
     row_crc,
-    sha256,
     shard_name,
+    write_manifest,
 )
+from mmpt.processing.region_store_index import IdIndex, id_hash
 from mmpt.processing.regions import Regions, check_boxes
 
 logger = logging.getLogger(__name__)
 
-LOCK = "writer.lock"
 SHARD_BYTES = 500_000_000
 BATCH_BYTES = 16_000_000  # rows held in memory before they are written
 PROBABILITY_TOLERANCE = 2e-3  # what 1,600 float16 roundings can add up to
-
-OPTIONAL = tuple(PAYLOADS)[2:]
 
 
 class RegionStoreWriter:
     """Write a region store, image by image; a context manager that completes the store unless an error leaves it.
 
+    After an interruption the store has its complete shards; what came after them is written again.
+
     Args:
         path: the store's folder; made if it does not exist.
         extractor: what made the regions (model, revision, settings), as JSON; part of the store's fingerprint.
         class_names: names of the classes that `class_probs` and `labels` count, background included.
+        origin: which file or images the regions are of, as JSON; kept in the manifest.
         shard_bytes: a shard is closed once it holds this many bytes.
+        resume: keep the complete shards of an interrupted writing; `position` says how far it came.
 
     Raises:
-        FileExistsError: if the folder holds a store already.
+        FileExistsError: if the folder holds a complete store already.
         RuntimeError: if another writer is at work in the folder.
-        TypeError: if the extractor cannot be written as JSON.
+        TypeError: if extractor or origin cannot be written as JSON.
+        ValueError: if what is there to go on with was written with other arguments.
     """
 
     def __init__(
@@ -59,22 +66,34 @@ class RegionStoreWriter:
         *,
         extractor: Mapping[str, Any],
         class_names: Sequence[str] | None = None,
+        origin: Mapping[str, Any] | None = None,
         shard_bytes: int = SHARD_BYTES,
+        resume: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._extractor: dict[str, Any] = json.loads(canonical_json(dict(extractor)))
-        self._class_names = None if class_names is None else list(class_names)
-        self._num_classes = None if class_names is None else len(class_names)
+        self.position = 0
+        self._facts: dict[str, Any] = {
+            "feature_dim": None,
+            "num_classes": None if class_names is None else len(class_names),
+            "class_names": None if class_names is None else list(class_names),
+            "extractor": json.loads(canonical_json(dict(extractor))),
+        }
+        self._origin: dict[str, Any] = json.loads(canonical_json(dict(origin or {})))
         self._shard_bytes = shard_bytes
-        self._feature_dim: int | None = None
         self._optional: frozenset[str] | None = None
-        self._ids: set[str] = set()
+        self._finished = np.empty(0, np.uint64)  # hashes of the ids in finished shards, sorted
+        self._ids: set[str] = set()  # those of the shard that is being written
         self._rows: list[dict[str, Any]] = []
         self._rows_bytes = self._shard_rows = 0
         self._shards: list[dict[str, Any]] = []
         self._file: BinaryIO | None = None
         self._stream: Any = None
-        self._lock = self._take_folder()
+        self._lock = take_lock(self.path)
+        try:
+            self._take_folder(resume)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> "RegionStoreWriter":
         return self
@@ -82,15 +101,18 @@ class RegionStoreWriter:
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if error_type is None:
             self.close()
-            return
-        if self._file is not None:
-            with suppress(OSError):  # on a full disk, what is left cannot be written either
-                self._file.close()
-            Path(self._file.name).unlink()
-        self._lock.release()
+        else:
+            self.abandon()
 
-    def add(self, regions: Regions) -> None:
+    def __len__(self) -> int:
+        """Images added so far, those of an interrupted writing too."""
+        return len(self._finished) + len(self._ids)
+
+    def add(self, regions: Regions, *, close_full_shard: bool = True) -> None:
         """Add the regions of one image; after an error the store is as it was before.
+
+        Args:
+            close_full_shard: end the shard if it is full now; or else `finish_shard` ends it.
 
         Raises:
             ValueError: if the image has no id, was added before, has a number that is not finite (in float16 too), a
@@ -99,11 +121,12 @@ class RegionStoreWriter:
         """
         if not self._lock.is_locked:
             raise ValueError(f"{self.path} is closed, expected all images to be added before")
+        facts = self._facts
         image_id = self._checked_id(regions.image_id)
         name = f"image {image_id!r}"
-        if self._feature_dim not in (None, regions.feature_dim):
+        if facts["feature_dim"] not in (None, regions.feature_dim):
             raise ValueError(
-                f"{name}: features are {regions.feature_dim} numbers wide, expected {self._feature_dim} as in the "
+                f"{name}: features are {regions.feature_dim} numbers wide, expected {facts['feature_dim']} as in the "
                 "images before; one store holds one extractor's features"
             )
         arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(PAYLOADS)
@@ -112,7 +135,7 @@ class RegionStoreWriter:
         for key in OPTIONAL:
             value = getattr(regions, key)
             if value is not None:
-                arrays[key] = _checked_optional(key, value, f"{name}: {key}", self._num_classes)
+                arrays[key] = _checked_optional(key, value, f"{name}: {key}", facts["num_classes"])
         present = frozenset(key for key in OPTIONAL if arrays[key] is not None)
         if len(regions) and self._optional not in (None, present):
             raise ValueError(
@@ -126,19 +149,62 @@ class RegionStoreWriter:
         }
         checksum = row_crc(image_id, regions.width, regions.height, len(regions), tuple(payloads.values()))
         row = {"image_id": image_id, "width": regions.width, "height": regions.height, "num_regions": len(regions)}
-        self._rows.append({**row, **payloads, "crc32": checksum})
-        self._rows_bytes += sum(len(payload) for payload in payloads.values() if payload is not None)
-        self._ids.add(image_id)
-        self._feature_dim = regions.feature_dim
+        facts["feature_dim"] = regions.feature_dim
+        if arrays["class_probs"] is not None:
+            facts["num_classes"] = arrays["class_probs"].shape[1]
         if len(regions):
             self._optional = present
-        if arrays["class_probs"] is not None:
-            self._num_classes = arrays["class_probs"].shape[1]
-        if self._rows_bytes >= min(BATCH_BYTES, self._shard_bytes):
-            self._write_rows()
+        self._append({**row, **payloads, "crc32": checksum})
+        if close_full_shard and self.shard_is_full:
+            self.finish_shard()
 
-    def close(self) -> None:
-        """Write what is left and the manifest; the store is complete then.
+    def add_row(self, row: Mapping[str, Any], *, close_full_shard: bool = True) -> None:
+        """Add a row of another store as it is there; the caller knows that it fits.
+
+        Raises:
+            ValueError: if it disagrees with its own checksum, or its image was added before.
+        """
+        numbers = (row["image_id"], row["width"], row["height"], row["num_regions"])
+        if row_crc(*numbers, [row[name] for name in PAYLOADS]) != row["crc32"]:
+            raise ValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not fit")
+        self._checked_id(row["image_id"])
+        self._append(dict(row))
+        if close_full_shard and self.shard_is_full:
+            self.finish_shard()
+
+    @property
+    def shard_is_full(self) -> bool:
+        """Whether the shard has reached its size."""
+        written = 0 if self._file is None else self._file.tell()
+        return written >= self._shard_bytes or (written + self._rows_bytes >= self._shard_bytes)
+
+    def finish_shard(self, position: int | None = None) -> None:
+        """End the shard and note it in the manifest: from here on it survives an interruption.
+
+        Args:
+            position: how far in its source the writing came, the number of images added if it is not said; `position`
+                of a writer that goes on from here.
+        """
+        self._write_rows()
+        if self._file is None:
+            return
+        self._stream.close()
+        self._file.close()
+        path = self.path / shard_name(len(self._shards))
+        publish(Path(self._file.name), path)
+        self._shards.append(file_entry(path, self._shard_rows))
+        hashes = np.fromiter(map(id_hash, self._ids), np.uint64, len(self._ids))
+        self._finished = np.sort(np.concatenate([self._finished, hashes]))
+        self._ids = set()
+        self._file, self._stream, self._shard_rows = None, None, 0
+        self.position = len(self) if position is None else position
+        self._note(complete=False)
+
+    def close(self, rejected: int = 0) -> None:
+        """Write what is left, the index and the manifest; the store is complete then.
+
+        Args:
+            rejected: rows of errors.jsonl, which stays beside the shards if there are any.
 
         Raises:
             ValueError: if no image was added.
@@ -146,45 +212,96 @@ class RegionStoreWriter:
         if not self._lock.is_locked:
             return
         try:
-            if not self._ids:
+            if not len(self):
                 raise ValueError(f"{self.path}: no image was added, expected at least one")
-            self._write_rows()
-            self._finish_shard()
-            self._write_manifest()
+            self.finish_shard()
+            columns = (batch.ids for entry in self._shards for batch in open_shard(self.path, entry))
+            index = IdIndex.build(columns)
+            index.write(self.path / INDEX)
+            errors = self.path / ERRORS
+            self._note(
+                complete=True,
+                index=file_entry(self.path / INDEX, len(index)),
+                errors=file_entry(errors, rejected) if rejected else None,
+            )
         finally:
             self._lock.release()
         (self.path / LOCK).unlink(missing_ok=True)  # safe: from here on the manifest refuses every other writer
 
-    def _take_folder(self) -> FileLock:
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RuntimeError(
-                f"{self.path} is being written by another process, expected one writer a store"
-            ) from None
-        if (self.path / MANIFEST).exists():
-            lock.release()
+    def abandon(self) -> None:
+        """Leave the store with its complete shards; a writer with `resume` goes on from there."""
+        if self._file is not None:
+            with suppress(OSError):  # on a full disk, what is left cannot be written either
+                self._file.close()
+            Path(self._file.name).unlink()
+        self._lock.release()
+
+    def _take_folder(self, resume: bool) -> None:
+        before = read_manifest(self.path) if (self.path / MANIFEST).exists() else None
+        if before is not None and before["complete"]:
+            self._lock.release()
             (self.path / LOCK).unlink(missing_ok=True)
             raise FileExistsError(f"{self.path} holds a region store already; give another folder, or delete this one")
-        left = [*self.path.glob("shard-*.arrow"), *self.path.glob("shard-*.arrow.tmp")]
-        if left:
+        kept: list[dict[str, Any]] = before["shards"] if before is not None and resume else []
+        names = {entry["file"] for entry in kept}
+        left = [file for file in self.path.glob("shard-*.arrow") if file.name not in names]
+        if left and not resume:
             logger.warning("%s: replacing %d shards of an interrupted writing", self.path, len(left))
-        for file in left:
+        if before is not None and not kept:
+            (self.path / MANIFEST).unlink()
+        for file in (*left, *self.path.glob("*.tmp")):
             file.unlink()
-        return lock
+        if before is not None and kept:
+            self._go_on(before)
+
+    def _go_on(self, before: dict[str, Any]) -> None:
+        """Take over the complete shards of an interrupted writing."""
+        now = {name: self._facts[name] for name in ("extractor", "class_names")} | {"origin": self._origin}
+        for name, value in now.items():
+            if before[name] != value:
+                raise ValueError(
+                    f"{self.path} was begun with {name} {before[name]!r:.200}, now it is {value!r:.200}; delete the "
+                    "folder to start over"
+                )
+        self._facts = {name: before[name] for name in self._facts}
+        self._shard_bytes, self.position = before["shard_bytes"], before["position"]
+        for entry in before["shards"]:
+            for batch in open_shard(self.path, entry):
+                hashes = np.fromiter(map(id_hash, batch.ids.to_pylist()), np.uint64, len(batch))
+                self._finished = np.concatenate([self._finished, hashes])
+                for row in range(len(batch) if self._optional is None else 0):
+                    if batch.numbers(row)[2]:
+                        self._optional = frozenset(k for k in OPTIONAL if batch.payload(k, row) is not None)
+                        break
+            self._shards.append(entry)
+        self._finished.sort()
 
     def _checked_id(self, image_id: str | None) -> str:
         if not isinstance(image_id, str) or not image_id:
             raise ValueError(f"image_id is {image_id!r}, expected a non-empty string; set Regions.image_id")
         try:
-            image_id.encode()
+            wanted = id_hash(image_id)
         except UnicodeEncodeError:
             raise ValueError(f"image_id {image_id!r} cannot be written as UTF-8, expected valid text") from None
-        if image_id in self._ids:
+        if image_id in self._ids or (self._holds(wanted) and self._is_finished(image_id)):
             raise ValueError(f"image {image_id!r} was added before, expected each image once")
         return image_id
+
+    def _holds(self, wanted: np.uint64) -> bool:
+        place = int(self._finished.searchsorted(wanted))
+        return place < len(self._finished) and self._finished[place] == wanted
+
+    def _is_finished(self, image_id: str) -> bool:
+        """Look for an id whose hash is known in the finished shards themselves: two ids may share a hash."""
+        batches = (batch for entry in self._shards for batch in open_shard(self.path, entry))
+        return any(batch.ids.index(image_id).as_py() >= 0 for batch in batches)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._rows_bytes += sum(len(row[name]) for name in PAYLOADS if row[name] is not None)
+        self._ids.add(row["image_id"])
+        if self._rows_bytes >= min(BATCH_BYTES, self._shard_bytes):
+            self._write_rows()
 
     def _write_rows(self) -> None:
         if not self._rows:
@@ -195,35 +312,35 @@ class RegionStoreWriter:
         self._stream.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
         self._shard_rows += len(self._rows)
         self._rows, self._rows_bytes = [], 0
-        if self._file.tell() >= self._shard_bytes:
-            self._finish_shard()
 
-    def _finish_shard(self) -> None:
-        if self._file is None:
-            return
-        self._stream.close()
-        self._file.close()
-        path = self.path / shard_name(len(self._shards))
-        _publish(Path(self._file.name), path)
-        entry = {"file": path.name, "rows": self._shard_rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
-        self._shards.append(entry)
-        self._file, self._stream, self._shard_rows = None, None, 0
+    def _note(self, *, complete: bool, index: Any = None, errors: Any = None) -> None:
+        rest = {} if complete else {"position": self.position}
+        write_manifest(
+            self.path,
+            self._facts,
+            origin=self._origin,
+            complete=complete,
+            shard_bytes=self._shard_bytes,
+            index=index,
+            errors=errors,
+            shards=self._shards,
+            **rest,
+        )
 
-    def _write_manifest(self) -> None:
-        facts = {
-            "feature_dim": self._feature_dim,
-            "num_classes": self._num_classes,
-            "class_names": self._class_names,
-            "extractor": self._extractor,
-        }
-        fingerprint = hashlib.sha256(canonical_json(facts)).hexdigest()
-        manifest = {"schema_version": SCHEMA_VERSION, **facts, "fingerprint": fingerprint, "shards": self._shards}
-        manifest["crc32"] = crc32(canonical_json(manifest))
-        temporary = self.path / f"{MANIFEST}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-        _publish(temporary, self.path / MANIFEST)
+
+def take_lock(path: Path) -> FileLock:
+    """Make the folder and lock it against a second writer.
+
+    Raises:
+        RuntimeError: if there is one.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"{path} is being written by another process, expected one writer a store") from None
+    return lock
 
 
 def _finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
@@ -273,14 +390,3 @@ def _check_probs(probs: NDArray[Any], name: str, num_classes: int | None) -> Non
             f"{name} of region {off[0]} sum to {sums[off[0]]:.4g}, expected 1 ({len(off)} of {len(sums)} regions are "
             "off); a detector with sigmoid scores needs a softmax over its classes"
         )
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """Put a complete file in its place so that a crash leaves the old state or the new one."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
-    if os.name == "posix":  # a folder cannot be opened elsewhere
-        folder = os.open(final.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)

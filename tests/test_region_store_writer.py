@@ -105,7 +105,7 @@ def test_complete_store_is_not_overwritten(tmp_path: Path) -> None:
         RegionStoreWriter(tmp_path, extractor={})
     with pytest.raises(ValueError, match="is closed"):
         writer.add(make_regions("b"))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "shard-00000.arrow"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.arrow", "manifest.json", "shard-00000.arrow"]
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
@@ -115,39 +115,89 @@ def test_second_writer_is_refused(tmp_path: Path) -> None:
             RegionStoreWriter(tmp_path, extractor={})
 
 
-def test_error_while_writing_leaves_no_store_and_a_new_writer_starts_over(
+def test_error_while_writing_leaves_the_complete_shards_and_a_new_writer_starts_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def write_until_error() -> None:
-        with RegionStoreWriter(tmp_path, extractor={}, shard_bytes=1) as writer:
-            writer.add(make_regions("a"))
+        with RegionStoreWriter(tmp_path, extractor={}, shard_bytes=100) as writer:
+            writer.add(make_regions("a", features=np.ones((2, 100))))
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
         write_until_error()
-    assert not (tmp_path / "manifest.json").exists()
+    store = RegionStore.open(tmp_path)
+    assert (list(store), store.complete) == (["a"], False)
+    assert "its writing was interrupted, it has the first 1 images only" in caplog.text
     with RegionStoreWriter(tmp_path, extractor={}) as writer:
         writer.add(make_regions("b"))
     assert "replacing 1 shards of an interrupted writing" in caplog.text
     assert list(RegionStore.open(tmp_path)) == ["b"]
 
 
+def write_images(path: Path, count: int, *, resume: bool = False) -> RegionStoreWriter:
+    writer = RegionStoreWriter(path, extractor={"model": "x"}, shard_bytes=1500, resume=resume)
+    for number in range(writer.position, count):
+        writer.add(make_regions(f"image {number}", features=np.full((2, 300), number)))
+    return writer
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_killed_writer_leaves_a_folder_that_is_written_again_to_the_same_bytes(tmp_path: Path, images: int) -> None:
+def test_killed_writer_leaves_a_folder_that_ends_in_the_same_bytes(tmp_path: Path, images: int, resume: bool) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     child = os.fork()
     if child == 0:
-        writer = RegionStoreWriter(killed, extractor={}, shard_bytes=1500)
-        for number in range(images):
-            writer.add(make_regions(f"image {number}", features=np.ones((2, 300))))
+        write_images(killed, images)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    with pytest.raises(FileNotFoundError, match=r"manifest\.json"):
-        RegionStore.open(killed)
-    for path in (killed, undisturbed):
-        with RegionStoreWriter(path, extractor={}, shard_bytes=1500) as writer:
-            for number in range(4):
+    if images > 1:  # two images fill a shard
+        assert list(RegionStore.open(killed)) == ["image 0", "image 1"]
+    write_images(killed, 4, resume=resume).close()
+    write_images(undisturbed, 4).close()
+    assert contents(killed) == contents(undisturbed)
+
+
+def test_resumed_writer_knows_what_it_has(tmp_path: Path) -> None:
+    write_images(tmp_path, 3).abandon()
+    writer = write_images(tmp_path, 2, resume=True)
+    assert (writer.position, len(writer)) == (2, 2)
+    with pytest.raises(ValueError, match="image 'image 1' was added before"):
+        writer.add(make_regions("image 1", features=np.ones((2, 300))))
+    with pytest.raises(ValueError, match="features are 3 numbers wide, expected 300"):
+        writer.add(make_regions("other"))
+    with pytest.raises(ValueError, match="has scores, expected no optional arrays"):
+        writer.add(make_regions("other", features=np.ones((2, 300)), scores=[0.5, 0.5]))
+    writer.abandon()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extractor": {"model": "y"}}, "was begun with extractor {'model': 'x'}, now it is {'model': 'y'}"),
+        ({"class_names": ["cat"]}, r"was begun with class_names None, now it is \['cat'\]"),
+        ({"origin": {"file": "b.tsv"}}, "was begun with origin {}, now it is {'file': 'b.tsv'}"),
+    ],
+)
+def test_writing_does_not_go_on_with_something_else(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    write_images(tmp_path, 3).abandon()
+    with pytest.raises(ValueError, match=message):
+        RegionStoreWriter(tmp_path, **{"extractor": {"model": "x"}, **changes}, resume=True)
+    write_images(tmp_path, 4, resume=True).close()  # nothing was lost, and the folder is free
+
+
+def test_full_disk_leaves_the_shards_before(tmp_path: Path) -> None:
+    def fill_the_disk() -> None:
+        with write_images(tmp_path, 2) as writer:
+            (tmp_path / "shard-00001.arrow.tmp").symlink_to("/dev/full")
+            for number in range(2, 40):
                 writer.add(make_regions(f"image {number}", features=np.ones((2, 300))))
-    contents = [{file.name: file.read_bytes() for file in path.iterdir()} for path in (killed, undisturbed)]
-    assert contents[0] == contents[1]
+
+    with pytest.raises(OSError, match="No space left on device"):
+        fill_the_disk()
+    assert list(RegionStore.open(tmp_path)) == ["image 0", "image 1"]
+    assert not list(tmp_path.glob("*.tmp"))

@@ -1,0 +1,111 @@
+"""Filling a store keeps what is good, says what is not, and ends in the same bytes however often it is interrupted."""
+
+import contextlib
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpt.processing.region_store import RegionStore
+from mmpt.processing.store_filling import FillReport, fill_store
+from tests.tiny_sources import ListSource, contents, tiny_regions
+
+SHARD = 3000  # bytes; three images
+
+
+def items(count: int = 10) -> list:
+    """Images, one that could not be read and one with a number that is none."""
+    found: list = [tiny_regions(number) for number in range(count)]
+    found[3] = "the line has 9 fields, expected 10"
+    found[7] = tiny_regions(7, features=np.full((2, 300), np.nan))
+    return found
+
+
+def test_bad_positions_become_rows_of_errors_and_the_rest_is_kept(tmp_path: Path) -> None:
+    told: list[int] = []
+    report = fill_store(tmp_path / "s", ListSource(items()), shard_bytes=SHARD, progress=told.append)
+    assert report == FillReport(images=8, rejected=2)
+    assert told == list(range(1, 11))
+    store = RegionStore.open(tmp_path / "s")
+    store.validate(deep=True)
+    assert list(store) == [f"image {number}" for number in (0, 1, 2, 4, 5, 6, 8, 9)]
+    errors = [json.loads(line) for line in (tmp_path / "s" / "errors.jsonl").read_text().splitlines()]
+    assert errors[0] == {
+        "position": 3,
+        "where": "list.tsv, line 4",
+        "image_id": None,
+        "reason": "the line has 9 fields, expected 10",
+    }
+    assert (errors[1]["position"], errors[1]["image_id"]) == (7, "image 7")
+    assert "features of region 0 hold nan" in errors[1]["reason"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(stops=st.lists(st.integers(0, 9), max_size=3), group=st.integers(1, 4))
+def test_interrupted_filling_ends_in_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, stops: list[int], group: int
+) -> None:
+    folder = tmp_path_factory.mktemp("fill")
+    for stop in stops:
+        source = ListSource(items(), group, stop_at=stop, error=KeyboardInterrupt())
+        with contextlib.suppress(KeyboardInterrupt):
+            fill_store(folder / "interrupted", source, shard_bytes=SHARD)
+    fill_store(folder / "interrupted", ListSource(items(), group), shard_bytes=SHARD)
+    fill_store(folder / "undisturbed", ListSource(items(), group), shard_bytes=SHARD)
+    assert contents(folder / "interrupted") == contents(folder / "undisturbed")
+
+
+def test_shards_end_between_groups_and_resuming_asks_for_the_next_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_store(tmp_path, ListSource(items(), 4, stop_at=8, error=KeyboardInterrupt()), shard_bytes=SHARD)
+    assert len(RegionStore.open(tmp_path)) == 6
+    report = fill_store(tmp_path, ListSource(items(), 4), shard_bytes=SHARD)
+    assert report == FillReport(images=8, rejected=2, resumed_at=8)
+
+
+def test_complete_store_is_left_as_it_is(tmp_path: Path) -> None:
+    first = fill_store(tmp_path, ListSource(items()))
+    before = contents(tmp_path)
+    again = fill_store(tmp_path, ListSource(items()))
+    assert (again.images, again.rejected, again.resumed_at) == (first.images, first.rejected, 10)
+    assert contents(tmp_path) == before
+    with pytest.raises(FileExistsError, match=r"holds a region store of .*a detector.*would be one of .*another"):
+        fill_store(tmp_path, ListSource(items(), model="another"))
+
+
+def test_strict_filling_stops_at_the_first_bad_position(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"list.tsv, line 4: the line has 9 fields"):
+        fill_store(tmp_path, ListSource(items()), strict=True)
+
+
+def test_source_without_any_regions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none of the 2 positions .* list.tsv, line 1: broken"):
+        fill_store(tmp_path / "a", ListSource(["broken", "too"]))
+    with pytest.raises(ValueError, match=r"none of the 0 positions .* it is empty"):
+        fill_store(tmp_path / "b", ListSource([]))
+
+
+def test_duplicate_is_rejected_by_name(tmp_path: Path) -> None:
+    report = fill_store(tmp_path, ListSource([tiny_regions(0), tiny_regions(1), tiny_regions(0)]), shard_bytes=1)
+    assert (report.images, report.rejected) == (2, 1)
+    assert "image 'image 0' was added before" in (tmp_path / "errors.jsonl").read_text()
+
+
+def test_full_disk_says_what_is_free_and_what_is_safe(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match=r"the disk of .* is full: \d+ MB are free, .* first 3 positions are safe"):
+        fill_store(tmp_path, ListSource(items(), stop_at=5, error=full), shard_bytes=SHARD)
+    assert len(RegionStore.open(tmp_path)) == 3
+    assert fill_store(tmp_path, ListSource(items()), shard_bytes=SHARD).images == 8
+
+
+def test_changed_byte_in_errors_is_noticed(tmp_path: Path) -> None:
+    fill_store(tmp_path, ListSource(items()))
+    file = tmp_path / "errors.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"line 4", b"line 5"))
+    with pytest.raises(ValueError, match=r"errors\.jsonl: sha256 is"):
+        RegionStore.open(tmp_path).validate(deep=True)
