@@ -84,7 +84,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         self.for_evaluation = for_evaluation
         # Workers that outlive an epoch see a new epoch only in shared memory.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._columns = _read_columns(pairs)
+        self._columns = read_pair_columns(pairs)
         images = self._columns["image_id"].combine_chunks().dictionary_encode()
         texts = self._columns["text"].combine_chunks().dictionary_encode()
         self._check_regions(images.dictionary)
@@ -113,7 +113,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._columns = _read_columns(self.pairs)
+        self._columns = read_pair_columns(self.pairs)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that everything random of an example depends on; workers that run see it too."""
@@ -192,8 +192,13 @@ class PairDataset(Dataset[dict[str, Any]]):
             raise MissingRegionsError(missing, len(wanted))
 
 
-def _read_columns(pairs: "PairTable") -> dict[str, pa.ChunkedArray]:
-    """Return the table's columns that a pair may have, in Arrow's types; those of a Dataset on disk stay there."""
+def read_pair_columns(pairs: "PairTable") -> dict[str, pa.ChunkedArray]:
+    """Return the columns that a pair may have, checked, in Arrow's types; those of a Dataset on disk stay there.
+
+    Raises:
+        TypeError: if `pairs` is no table.
+        ValueError: if it is empty, lacks a column, or an id or text is no string or empty.
+    """
     if not isinstance(pairs, Mapping) and not hasattr(pairs, "with_format"):
         raise TypeError(f"the pair table is a {type(pairs).__name__}, expected a datasets.Dataset or a dict of columns")
     names = list(pairs) if isinstance(pairs, Mapping) else list(pairs.column_names)

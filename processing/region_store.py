@@ -1,25 +1,21 @@
 """The region store: a folder of Arrow shards with one row an image, read by image id without copying."""
 
 import logging
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from mmpt.processing.region_store_checks import find_faults
 from mmpt.processing.region_store_format import (
     OPTIONAL,
-    PAYLOADS,
     ShardBatch,
     checked_size,
     open_shard,
     read_manifest,
 )
 from mmpt.processing.region_store_index import IdIndex
+from mmpt.processing.region_store_rows import decode_regions
 from mmpt.processing.regions import Regions
 
 logger = logging.getLogger(__name__)
@@ -40,7 +36,6 @@ class RegionStore(Mapping[str, Regions]):
         self.class_names: list[str] | None = manifest["class_names"]
         self.extractor: dict[str, Any] = manifest["extractor"]
         self.fingerprint: str = manifest["fingerprint"]
-        self._widths = {"features": (self.feature_dim,), "boxes": (4,), "class_probs": (self.num_classes or 0,)}
         self._shards: dict[int, tuple[list[int], list[ShardBatch]]] = {}
         self._starts: list[int] = []
         rows = 0
@@ -91,27 +86,11 @@ class RegionStore(Mapping[str, Regions]):
             )
         batch, row = self._locate(row)
         if batch.ids[row].as_py() != image_id:
-            raise self._damaged(image_id, "its row holds another image")
-        width, height, count = batch.numbers(row)
-        arrays: dict[str, Any] = {}
-        for key, dtype in PAYLOADS.items():
-            payload = batch.payload(key, row)
-            if payload is None:
-                continue
-            shape = (count, *self._widths.get(key, ()))
-            if payload.nbytes != dtype.itemsize * math.prod(shape):
-                raise self._damaged(image_id, f"{key} are {payload.nbytes} bytes, expected an array of shape {shape}")
-            arrays[key] = payload.view(dtype).reshape(shape)
-        if "class_probs" in arrays:
-            # float16 rounding leaves sums of 1 +- 1e-3; a target of a KL divergence must be a distribution.
-            # NumPy takes 30 times as long as torch to widen float16.
-            probs = torch.from_numpy(arrays["class_probs"].copy()).float().numpy()
-            sums = probs.sum(1, keepdims=True)
-            if not (np.abs(sums - 1) < 0.1).all():
-                raise self._damaged(image_id, "class_probs do not sum to 1")
-            probs /= sums
-            arrays["class_probs"] = probs
-        return Regions(width=width, height=height, image_id=image_id, **arrays)
+            raise ValueError(
+                f"image {image_id!r} in {self.path}: its row holds another image; it is damaged, validate(deep=True) "
+                "says where"
+            )
+        return decode_regions(batch, row, self.feature_dim, self.num_classes, str(self.path))
 
     def raw_row(self, image_id: str) -> dict[str, Any]:
         """Return the row of an image as it is stored, arrays as bytes.
@@ -144,6 +123,29 @@ class RegionStore(Mapping[str, Regions]):
         for number in range(len(self._starts)):
             yield from self._shard(number)[1]
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Upload the store as Parquet to a dataset repository, its manifest last, and return the address.
+
+        See `region_store_parquet.push_store`.
+        """
+        from mmpt.processing.region_store_parquet import push_store
+
+        return push_store(self, repo_id, private=private, token=token, revision=revision)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, path: str | Path, *, token: str | None = None, revision: str | None = None
+    ) -> "RegionStore":
+        """Download a store that was pushed, into a folder, and open it; an interrupted one goes on.
+
+        See `region_store_parquet.load_store`.
+        """
+        from mmpt.processing.region_store_parquet import load_store
+
+        return load_store(repo_id, path, token=token, revision=revision)
+
     def validate(self, *, deep: bool = False) -> None:
         """Check every file's size and, if `deep`, every byte against the checksums.
 
@@ -174,6 +176,3 @@ class RegionStore(Mapping[str, Regions]):
             starts = [sum(map(len, batches[:place])) for place in range(len(batches))]
             self._shards[number] = (starts, batches)
         return self._shards[number]
-
-    def _damaged(self, image_id: str, fault: str) -> ValueError:
-        return ValueError(f"image {image_id!r} in {self.path}: {fault}; it is damaged, validate(deep=True) says where")

@@ -59,26 +59,26 @@ class ShardBatch:
     """One record batch, its columns as NumPy views, made when first read."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        self._batch = batch
+        self.arrow = batch
         self._columns: dict[str, Any] = {}
 
     def __len__(self) -> int:
-        return self._batch.num_rows
+        return self.arrow.num_rows
 
     @property
     def ids(self) -> pa.Array:
         """The image ids."""
-        return self._batch.column(0)
+        return self.arrow.column(0)
 
     def numbers(self, row: int) -> tuple[int | None, int | None, int]:
         """Return width, height and the number of regions."""
-        width, height, count = (self._batch.column(index)[row].as_py() for index in (1, 2, 3))
+        width, height, count = (self.arrow.column(index)[row].as_py() for index in (1, 2, 3))
         return width, height, count
 
     def payload(self, name: str, row: int) -> NDArray[np.uint8] | None:
         """Return the bytes of one array, None where it is null."""
         if name not in self._columns:
-            column = self._batch.column(name)
+            column = self.arrow.column(name)
             _, offsets, data = column.buffers()
             valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
             empty = np.empty(0, np.uint8)
@@ -95,11 +95,11 @@ class ShardBatch:
         numbers = {"image_id": self.ids[row].as_py(), "width": width, "height": height, "num_regions": count}
         payloads = {name: self.payload(name, row) for name in PAYLOADS}
         arrays = {name: None if value is None else value.tobytes() for name, value in payloads.items()}
-        return {**numbers, **arrays, "crc32": self._batch.column("crc32")[row].as_py()}
+        return {**numbers, **arrays, "crc32": self.arrow.column("crc32")[row].as_py()}
 
     def damaged_rows(self) -> list[int]:
         """Return the rows that do not agree with their checksum."""
-        ids, checksums = self.ids.to_pylist(), self._batch.column("crc32").to_pylist()
+        ids, checksums = self.ids.to_pylist(), self.arrow.column("crc32").to_pylist()
         return [
             row
             for row, (image_id, checksum) in enumerate(zip(ids, checksums, strict=True))

@@ -139,7 +139,7 @@ def _write_again(
                 _check_width(value, manifest, image_id)
                 writer.add(value, close_full_shard=False)
             else:
-                writer.add_row(value, close_full_shard=False)
+                writer.add_row(value, manifest, close_full_shard=False)
             if image_id not in good:
                 repair.mended.append(image_id)
         rows = len(writer)

@@ -158,8 +158,11 @@ class RegionStoreWriter:
         if close_full_shard and self.shard_is_full:
             self.finish_shard()
 
-    def add_row(self, row: Mapping[str, Any], *, close_full_shard: bool = True) -> None:
-        """Add a row of another store as it is there; the caller knows that it fits.
+    def add_row(self, row: Mapping[str, Any], facts: Mapping[str, Any], *, close_full_shard: bool = True) -> None:
+        """Add a row of another store as it is there.
+
+        Args:
+            facts: feature_dim and num_classes of that store.
 
         Raises:
             ValueError: if it disagrees with its own checksum, or its image was added before.
@@ -168,6 +171,7 @@ class RegionStoreWriter:
         if row_crc(*numbers, [row[name] for name in PAYLOADS]) != row["crc32"]:
             raise ValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not fit")
         self._checked_id(row["image_id"])
+        self._facts |= {name: facts[name] for name in ("feature_dim", "num_classes")}
         self._append(dict(row))
         if close_full_shard and self.shard_is_full:
             self.finish_shard()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
@@ -74,7 +75,7 @@ def tiny_trainer(
     output_dir: Path,
     model: MmptForPreTraining,
     *,
-    train: PairDataset | None = None,
+    train: Dataset[Any] | None = None,
     evaluation: PairDataset | None = None,
     masking: dict[str, Any] | None = None,
     **arguments: Any,

@@ -1,0 +1,47 @@
+"""From a stored row to regions."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt.processing.region_store_format import PAYLOADS, ShardBatch
+from mmpt.processing.regions import Regions
+
+
+def decode_regions(batch: ShardBatch, row: int, feature_dim: int, num_classes: int | None, source: str) -> Regions:
+    """Return the regions of a row; the arrays are views of the batch, but for class_probs.
+
+    Args:
+        source: what errors call the place.
+
+    Raises:
+        ValueError: if an array has not the size that the numbers of the row say.
+    """
+    image_id = batch.ids[row].as_py()
+    width, height, count = batch.numbers(row)
+    widths = {"features": (feature_dim,), "boxes": (4,), "class_probs": (num_classes or 0,)}
+    arrays: dict[str, Any] = {}
+    for key, dtype in PAYLOADS.items():
+        payload = batch.payload(key, row)
+        if payload is None:
+            continue
+        shape = (count, *widths.get(key, ()))
+        if payload.nbytes != dtype.itemsize * math.prod(shape):
+            raise _damaged(image_id, source, f"{key} are {payload.nbytes} bytes, expected an array of shape {shape}")
+        arrays[key] = payload.view(dtype).reshape(shape)
+    if "class_probs" in arrays:
+        # float16 rounding leaves sums of 1 +- 1e-3; a target of a KL divergence must be a distribution.
+        # NumPy takes 30 times as long as torch to widen float16.
+        probs = torch.from_numpy(arrays["class_probs"].copy()).float().numpy()
+        sums = probs.sum(1, keepdims=True)
+        if not (np.abs(sums - 1) < 0.1).all():
+            raise _damaged(image_id, source, "class_probs do not sum to 1")
+        probs /= sums
+        arrays["class_probs"] = probs
+    return Regions(width=width, height=height, image_id=image_id, **arrays)
+
+
+def _damaged(image_id: str, source: str, fault: str) -> ValueError:
+    return ValueError(f"image {image_id!r} in {source}: {fault}; it is damaged, validate(deep=True) says where")
