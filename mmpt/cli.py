@@ -1,14 +1,14 @@
 """The command line, `mmpt`. Nothing heavy is imported before a command needs it."""
 
-import contextlib
 import os
 import platform
-import traceback
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
+
+from mmpt.command_errors import clear_errors
+from mmpt.region_commands import region_app
 
 app = typer.Typer(
     help="Pre-train vision-and-language models on region features.",
@@ -16,6 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(region_app)
 
 _REPORTED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
 
@@ -31,7 +33,7 @@ def pretrain(
     Every key of the recipe can be changed: --section.key VALUE, or --key VALUE where only one section has the key;
     for instance --stream dual --max_steps 100 --output_dir runs/dual.
     """
-    with _clear_errors(debug):
+    with clear_errors(debug):
         if recipe.startswith("-"):
             raise ValueError(f"got {recipe!r} first, expected the recipe: mmpt pretrain RECIPE [--key VALUE ...]")
         from mmpt.recipe import check_output_dir, load_recipe
@@ -77,7 +79,7 @@ def convert(
 
     For instance: mmpt convert uniter-base.pt uniter-base --tokenizer google-bert/bert-base-cased
     """
-    with _clear_errors(debug):
+    with clear_errors(debug):
         if out is None and not dry_run:
             raise ValueError("got no OUT, expected a new folder to write: mmpt convert SOURCE OUT")
         from mmpt import register_auto_classes
@@ -134,42 +136,3 @@ def env() -> None:
 def main() -> None:
     """Run the command line."""
     app(prog_name="mmpt")
-
-
-@contextlib.contextmanager
-def _clear_errors(debug: bool) -> Iterator[None]:
-    """Print bad input as one line and exit with 2; let errors of the program keep their traceback."""
-    try:
-        yield
-    except Exception as error:
-        cause = _bad_input(error)
-        if debug or cause is None:
-            raise
-        message = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _bad_input(error: Exception) -> Exception | None:
-    """Return the error to show where it is about what a person gave, or None where it may be a fault of the program.
-
-    A file that is missing or cannot be read is; a ValueError or KeyError is where our own code or TrainingArguments
-    raised it, not where a library failed in the middle of its work.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-
-    if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
-        return error.__cause__  # it has the message; the error around it says which method of a configuration ran
-    if isinstance(error, OSError):
-        return error
-    if isinstance(error, ValueError | KeyError) and _raised_in(error).startswith(
-        ("mmpt.", "transformers.training_args")
-    ):
-        return error
-    return None
-
-
-def _raised_in(error: Exception) -> str:
-    """Return the name of the module whose line raised the error."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].f_globals["__name__"]

@@ -1,0 +1,48 @@
+"""What a command prints when something is wrong: one line for bad input, a traceback for a fault of the program."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+import typer
+
+
+@contextlib.contextmanager
+def clear_errors(debug: bool) -> Iterator[None]:
+    """Print bad input as one line and exit with 2; let errors of the program keep their traceback."""
+    try:
+        yield
+    except Exception as error:
+        cause = bad_input(error)
+        if debug or cause is None:
+            raise
+        message = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+def bad_input(error: Exception) -> Exception | None:
+    """Return the error to show where it is about what a person gave, or None where it may be a fault of the program.
+
+    A file that is missing or cannot be read is; another one is where our own code or TrainingArguments
+    raised it, not where a library failed in the middle of its work.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
+        return error.__cause__  # it has the message; the error around it says which method of a configuration ran
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, typer.Exit):  # a RuntimeError, but none of ours
+        return None
+    if isinstance(error, ValueError | KeyError | ImportError | RuntimeError) and _raised_in(error).startswith(
+        ("mmpt.", "transformers.training_args")
+    ):
+        return error
+    return None
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the module whose line raised the error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals["__name__"]

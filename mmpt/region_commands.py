@@ -1,0 +1,266 @@
+"""The commands about region features: extract, import, merge, validate, info, show, pairs."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmpt.command_errors import clear_errors
+
+region_app = typer.Typer()
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Store = Annotated[str, typer.Argument(help="Folder of a region store.", metavar="STORE")]
+ShardBytes = Annotated[int, typer.Option(help="A shard ends when it has this size.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad one instead of noting it.")]
+
+
+@region_app.command()
+def extract(
+    images: Annotated[str, typer.Option(help="Folder, JSONL or CSV of images, or a saved `datasets` dataset.")],
+    model: Annotated[str, typer.Option(help="Detector or image encoder of transformers: folder or Hub name.")],
+    out: Annotated[str, typer.Option(help="Folder of the store to write.")],
+    backend: Annotated[str | None, typer.Option(help="detector, grid or boxes; the model tells by default.")] = None,
+    max_regions: Annotated[int, typer.Option(help="The most regions of an image.")] = 36,
+    min_regions: Annotated[int, typer.Option(help="The fewest, below the threshold too.")] = 1,
+    threshold: Annotated[float, typer.Option(help="The lowest score that a detector's region may have.")] = 0.0,
+    box_format: Annotated[str, typer.Option(help="Given boxes are 'pixel' or 'normalized'.")] = "pixel",
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: the i-th of n parts, 1/4 say; `mmpt merge` joins them.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Images that go through the model at once.")] = 8,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a model of the Hub.")] = None,
+    shard_bytes: ShardBytes = 500_000_000,
+    strict: Strict = False,
+    debug: Debug = False,
+) -> None:
+    """Extract regions from images into a store; the same command again goes on where it was interrupted.
+
+    For instance: mmpt extract --images photos --model PekingU/rtdetr_v2_r50vd --out regions --threshold 0.2
+    """
+    with clear_errors(debug):
+        part, count = _part_of(shard)
+        from mmpt.processing.region_extraction.image_regions import ImageRegions
+        from mmpt.processing.region_extraction.image_sources import open_images
+        from mmpt.processing.region_extraction.region_extractor import RegionExtractor
+
+        if box_format not in ("pixel", "normalized"):
+            raise ValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
+        source = open_images(images)
+        extractor = RegionExtractor.from_pretrained(
+            model,
+            backend=backend,
+            max_regions=max_regions,
+            min_regions=min_regions,
+            threshold=threshold,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+        regions = ImageRegions(source, extractor, box_format=box_format, shard=(part - 1, count))  # type: ignore[arg-type]
+        path = out if shard is None else f"{out}-{part:05d}-of-{count:05d}"
+        _fill(path, regions, "image", shard_bytes, strict)
+
+
+@region_app.command("import")
+def import_features(
+    file: Annotated[str, typer.Argument(help="A predecessor's feature file or folder.", metavar="FILE")],
+    out: Annotated[str, typer.Option(help="Folder of the store to write.")],
+    format: Annotated[str | None, typer.Option(help="Name of the format; the content tells by default.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickled values, of which only arrays, numbers and texts.")
+    ] = False,
+    shard_bytes: ShardBytes = 500_000_000,
+    strict: Strict = False,
+    debug: Debug = False,
+) -> None:
+    """Import a predecessor's region features into a store; the same command again goes on where it was interrupted.
+
+    For instance: mmpt import train2014_obj36.tsv --out regions
+    """
+    with clear_errors(debug):
+        from mmpt.processing.region_readers.open_features import open_features
+
+        source = open_features(file, format, allow_pickle=allow_pickle)
+        _fill(out, source, "row", shard_bytes, strict)
+
+
+@region_app.command()
+def merge(
+    stores: Annotated[list[str], typer.Argument(help="Stores of one extractor, in order.", metavar="STORE...")],
+    out: Annotated[str, typer.Option(help="Folder of the store to write.")],
+    debug: Debug = False,
+) -> None:
+    """Join stores, those of `mmpt extract --shard 1/4 ... 4/4` say, into one."""
+    with clear_errors(debug):
+        from mmpt.processing.region_store_merge import merge_stores
+
+        typer.echo(f"{out}: {len(merge_stores(stores, out)):,} images of {len(stores)} stores")
+
+
+@region_app.command()
+def validate(
+    store: Store,
+    deep: Annotated[bool, typer.Option("--deep", help="Check every byte against the checksums.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Write again what is damaged, and only that.")] = False,
+    source: Annotated[
+        str | None, typer.Option(help="With --repair: a copy of the store, or the file that it was imported from.")
+    ] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="As for `mmpt import`, for --source.")] = False,
+    pairs: Annotated[
+        str | None, typer.Option(help="Table or annotations whose join with the store is checked.")
+    ] = None,
+    eval_pairs: Annotated[str | None, typer.Option(help="The same to evaluate on; leakage is checked.")] = None,
+    format: Annotated[str | None, typer.Option(help="Format of --pairs and --eval-pairs; the content tells.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Check a store and, with --pairs, whether it has the images that a table names. Exit code 1 if something is wrong.
+
+    For instance: mmpt validate regions --deep --pairs captions.csv
+    """
+    with clear_errors(debug):
+        if (source or allow_pickle) and not repair:
+            raise ValueError("got --source without --repair, which it is for")
+        if eval_pairs and not pairs:
+            raise ValueError("got --eval-pairs without --pairs, expected both")
+        sound = _repair(store, source, allow_pickle) if repair else _check(store, deep)
+        if pairs:
+            sound = _check_join(store, pairs, eval_pairs, format) and sound
+        if not sound:
+            raise typer.Exit(1)
+
+
+@region_app.command()
+def info(store: Store, debug: Debug = False) -> None:
+    """Print what is in a store: counts, widths, arrays, classes, extractor."""
+    with clear_errors(debug):
+        from mmpt.processing.region_store import RegionStore
+        from mmpt.processing.region_store_summary import summarise
+
+        typer.echo(str(summarise(RegionStore.open(store))))
+
+
+@region_app.command()
+def show(
+    store: Store,
+    image_id: Annotated[str, typer.Argument(help="The image's id.", metavar="IMAGE_ID")],
+    image: Annotated[str | None, typer.Option(help="The picture itself; an empty sheet without.")] = None,
+    out: Annotated[str, typer.Option(help="PNG to write.")] = "regions.png",
+    debug: Debug = False,
+) -> None:
+    """Draw an image's boxes with labels and scores."""
+    with clear_errors(debug):
+        from mmpt.processing.region_store import RegionStore
+        from mmpt.region_picture import draw_regions
+
+        opened = RegionStore.open(store)
+        draw_regions(opened[image_id], image, opened.class_names).save(out, format="PNG")
+        typer.echo(out)
+
+
+@region_app.command()
+def pairs(
+    annotations: Annotated[str, typer.Argument(help="Annotation file or folder.", metavar="FILE")],
+    out: Annotated[str, typer.Option(help="Table to write: .parquet, .jsonl or .csv.")],
+    format: Annotated[str | None, typer.Option(help="Name of the format; the content tells by default.")] = None,
+    image_id_format: Annotated[
+        str | None, typer.Option(help="How the store's ids look: 'COCO_train2014_{:012d}', say.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn annotations (COCO, Flickr30k, VQA, ...; docs/annotations.md) into a table of pairs."""
+    with clear_errors(debug):
+        from mmpt.processing.annotations.annotation_formats import read_annotations
+
+        options = {} if image_id_format is None else {"image_id_format": image_id_format}
+        table: Any = read_annotations(annotations, format, **options)
+        writers = {".parquet": table.to_parquet, ".jsonl": table.to_json, ".csv": table.to_csv}
+        suffix = Path(out).suffix
+        if suffix not in writers:
+            raise ValueError(f"got --out {out!r}, expected a name that ends in {', '.join(writers)}")
+        writers[suffix](out)
+        typer.echo(f"{out}: {len(table):,} rows, columns {', '.join(table.column_names)}")
+
+
+def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> None:
+    """Fill a store, print how far it is and what came out, and exit with 1 if something was rejected."""
+    from mmpt.processing.store_filling import fill_store
+    from mmpt.progress import Progress
+
+    if shard_bytes < 1:
+        raise ValueError(f"got --shard-bytes {shard_bytes}, expected 1 or more")
+    with Progress(source.total, unit) as progress:
+        report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    if report.resumed_at:
+        typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
+    reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""
+    typer.echo(f"{out}: {report.images:,} images, {report.rejected:,} {unit}s rejected{reasons}")
+    if report.rejected:
+        raise typer.Exit(1)
+
+
+def _check(store: str, deep: bool) -> bool:
+    from mmpt.processing.region_store import RegionStore
+    from mmpt.processing.region_store_checks import find_faults
+
+    faults = find_faults(Path(store), deep=deep)
+    for fault in faults:
+        typer.echo(f"damaged: {fault}")
+    if faults:
+        typer.echo(
+            f"{store}: {len(faults)} files are damaged; mmpt validate {store} --repair [--source ...] mends them"
+        )
+        return False
+    opened = RegionStore.open(store)
+    how = "every byte is as it was written" if deep else "every file is there in its size; --deep checks every byte"
+    typer.echo(f"{store}: {len(opened):,} images; {how}")
+    if not opened.complete:
+        typer.echo("its writing was interrupted: run the command that wrote it again, it goes on")
+    return opened.complete
+
+
+def _repair(store: str, source: str | None, allow_pickle: bool) -> bool:
+    from mmpt.processing.region_readers.open_features import open_features
+    from mmpt.processing.region_store import RegionStore
+    from mmpt.processing.region_store_format import MANIFEST
+    from mmpt.processing.region_store_repair import repair_store
+
+    given: Any = None
+    if source is not None:
+        is_store = (Path(source) / MANIFEST).is_file()
+        given = RegionStore.open(source) if is_store else open_features(source, allow_pickle=allow_pickle)
+    repair = repair_store(store, given)
+    for fault in repair.faults:
+        typer.echo(f"was damaged: {fault}")
+    for image_id in repair.dropped:
+        typer.echo(f"dropped: {'an image whose id is lost' if image_id is None else image_id}")
+    typer.echo(
+        f"{store}: {len(repair.faults)} files written again, {len(repair.mended):,} images mended, "
+        f"{len(repair.dropped):,} dropped"
+    )
+    return not repair.dropped
+
+
+def _check_join(store: str, pairs: str, eval_pairs: str | None, format: str | None) -> bool:
+    from mmpt.processing.annotations.annotation_formats import read_annotations
+    from mmpt.processing.pair_checks import check_pairs
+    from mmpt.processing.region_store import RegionStore
+
+    evaluation = None if eval_pairs is None else read_annotations(eval_pairs, format)
+    report = check_pairs(read_annotations(pairs, format), RegionStore.open(store), evaluation)
+    typer.echo(str(report))
+    return report.ok
+
+
+def _part_of(shard: str | None) -> tuple[int, int]:
+    """Return which of how many parts; the first of one where nothing is said."""
+    if shard is None:
+        return 1, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"got --shard {shard!r}, expected i/n with i from 1 to n: 1/4, say")
+    return int(match[1]), int(match[2])
