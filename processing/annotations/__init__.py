@@ -1,0 +1,1 @@
+"""Annotation files of public corpora, read into pair tables."""

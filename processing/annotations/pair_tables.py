@@ -1,0 +1,241 @@
+"""Pair tables of one's own: CSV, TSV, JSON, JSON lines, Parquet and datasets, their columns renamed to ours."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, DatasetDict, load_from_disk
+
+from mmpt.processing.annotations.annotation_files import file_stem, read_json, read_json_lines, read_lines
+from mmpt.processing.annotations.pair_columns import (
+    COLUMNS,
+    ID_COLUMNS,
+    IMAGE_COLUMNS,
+    REQUIRED_COLUMNS,
+    TEXT,
+    Row,
+    as_id,
+    build_pairs,
+)
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES = (*DELIMITERS, ".json", ".jsonl", ".parquet")
+OTHER_NAMES = {
+    "text": ("caption", "sentence", "sent", "question"),
+    "image_id": ("image", "img_id", "file_name", "filename"),
+}
+BATCH_ROWS = 1000
+
+
+def read_table(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    label_names: Sequence[str] | None = None,
+    image_id_stem: bool = False,
+) -> Dataset:
+    """Read a table of pairs from a file that ends in .csv, .tsv, .json (a list or lines), .jsonl or .parquet.
+
+    Columns that a pair table has are kept, whatever else the file has is left out. A text file has no types: columns
+    of numbers and lists are JSON there, and an empty field is none.
+
+    Args:
+        columns: our names by the file's names, {"headline": "text"}. Where it does not name them, `text` may be called
+            caption, sentence, sent or question, and `image_id` image, img_id, file_name or filename.
+        label_names: the words of the labels in order. `label` may then be a word or a number, and `label_name` is
+            added.
+        image_id_stem: take folders and ending off the images' ids: train/7.jpg -> 7. By default they stay as they are.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if columns are missing or unclear, or rows are bad.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"table of pairs {str(path)!r} is not a file")
+    if path.suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
+    if path.suffix == ".parquet":
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowException as error:
+            raise ValueError(f"{path} is no Parquet file ({error})") from error
+        return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem)
+    if path.suffix in DELIMITERS:
+        names, entries = _read_delimited(path)
+        chosen = choose_columns(path, names, columns)
+        return _build(path, "line", chosen, entries, label_names, image_id_stem, has_types=False)
+    lines = path.suffix == ".jsonl" or not next(read_lines(path), (1, ""))[1].lstrip().startswith("[")
+    entries = list(read_json_lines(path)) if lines else list(enumerate(read_json(path)))
+    names = list(dict.fromkeys(name for _, entry in entries if isinstance(entry, dict) for name in entry))
+    chosen = choose_columns(path, names, columns)
+    return _build(path, "line" if lines else "row", chosen, entries, label_names, image_id_stem)
+
+
+def read_dataset(
+    dataset: Dataset | str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    label_names: Sequence[str] | None = None,
+    image_id_stem: bool = False,
+) -> Dataset:
+    """Read a table of pairs from a `datasets.Dataset`, or from the folder of one that `save_to_disk` wrote.
+
+    Args:
+        columns: as in `read_table`.
+        label_names: as in `read_table`; by default those of a `ClassLabel`.
+        image_id_stem: as in `read_table`.
+
+    Raises:
+        FileNotFoundError: if the folder holds no dataset.
+        TypeError: if it is neither.
+        ValueError: if columns are missing or unclear, rows are bad, or it has splits.
+    """
+    source = "the dataset"
+    if isinstance(dataset, (str, Path)):
+        source = str(dataset)
+        dataset = load_from_disk(source)  # type: ignore[assignment]
+    if isinstance(dataset, DatasetDict):
+        raise ValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
+    return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem)
+
+
+def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the file's name of each of our columns that it has.
+
+    Raises:
+        ValueError: if it has no text or image_id, or it is unclear which column it is.
+    """
+    names = list(names)
+    listed = ", ".join(map(repr, names)) or "none"
+    chosen: dict[str, str] = {}
+    for name, ours in (columns or {}).items():
+        if name not in names:
+            raise ValueError(f"{source} has no column {name!r}, got {listed}")
+        if ours not in COLUMNS:
+            raise ValueError(f"a pair table has no column {ours!r}, expected one of {', '.join(COLUMNS)}")
+        if ours in chosen:
+            raise ValueError(f"{source}: columns {chosen[ours]!r} and {name!r} are both to be {ours!r}, expected one")
+        chosen[ours] = name
+    free = [name for name in names if name not in chosen.values()]
+    chosen = {name: name for name in free if name in COLUMNS} | chosen
+    for ours, others in OTHER_NAMES.items():
+        if ours in chosen:
+            continue
+        found = [name for name in others if name in free]
+        if len(found) != 1:
+            fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
+            raise ValueError(f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}}")
+        chosen[ours] = found[0]
+    return {ours: chosen[ours] for ours in COLUMNS if ours in chosen}
+
+
+def _pairs_of_dataset(
+    source: str | Path,
+    dataset: Dataset,
+    columns: Mapping[str, str] | None,
+    label_names: Sequence[str] | None,
+    image_id_stem: bool,
+) -> Dataset:
+    chosen = choose_columns(source, dataset.column_names, columns)
+    wanted = dataset.select_columns(list(chosen.values()))
+    label = wanted.features.get(chosen.get("label", ""))
+    if label_names is None and isinstance(label, ClassLabel):
+        label_names = label.names
+    return _build(source, "row", chosen, enumerate(_iterate(wanted)), label_names, image_id_stem)
+
+
+def _iterate(dataset: Dataset) -> Iterator[Row]:
+    """Yield the rows as they are stored; an image, say, is not decoded."""
+    for batch in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        yield from batch.to_pylist()  # type: ignore[union-attr]
+
+
+def _read_delimited(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
+    """Return the names of the columns, and the rows with the line on which each ends."""
+    entries = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=DELIMITERS[path.suffix], strict=True)
+        try:
+            names = next(reader, [])
+            if len(set(names)) < len(names):
+                raise ValueError(f"two columns have one name, got {names}")
+            for fields in reader:
+                if not fields:
+                    continue
+                if len(fields) != len(names):
+                    raise ValueError(f"got {len(fields)} fields, expected {len(names)}, one for each of {names}")
+                entries.append((reader.line_num, dict(zip(names, fields, strict=True))))
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return names, entries
+
+
+def _from_text(column: str, field: str, words: Sequence[str] | None) -> Any:
+    if field == "" and column not in REQUIRED_COLUMNS:
+        return None
+    if COLUMNS[column] is TEXT or (column == "label" and field in (words or ())):
+        return field
+    try:
+        return json.loads(field)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{column} is {field!r:.80}, expected {COLUMNS[column].expected}, as JSON") from error
+
+
+def _build(
+    source: str | Path,
+    unit: str,
+    chosen: Mapping[str, str],
+    entries: Iterable[tuple[object, Any]],
+    label_names: Sequence[str] | None,
+    image_id_stem: bool,
+    has_types: bool = True,
+) -> Dataset:
+    if label_names is not None and "label" not in chosen:
+        raise ValueError(f"{source} has no column 'label' that label_names could name")
+    whole_ids: dict[str, str] = {}
+
+    def image_id(value: Any) -> str:
+        whole = as_id(value)
+        if not image_id_stem:
+            return whole
+        stem = file_stem(whole)
+        if whole_ids.setdefault(stem, whole) != whole:
+            raise ValueError(
+                f"images {whole_ids[stem]!r} and {whole!r} would both be {stem!r}; leave image_id_stem out"
+            )
+        return stem
+
+    def to_rows(entry: Any) -> Iterator[Row]:
+        row = {ours: entry[name] if ours in REQUIRED_COLUMNS else entry.get(name) for ours, name in chosen.items()}
+        if not has_types:
+            row = {ours: _from_text(ours, value, words=label_names) for ours, value in row.items()}
+        for ours, value in row.items():
+            if value is not None and ours in IMAGE_COLUMNS:
+                row[ours] = image_id(value)
+            elif value is not None and ours in ID_COLUMNS:
+                row[ours] = as_id(value)
+            elif value is not None and ours == "hard_negative_image_ids":
+                row[ours] = [image_id(each) for each in value]
+        if label_names is not None:
+            row |= _label(row["label"], label_names)
+        yield row
+
+    names = chosen.keys() | ({"label_name"} if label_names is not None else set())
+    return build_pairs(source, unit, entries, to_rows, [name for name in COLUMNS if name in names])
+
+
+def _label(value: Any, names: Sequence[str]) -> Row:
+    """Return a label and its name; the value is one of the two, or None."""
+    if value is None:
+        return {"label": None, "label_name": None}
+    number = names.index(value) if value in names else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
+        raise ValueError(f"label is {value!r:.80}, expected 0..{len(names) - 1} or one of {', '.join(names)}")
+    return {"label": number, "label_name": names[number]}
