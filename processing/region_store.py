@@ -90,7 +90,7 @@ class RegionStore(Mapping[str, Regions]):
                 f"image {image_id!r} in {self.path}: its row holds another image; it is damaged, validate(deep=True) "
                 "says where"
             )
-        return decode_regions(batch, row, self.feature_dim, self.num_classes, str(self.path))
+        return decode_regions(batch, row, image_id, self.feature_dim, self.num_classes, str(self.path))
 
     def raw_row(self, image_id: str) -> dict[str, Any]:
         """Return the row of an image as it is stored, arrays as bytes.

@@ -54,6 +54,8 @@ REQUIRED = ("image_id", "num_regions", "features", "boxes", "crc32")
 FACTS = ("feature_dim", "num_classes", "class_names", "extractor")
 """What images of one store have in common, and what its fingerprint is made of."""
 
+UNKNOWN = -(2**31)  # stands for null in a column of widths or heights
+
 
 class ShardBatch:
     """One record batch, its columns as NumPy views, made when first read."""
@@ -72,8 +74,11 @@ class ShardBatch:
 
     def numbers(self, row: int) -> tuple[int | None, int | None, int]:
         """Return width, height and the number of regions."""
-        width, height, count = (self.arrow.column(index)[row].as_py() for index in (1, 2, 3))
-        return width, height, count
+        if "numbers" not in self._columns:
+            filled = (self.arrow.column(index).fill_null(UNKNOWN) for index in (1, 2, 3))
+            self._columns["numbers"] = [column.to_numpy() for column in filled]
+        width, height, count = (column.item(row) for column in self._columns["numbers"])
+        return None if width == UNKNOWN else width, None if height == UNKNOWN else height, count
 
     def payload(self, name: str, row: int) -> NDArray[np.uint8] | None:
         """Return the bytes of one array, None where it is null."""

@@ -10,16 +10,18 @@ from mmpt.processing.region_store_format import PAYLOADS, ShardBatch
 from mmpt.processing.regions import Regions
 
 
-def decode_regions(batch: ShardBatch, row: int, feature_dim: int, num_classes: int | None, source: str) -> Regions:
+def decode_regions(
+    batch: ShardBatch, row: int, image_id: str, feature_dim: int, num_classes: int | None, source: str
+) -> Regions:
     """Return the regions of a row; the arrays are views of the batch, but for class_probs.
 
     Args:
+        image_id: the row's id.
         source: what errors call the place.
 
     Raises:
         ValueError: if an array has not the size that the numbers of the row say.
     """
-    image_id = batch.ids[row].as_py()
     width, height, count = batch.numbers(row)
     widths = {"features": (feature_dim,), "boxes": (4,), "class_probs": (num_classes or 0,)}
     arrays: dict[str, Any] = {}

@@ -107,7 +107,7 @@ class StreamedPairDataset(IterableDataset[dict[str, Any]]):
                         image = self._images.row(image_id)
                         if image is None:
                             continue
-                        regions = decode_regions(batch, row, self.feature_dim, self.num_classes, name)
+                        regions = decode_regions(batch, row, image_id, self.feature_dim, self.num_classes, name)
                         for pair in self._order[self._starts[image] : self._starts[image + 1]].tolist():
                             yield pair, regions
 
