@@ -1,0 +1,116 @@
+"""Loading of the checkpoints that regions are made with: detectors, image encoders and their image processors."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_OBJECT_DETECTION_MAPPING,
+    MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForObjectDetection,
+    DetrImageProcessorPil,
+)
+from transformers.backbone_utils import BackboneMixin
+from transformers.image_processing_base import ImageProcessingMixin
+
+
+def is_detector(config: Any) -> bool:
+    """Return whether a checkpoint is one for object detection."""
+    named = config.architectures
+    return type(config) in MODEL_FOR_OBJECT_DETECTION_MAPPING and (
+        not named or any(architecture.endswith("ForObjectDetection") for architecture in named)
+    )
+
+
+def recognise_backend(config: Any, name: str) -> str:
+    """Return the backend that a checkpoint is made for: "detector" or "grid".
+
+    Raises:
+        ValueError: if it is made for neither.
+    """
+    kind = config.model_type
+    if type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING:
+        raise ValueError(
+            f"{name} ({kind}) finds what a text names, expected a detector of fixed classes or an image encoder; "
+            "run it yourself and give its boxes to the backend 'boxes'"
+        )
+    if is_detector(config):
+        return "detector"
+    if hasattr(config, "vision_config") or hasattr(config, "num_channels"):
+        return "grid"
+    raise ValueError(f"{name} is of type {kind!r}, expected a detector or an image encoder")
+
+
+def load_detector(name: str, *, config: Any, revision: str | None) -> Any:
+    """Load a model for object detection.
+
+    Raises:
+        ValueError: if it is a detector of text or layout.
+    """
+    if config.model_type.startswith("pp_"):  # PP-DocLayoutV2 gives its queries in another order than their states
+        raise ValueError(f"{name} ({config.model_type}) finds the layout of documents, expected a detector of objects")
+    return _load_weights(AutoModelForObjectDetection, name, config=config, revision=revision)
+
+
+def load_encoder(name: str, *, config: Any, revision: str | None) -> Any:
+    """Load an image encoder; of a model of images and text its image half, of a detector its backbone.
+
+    Raises:
+        ValueError: if the detector has no backbone of its own.
+    """
+    detector = is_detector(config)
+    model = _load_weights(
+        AutoModelForObjectDetection if detector else AutoModel, name, config=config, revision=revision
+    )
+    if not detector:
+        return getattr(model, "vision_model", model)
+    backbone = next((module for module in model.modules() if isinstance(module, BackboneMixin)), None)
+    if backbone is None:
+        raise ValueError(f"{name} ({config.model_type}) has no backbone, expected one whose map boxes can be cut from")
+    return backbone
+
+
+def load_image_processor(name: str, revision: str | None) -> Any:
+    """Load the image processor of a checkpoint: the one that needs only Pillow, on every machine.
+
+    Raises:
+        OSError: if the checkpoint has none.
+    """
+    where: dict[str, Any] = {"revision": revision}
+    try:
+        facts, _ = ImageProcessingMixin.get_image_processor_dict(name, **where)
+    except OSError as error:
+        raise OSError(
+            f"{name} has no preprocessor_config.json, expected one beside the weights: it says how images are resized "
+            "and normalised. Save the image processor of the checkpoint that yours comes from into the folder: "
+            'AutoImageProcessor.from_pretrained("...").save_pretrained(folder)'
+        ) from error
+    # RF-DETR's own needs torchvision; DETR's reads the same settings.
+    if str(facts.get("image_processor_type")).startswith("RfDetr"):
+        return DetrImageProcessorPil.from_pretrained(name, **where)
+    return AutoImageProcessor.from_pretrained(name, **where, backend="pil", trust_remote_code=False)
+
+
+def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) -> Any:
+    """Load a model in float32 with code of transformers alone.
+
+    Raises:
+        ValueError: if the checkpoint lacks weights, which transformers would make up at random.
+    """
+    model, report = kind.from_pretrained(
+        name,
+        config=config,
+        revision=revision,
+        dtype=torch.float32,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+    parameters = {key for key, _ in model.named_parameters() if "pooler" not in key}  # no region is made of the pooler
+    missing = sorted(parameters & set(report["missing_keys"]))
+    if missing:
+        raise ValueError(
+            f"{name} lacks {len(missing)} weights of {type(model).__name__} ({', '.join(missing[:3])}, ...), "
+            "expected all. Is it a checkpoint of another head? Try another backend"
+        )
+    return model.eval()

@@ -1,0 +1,82 @@
+"""Decoding of image files: one upright RGB image of 8 bits, or an error that says why not."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow opens more, PostScript among them, which it hands to a program outside.
+FORMATS = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2",),
+    "PNG": (".png",),
+    "PPM": (".pgm", ".ppm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_ORIENTATION = 0x0112
+
+
+def load_image(file: str | Path | bytes | BinaryIO) -> Image.Image:
+    """Decode an image as `upright_rgb` gives it; of an animation, the first frame.
+
+    Raises:
+        ValueError: if the file cannot be read, is no image, is cut off, or has more pixels than Pillow's limit against
+            decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]  # a Pillow of one's own may lack some
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself refuses only twice as many
+            if limit is not None and image.width * image.height > limit:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels, expected at most {limit:,}; make it smaller, "
+                    "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+                )
+            return upright_rgb(image)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError(f"the image cannot be read: it is none of {', '.join(formats)}") from None
+    except Exception as error:  # decoders meet damage with OSError, SyntaxError, EOFError, struct.error and others
+        raise ValueError(f"the image cannot be read ({type(error).__name__}): {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image upright by its EXIF orientation and make it RGB.
+
+    Transparent pixels are laid over white; 16-bit grey is divided by 257, so that 65535 becomes 255.
+
+    Raises:
+        ValueError: if its pixels have no agreed range (32-bit integers or floats).
+    """
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block says nothing about orientation, the pixels may still be whole
+        orientation = 1
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode[0] in "IF":
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image)
+    # "I" is 32 bits wide, but Pillow gives 16-bit PGM in it.
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"pixels of mode {image.mode!r} have no agreed range, expected 8 or 16 bits; convert it first")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))

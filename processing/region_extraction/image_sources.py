@@ -1,0 +1,198 @@
+"""Lists of images: a folder, a table of files, or a dataset; nothing is decoded before it is asked for."""
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from mmpt.processing.region_extraction.image_loading import SUFFIXES, load_image
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("image", "image_id", "boxes", "labels")
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of a list.
+
+    Args:
+        where: what an error calls it.
+        image_id: its name; None where it could not be read.
+        load: decodes it to RGB; raises ValueError if that fails.
+        boxes: the boxes that features are wanted of, as they are given.
+        labels: their classes.
+    """
+
+    where: str
+    image_id: str | None
+    load: Callable[[], Image.Image]
+    boxes: Any = None
+    labels: Any = None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images by position.
+
+    Args:
+        name: what the list is called.
+        ids: the images' ids, in order; None where one could not be read.
+        entry: gives the image at a position.
+    """
+
+    name: str
+    ids: Sequence[str | None]
+    entry: Callable[[int], ImageEntry]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> ImageEntry:
+        return self.entry(position)
+
+    @property
+    def ids_sha256(self) -> str:
+        """A hash of the ids in their order."""
+        return sha256("\n".join(map(str, self.ids)).encode(errors="surrogateescape")).hexdigest()
+
+
+def open_images(source: str | Path) -> ImageSource:
+    """List the images of a folder, of a table, or of a dataset on disk.
+
+    * A folder: every image file below it, in the order of their paths. An image's id is its path in the folder without
+      the suffix ("birds/07" for `birds/07.jpg`).
+    * A `.jsonl` or `.csv` file with a column `image` (a path, seen from the file's folder) and, optionally, `image_id`
+      (the path without its suffix, if missing), `boxes` (lists of x1 y1 x2 y2; JSON in a CSV cell) and `labels`.
+    * A dataset that `datasets` saved with `save_to_disk`, with the same columns; `image` is an image, bytes or a path.
+      Without `image_id`, an image's id is the number of its row.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is none of these, has no image, or two images have the same id.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = _dataset(path) if (path / "state.json").exists() or _is_dict(path) else _folder(path)
+    elif path.suffix in (".jsonl", ".csv"):
+        found = _table(path)
+    elif path.exists():
+        raise ValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
+    else:
+        raise FileNotFoundError(
+            f"{path} does not exist, expected a folder of images, a .jsonl or .csv file, or a dataset"
+        )
+    if not len(found):
+        raise ValueError(f"{path} has no image, expected files such as *.jpg or *.png, or rows with a column 'image'")
+    _refuse_duplicates(found)
+    return found
+
+
+def _folder(folder: Path) -> ImageSource:
+    files = sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if not file.is_dir() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    images = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
+    if len(images) < len(files):
+        others = sorted(set(files) - set(images))
+        logger.warning("%s: passing over %d files that are no images (%s, ...)", folder, len(others), others[0])
+    ids = [Path(file).with_suffix("").as_posix() for file in images]
+    return ImageSource(
+        folder.resolve().name,
+        ids,
+        lambda position: ImageEntry(images[position], ids[position], lambda: load_image(folder / images[position])),
+    )
+
+
+def _table(path: Path) -> ImageSource:
+    rows = list(_json_lines(path) if path.suffix == ".jsonl" else _csv_lines(path))
+    entries = [_row_entry(f"{path.name}, line {line}", row, path.parent) for line, row in rows]
+    return ImageSource(path.name, [entry.image_id for entry in entries], entries.__getitem__)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line, row), the row a sentence where the line cannot be read."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    yield number, f"the line is no JSON ({error})"
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if "image" not in (reader.fieldnames or ()):
+            raise ValueError(f"{path}: the columns are {reader.fieldnames}, expected 'image' among them")
+        for row in reader:
+            try:
+                given = {name: value for name, value in row.items() if value}
+                for name in {"boxes", "labels"} & set(given):
+                    given[name] = json.loads(given[name])
+                yield reader.line_num, given
+            except ValueError as error:
+                yield reader.line_num, f"boxes or labels are no JSON ({error})"
+
+
+def _row_entry(where: str, row: Any, folder: Path) -> ImageEntry:
+    image = row.get("image") if isinstance(row, dict) else None
+    image_id = row.get("image_id") if isinstance(row, dict) else None
+    if not isinstance(image, str) or not image:
+        reason = row if isinstance(row, str) else f"the row is {row!r:.100}, expected a path in 'image'"
+        return ImageEntry(where, None if image_id is None else str(image_id), lambda: _fail(reason))
+    if image_id is None:
+        image_id = Path(image).with_suffix("").as_posix()
+    return ImageEntry(where, str(image_id), lambda: load_image(folder / image), row.get("boxes"), row.get("labels"))
+
+
+def _dataset(path: Path) -> ImageSource:
+    if _is_dict(path):
+        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        raise ValueError(f"{path} has the splits {', '.join(splits)}, expected one of them: give {path / splits[0]}")
+    rows: Any = datasets.load_from_disk(str(path))
+    if "image" not in rows.column_names:
+        raise ValueError(f"{path}: the columns are {', '.join(rows.column_names)}, expected 'image' among them")
+    rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
+    if isinstance(rows.features["image"], datasets.Image):
+        rows = rows.cast_column("image", datasets.Image(decode=False))  # decoded later, so that errors are the image's
+    named = "image_id" in rows.column_names
+    ids = [str(value) for value in rows["image_id"]] if named else [str(row) for row in range(len(rows))]
+
+    def entry(position: int) -> ImageEntry:
+        row = rows[position]
+        image = row["image"]
+        content = (image["bytes"] or image["path"]) if isinstance(image, dict) else image
+        load = (lambda: load_image(content)) if content else lambda: _fail("the row has no image")
+        return ImageEntry(f"{path.name}, row {position}", ids[position], load, row.get("boxes"), row.get("labels"))
+
+    return ImageSource(path.resolve().name, ids, entry)
+
+
+def _is_dict(path: Path) -> bool:
+    return (path / "dataset_dict.json").exists()
+
+
+def _fail(reason: str) -> Image.Image:
+    raise ValueError(reason)
+
+
+def _refuse_duplicates(images: ImageSource) -> None:
+    first: dict[str, int] = {}
+    for position, image_id in enumerate(images.ids):
+        if image_id is not None and first.setdefault(image_id, position) != position:
+            places = images[first[image_id]].where, images[position].where
+            raise ValueError(
+                f"{images.name}: {places[0]} and {places[1]} both have the id {image_id!r}, expected each id once; "
+                "rename one, or give a table with a column 'image_id'"
+            )

@@ -1,0 +1,249 @@
+"""The region extractor: from images to regions, with a detector, an image encoder's grid, or given boxes."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoConfig
+
+from mmpt.processing.region_extraction.box_backend import BoxBackend
+from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
+from mmpt.processing.region_extraction.extractor_loading import (
+    is_detector,
+    load_detector,
+    load_encoder,
+    load_image_processor,
+    recognise_backend,
+)
+from mmpt.processing.region_extraction.grid_backend import GridBackend
+from mmpt.processing.region_extraction.image_preparation import ImagePreparation, PreparedImage
+from mmpt.processing.regions import Regions, check_boxes
+
+BACKENDS = ("detector", "grid", "boxes")
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class RegionExtractor:
+    """Turn images into `Regions`: float32 features, and boxes as shares of the upright image.
+
+    The regions of an image do not depend on the other images of its batch.
+
+    Args:
+        model: the name of the checkpoint.
+        revision: its commit, where it is known.
+        dtype: a key of `DTYPES`; below float32 the model runs under autocast.
+        batch_size: how many images go through the model at once.
+
+    Raises:
+        ValueError: if the model and the image processor do not fit each other.
+    """
+
+    def __init__(
+        self,
+        backend: DetectorBackend | GridBackend | BoxBackend,
+        preparation: ImagePreparation,
+        *,
+        model: str,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        batch_size: int = 8,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        self.batch_size = batch_size
+        self._backend = backend
+        self._dtype = dtype
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.prepare = preparation
+        settings = {
+            "model": model,
+            "model_type": backend.model.config.model_type,
+            "revision": revision,
+            "weights_sha256": weights_sha256(backend.model),
+            "backend": backend.name,
+            "dtype": dtype,
+            **backend.settings,
+            "images": preparation.settings,
+        }
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        """What made the regions, as JSON: the `extractor` of a region store."""
+        backend.model.to(self._device)
+        # One grey image: what is wrong with every image shows itself here, before the first.
+        grey = self.prepare(Image.new("RGB", (96, 64), (128, 128, 128)))
+        whole = [np.asarray([[0, 0, 1, 1]], dtype=np.float32)] if self.needs_boxes else None
+        self.feature_dim: int = self.extract_prepared([grey], boxes=whole)[0].feature_dim
+        """Numbers in one region's feature."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        backend: str | None = None,
+        max_regions: int | None = 36,
+        min_regions: int = 1,
+        threshold: float = 0.0,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        batch_size: int = 8,
+    ) -> "RegionExtractor":
+        """Load an extractor from a checkpoint of transformers, on the Hub or in a folder.
+
+        Args:
+            backend: "detector", "grid" (an image encoder's patches) or "boxes" (given boxes, cut from an image encoder
+                or a detector's backbone); a detector or a grid by the checkpoint's config if None.
+            max_regions: the most regions of an image; None keeps all. Given boxes are all kept.
+            min_regions: of a detector, the fewest, below the threshold too.
+            threshold: of a detector, the lowest score that is kept.
+            device: a GPU if there is one, by default.
+
+        Raises:
+            OSError: if the checkpoint or its image processor is not there.
+            ValueError: if the checkpoint is of another kind, or an argument is out of its range.
+        """
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        if backend is None:
+            backend = recognise_backend(config, str(name))
+        _check_arguments(backend, max_regions, min_regions, threshold)
+        revision = getattr(config, "_commit_hash", None) or revision
+        processor = load_image_processor(str(name), revision)
+        chosen: DetectorBackend | GridBackend | BoxBackend
+        if backend == "detector":
+            detector = load_detector(str(name), config=config, revision=revision)
+            chosen = DetectorBackend(detector, max_regions=max_regions, min_regions=min_regions, threshold=threshold)
+        else:
+            encoder = load_encoder(str(name), config=config, revision=revision)
+            chosen = GridBackend(encoder, max_regions=max_regions) if backend == "grid" else BoxBackend(encoder)
+        return cls(
+            chosen,
+            ImagePreparation(processor, uncropped=not is_detector(config)),
+            model=Path(name).name if Path(name).is_dir() else str(name),  # where a folder lies is this machine's affair
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes that `class_probs` and `labels` count; None where there are none."""
+        return self._backend.class_names
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether images come with the boxes that features are wanted of."""
+        return isinstance(self._backend, BoxBackend)
+
+    def __call__(
+        self,
+        images: Sequence[Image.Image],
+        image_ids: Sequence[str] | None = None,
+        boxes: Sequence[NDArray[Any]] | None = None,
+    ) -> list[Regions]:
+        """Return the regions of each image.
+
+        Args:
+            image_ids: the images' names.
+            boxes: for the backend "boxes", (regions, 4) of each image as shares of the upright image.
+
+        Raises:
+            ValueError: if boxes or ids do not fit the images, or an image cannot be made RGB.
+        """
+        return self.extract_prepared([self.prepare(image) for image in images], image_ids, boxes)
+
+    def extract_prepared(
+        self,
+        images: Sequence[PreparedImage],
+        image_ids: Sequence[str] | None = None,
+        boxes: Sequence[NDArray[Any]] | None = None,
+    ) -> list[Regions]:
+        """Do what a call does for images that `prepare` has made ready, in another thread perhaps.
+
+        Raises:
+            RuntimeError: if the device's memory is too small for a batch.
+            ValueError: if boxes or ids do not fit the images.
+        """
+        for given, what in ((image_ids, "image_ids"), (boxes, "boxes")):
+            if given is not None and len(given) != len(images):
+                raise ValueError(f"got {len(given)} {what} and {len(images)} images, expected one of each")
+        if (boxes is not None) != self.needs_boxes:
+            raise ValueError(
+                f"got {'no boxes' if boxes is None else 'boxes'}, but the backend is {self._backend.name!r}; "
+                "boxes go with the backend 'boxes', and only with it"
+            )
+        checked = None if boxes is None else [_checked_boxes(given, row) for row, given in enumerate(boxes)]
+        batches: dict[tuple[int, ...], list[int]] = defaultdict(list)  # images of one shape share a batch, unpadded
+        for row, image in enumerate(images):
+            batches[tuple(image.inputs["pixel_values"].shape)].append(row)
+        found: dict[int, Regions] = {}
+        for rows in batches.values():
+            for start in range(0, len(rows), self.batch_size):
+                batch = rows[start : start + self.batch_size]
+                arrays = self._run([images[row] for row in batch], checked and [checked[row] for row in batch])
+                for row, fields in zip(batch, arrays, strict=True):
+                    found[row] = Regions(
+                        **fields,
+                        width=images[row].width,
+                        height=images[row].height,
+                        image_id=None if image_ids is None else image_ids[row],
+                    )
+        return [found[row] for row in range(len(images))]
+
+    def _run(self, images: Sequence[PreparedImage], boxes: Any) -> list[Arrays]:
+        inputs = {
+            name: torch.cat([image.inputs[name] for image in images]).to(self._device) for name in images[0].inputs
+        }
+        lower = DTYPES[self._dtype]
+        try:
+            with torch.inference_mode():
+                with nullcontext() if lower is None else torch.autocast(self._device.type, lower):
+                    output = self._backend.forward(inputs)
+                return self._backend.regions(output, boxes)
+        except torch.OutOfMemoryError as error:
+            shape = tuple(inputs["pixel_values"].shape)
+            raise RuntimeError(
+                f"{self._device} ran out of memory with {len(images)} images at once (pixels {shape}); expected fewer: "
+                f"set batch_size below {len(images)}, or dtype='bfloat16'"
+            ) from error
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Return a hash of every weight's name, type, shape and bytes, whatever file it came from."""
+    digest = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_arguments(backend: str, max_regions: int | None, min_regions: int, threshold: float) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if min_regions < 1 or (max_regions is not None and max_regions < min_regions):
+        raise ValueError(
+            f"min_regions is {min_regions} and max_regions {max_regions}, expected 1 <= min_regions <= max_regions"
+        )
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}, expected a score in 0..1")
+    if backend != "detector" and (threshold > 0 or min_regions > 1):
+        raise ValueError(f"got threshold or min_regions, but regions of the backend {backend!r} have no scores")
+
+
+def _checked_boxes(boxes: NDArray[Any], row: int) -> NDArray[np.float32]:
+    name = f"image {row} of the batch: boxes"
+    boxes = np.asarray(boxes, dtype=np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+        raise ValueError(f"{name} have shape {boxes.shape}, expected (regions, 4) with at least one region")
+    return check_boxes(boxes, name)

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from mmpt.processing.region_extraction.image_sources import open_images
+
+
+def save_image(path: Path, colour: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3), colour).save(path)
+    return path
+
+
+def corner(image: Image.Image) -> Any:
+    return image.getpixel((0, 0))
+
+
+def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
+    for name in ("b.PNG", "a/2.jpeg", "a/10.png", ".hidden/x.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    images = open_images(tmp_path)
+    assert images.ids == ["a/10", "a/2", "b"]
+    assert [images[position].where for position in range(len(images))] == ["a/10.png", "a/2.jpeg", "b.PNG"]
+    assert images[2].load().size == (4, 3)
+    assert images.name == tmp_path.name
+    assert "passing over 1 files that are no images (notes.txt, ...)" in caplog.text
+
+
+def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
+    (tmp_path / "broken.jpg").write_text("no image")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    images = open_images(tmp_path)
+    with pytest.raises(ValueError, match="it is none of"):
+        images[0].load()
+    with pytest.raises(ValueError, match="No such file"):
+        images[1].load()
+
+
+def test_two_files_of_one_stem_are_an_error_that_names_both(tmp_path):
+    for name in ("a/1.jpg", "a/1.png"):
+        save_image(tmp_path / name)
+    with pytest.raises(ValueError, match=r"a/1\.jpg and a/1\.png both have the id 'a/1'"):
+        open_images(tmp_path)
+
+
+def test_ids_are_data(tmp_path):
+    ids = ["../../x", "/abs", "nul\0", "é", "e\u0301", "long" * 300, 7]
+    save_image(tmp_path / "a.png")
+    lines = [json.dumps({"image": "a.png", "image_id": image_id}) for image_id in ids]
+    (tmp_path / "images.jsonl").write_text("\n".join(lines))
+    images = open_images(tmp_path / "images.jsonl")
+    assert images.ids == [str(image_id) for image_id in ids]
+    assert images[0].load().size == (4, 3)
+
+
+def test_json_lines_with_boxes_and_rows_that_cannot_be_read(tmp_path):
+    save_image(tmp_path / "photos/a.png")
+    good = '{"image": "photos/a.png", "boxes": [[0, 0, 2, 2]], "labels": [3]}'
+    rows = [good, "{", '{"image_id": "x"}', "", '"a.png"', "\xff"]
+    (tmp_path / "images.jsonl").write_bytes("\n".join(rows).encode("latin-1"))
+    images = open_images(tmp_path / "images.jsonl")
+    assert images.ids == ["photos/a", None, "x", None, None]
+    first = images[0]
+    assert (first.where, first.boxes, first.labels) == ("images.jsonl, line 1", [[0, 0, 2, 2]], [3])
+    assert first.load().size == (4, 3)
+    for position, message in ((1, "no JSON"), (2, "expected a path in 'image'"), (3, "'a.png'|a.png"), (4, "no JSON")):
+        with pytest.raises(ValueError, match=message):
+            images[position].load()
+    assert images[4].where == "images.jsonl, line 6"
+
+
+def test_csv_with_boxes(tmp_path):
+    save_image(tmp_path / "a.png")
+    rows = ["image,image_id,boxes,labels", 'a.png,one,"[[0, 0, 2, 2]]",[3]', "a.png,,,", "b.png,three,[[,"]
+    (tmp_path / "images.csv").write_text("\n".join(rows))
+    images = open_images(tmp_path / "images.csv")
+    assert images.ids == ["one", "a", None]
+    assert (images[0].boxes, images[0].labels) == ([[0, 0, 2, 2]], [3])
+    assert images[1].boxes is images[1].labels is None
+    with pytest.raises(ValueError, match="boxes or labels are no JSON"):
+        images[2].load()
+    (tmp_path / "other.csv").write_text("file\na.png\n")
+    with pytest.raises(ValueError, match=r"columns are \['file'\], expected 'image'"):
+        open_images(tmp_path / "other.csv")
+
+
+def test_dataset_on_disk_with_an_image_that_is_broken(tmp_path):
+    good = {"bytes": save_image(tmp_path / "a.png").read_bytes(), "path": None}
+    rows = {"image": [good, {"bytes": b"no image", "path": None}, None], "image_id": ["x", "y", "z"]}
+    features = datasets.Features({"image": datasets.Image(), "image_id": datasets.Value("string")})
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    dataset.save_to_disk(str(tmp_path / "data"))
+    images = open_images(tmp_path / "data")
+    assert images.ids == ["x", "y", "z"]
+    assert (images[0].where, corner(images[0].load())) == ("data, row 0", (255, 0, 0))
+    for position, message in ((1, "it is none of"), (2, "the row has no image")):
+        with pytest.raises(ValueError, match=message):
+            images[position].load()
+    datasets.DatasetDict(train=dataset.remove_columns("image_id")).save_to_disk(str(tmp_path / "splits"))
+    with pytest.raises(ValueError, match="has the splits train, expected one of them"):
+        open_images(tmp_path / "splits")
+    assert open_images(tmp_path / "splits" / "train").ids == ["0", "1", "2"]
+
+
+def test_hash_tells_lists_of_ids_apart(tmp_path):
+    for name in ("a.png", "b.png"):
+        save_image(tmp_path / "one" / name)
+        save_image(tmp_path / "two" / name, "blue")
+        save_image(tmp_path / "three" / f"x{name}")
+    one, two, three = (open_images(tmp_path / name).ids_sha256 for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_what_is_no_list_of_images_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "images.txt").write_text("a.png")
+    for name, error, message in (
+        ("missing", FileNotFoundError, "does not exist"),
+        ("empty", ValueError, "has no image"),
+        ("images.txt", ValueError, r"neither a folder nor a \.jsonl or \.csv file"),
+    ):
+        with pytest.raises(error, match=message):
+            open_images(tmp_path / name)
