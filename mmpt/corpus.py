@@ -12,7 +12,8 @@ from mmpt.processing.corpora.nlvr import read_nlvr
 from mmpt.processing.corpora.scene_texts import ATTRIBUTE_WORDS
 from mmpt.processing.pair_dataset import PairDataset
 from mmpt.processing.region_store import RegionStore
-from mmpt.recipe import DataSection
+from mmpt.processing.regions import Regions
+from mmpt.recipe import DataSection, GeneratedSource
 
 TABLE_READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -52,18 +53,26 @@ def open_corpus(data: DataSection) -> Corpus:
     return _store(str(data.store), str(data.pairs), data.eval_pairs)
 
 
-def _generated(source: Any) -> Corpus:
-    scenes = GeneratedScenes.build(**asdict(source))
+def _generated(source: GeneratedSource) -> Corpus:
+    arguments = asdict(source)
+    store_path = arguments.pop("region_store")
+    scenes = GeneratedScenes.build(**arguments)
+    regions: Mapping[str, Regions]
+    if store_path is None:
+        regions, facts = scenes.regions, _class_facts(scenes.feature_dim, len(scenes.class_names))
+    else:
+        regions = store = RegionStore.open(Path(store_path))
+        facts = _class_facts(store.feature_dim, store.num_classes or 0)
     return Corpus(
-        train=PairDataset(scenes.train, scenes.regions),
-        evaluation=PairDataset(scenes.evaluation, scenes.regions, for_evaluation=True),
+        train=PairDataset(scenes.train, regions),
+        evaluation=PairDataset(scenes.evaluation, regions, for_evaluation=True),
         texts=scenes.texts,
-        facts=_class_facts(scenes.feature_dim, len(scenes.class_names)),
+        facts=facts,
         attribute_words=ATTRIBUTE_WORDS,
-        compositions=PairDataset(scenes.compositions, scenes.regions, for_evaluation=True),
+        compositions=PairDataset(scenes.compositions, regions, for_evaluation=True),
         hard_negatives={
-            "changed": PairDataset(scenes.changed, scenes.regions, for_evaluation=True),
-            "swapped": PairDataset(scenes.swapped, scenes.regions, for_evaluation=True),
+            "changed": PairDataset(scenes.changed, regions, for_evaluation=True),
+            "swapped": PairDataset(scenes.swapped, regions, for_evaluation=True),
         },
     )
 

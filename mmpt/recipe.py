@@ -59,6 +59,8 @@ class GeneratedSource:
     Args:
         statements: share of the scenes that statements are made about, beside their captions.
         partial_captions: share of the training captions that mention a part of the objects only.
+        region_store: folder of a region store with what an extractor found in the scenes' images; None takes features
+            of the true boxes.
     """
 
     train_scenes: int = 4000
@@ -66,6 +68,7 @@ class GeneratedSource:
     seed: int = 0
     statements: float = 0.25
     partial_captions: float = 0.0
+    region_store: str | None = None
 
 
 @dataclass

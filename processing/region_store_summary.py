@@ -57,7 +57,8 @@ class StoreSummary:
         order = np.argsort(-self.classes, kind="stable")[: min(SHOWN_CLASSES, np.count_nonzero(self.classes))]
         names = [class_name(self.store, int(number)) for number in order]
         width = max(map(len, names))
-        lines = [f"classes of the regions, {np.count_nonzero(self.classes)} of {len(self.classes)} occur:"]
+        of = "" if self.store.num_classes is None else f" of {self.store.num_classes}"
+        lines = [f"classes of the regions, {np.count_nonzero(self.classes)}{of} occur:"]
         for name, number in zip(names, order.tolist(), strict=True):
             count = int(self.classes[number])
             bar = "#" * max(1, round(BAR * count / int(self.classes.max())))

@@ -51,7 +51,7 @@ def test_shipped_recipe_describes_a_model_of_either_stream(path: Path, stream: s
 
 
 def test_there_are_shipped_recipes() -> None:
-    assert {"tiny", "nlvr-pretrain"} <= {path.stem for path in RECIPES}
+    assert {"tiny", "nlvr-pretrain", "scenes-from-pixels"} <= {path.stem for path in RECIPES}
 
 
 def test_defaults_fill_what_a_recipe_leaves_out(tmp_path: Path) -> None:
@@ -107,6 +107,12 @@ def test_override_switches_the_source_of_data(tmp_path: Path) -> None:
     recipe = load(tmp_path, GENERATED, "--generated", "null", "--store", "s", "--pairs", "p.csv")
     assert recipe.data.generated is None
     assert (recipe.data.store, recipe.data.pairs) == ("s", "p.csv")
+
+
+def test_generated_scenes_take_their_regions_from_a_store(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GENERATED, "--region_store", "s")
+    assert recipe.data.generated is not None
+    assert (recipe.data.generated.region_store, recipe.data.store) == ("s", None)
 
 
 def test_stream_takes_its_own_keys_and_leaves_the_others(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
+from numpy.typing import NDArray
 
 from mmpt.processing.corpora.box_features import FEATURE_DIM, RegionClassifier, box_features
 from mmpt.processing.corpora.scene_texts import (
@@ -46,10 +48,12 @@ _COLUMNS = Features(
 
 @dataclass(frozen=True)
 class GeneratedScenes:
-    """Regions and pair tables of generated scenes.
+    """Generated scenes, the regions of their images, and pair tables.
 
     Args:
-        regions: every image's regions, those of hard negatives too.
+        seed: what `build` was given.
+        scenes: every image's scene, those of hard negatives too.
+        found: every image's boxes in pixels as a detector would find them: in random order, not quite tight.
         train: captions, some of which mention a part of the objects only, and statements beside them.
         evaluation: captions of new scenes; one a scene. Their false texts are of both kinds that follow.
         changed: the same, with one attribute changed as the only false text.
@@ -58,7 +62,9 @@ class GeneratedScenes:
         statements: statements about the scenes of `evaluation`, each with an image of which it is false.
     """
 
-    regions: dict[str, Regions]
+    seed: int
+    scenes: dict[str, Scene]
+    found: dict[str, NDArray[np.float32]]
     train: Dataset
     evaluation: Dataset
     changed: Dataset
@@ -67,6 +73,15 @@ class GeneratedScenes:
     statements: Dataset
     feature_dim: int = FEATURE_DIM
     class_names: tuple[str, ...] = CLASS_NAMES
+
+    @cached_property
+    def regions(self) -> dict[str, Regions]:
+        """Every image's regions, with features of the found boxes; computed when they are first asked for."""
+        classifier = _fit_classifier(self.seed)
+        return {
+            image_id: _regions(image_id, scene, self.found[image_id], classifier)
+            for image_id, scene in self.scenes.items()
+        }
 
     @property
     def texts(self) -> list[str]:
@@ -112,7 +127,9 @@ class GeneratedScenes:
         evaluation = builder.split("evaluation", _EVALUATION, eval_scenes, TRAIN_COMPOSITIONS, statements, 1)
         held_out = builder.split("compositions", _COMPOSITIONS, eval_scenes, HELD_OUT_COMPOSITIONS, 0.0, 1)
         return cls(
-            regions=builder.regions,
+            seed=seed,
+            scenes=builder.scenes,
+            found=builder.found,
             train=_table(train.captions + train.statements),
             evaluation=_table(evaluation.captions),
             changed=_table([_told_false(row, 0) for row in evaluation.captions]),
@@ -133,9 +150,9 @@ class _Builder:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.regions: dict[str, Regions] = {}
+        self.scenes: dict[str, Scene] = {}
+        self.found: dict[str, NDArray[np.float32]] = {}
         self.layouts: set[frozenset[tuple[str, str, str, int]]] = set()
-        self.classifier = _fit_classifier(seed)
 
     def split(
         self,
@@ -191,34 +208,40 @@ class _Builder:
 
     def _add(self, image_id: str, scene: Scene, rng: np.random.Generator) -> None:
         self.layouts.add(scene.layout)
-        features, boxes, _ = _find(scene, rng)
-        probs = self.classifier.probs(features)
-        self.regions[image_id] = Regions.from_pixels(
-            features,
-            boxes,
-            width=IMAGE_SIZE,
-            height=IMAGE_SIZE,
-            class_probs=probs,
-            labels=probs.argmax(axis=1),
-            scores=probs.max(axis=1),
-            image_id=image_id,
-        )
+        self.scenes[image_id] = scene
+        self.found[image_id], _ = _find(scene, rng)
 
 
-def _find(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features, pixel boxes and true classes of the objects, in random order, as a detector would find them."""
+def _find(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return pixel boxes and true classes of the objects, in random order, as a detector would find them."""
     order = rng.permutation(len(scene.objects))
     miss = rng.uniform(-BOX_JITTER, BOX_JITTER, size=(len(order), 4))
     boxes = np.clip(scene.boxes[order] + miss, 0, IMAGE_SIZE).astype(np.float32)
-    return box_features(render(scene), boxes), boxes, scene.class_ids[order]
+    return boxes, scene.class_ids[order]
+
+
+def _regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], classifier: RegionClassifier) -> Regions:
+    features = box_features(render(scene), boxes)
+    probs = classifier.probs(features)
+    return Regions.from_pixels(
+        features,
+        boxes,
+        width=IMAGE_SIZE,
+        height=IMAGE_SIZE,
+        class_probs=probs,
+        labels=probs.argmax(axis=1),
+        scores=probs.max(axis=1),
+        image_id=image_id,
+    )
 
 
 def _fit_classifier(seed: int) -> RegionClassifier:
     features, labels = [], []
     for index in range(_CLASSIFIER_SCENES):
         rng = np.random.default_rng((seed, _CLASSIFIER, index))
-        found, _, classes = _find(sample_scene(rng, ALL_COMPOSITIONS), rng)
-        features.append(found)
+        scene = sample_scene(rng, ALL_COMPOSITIONS)
+        boxes, classes = _find(scene, rng)
+        features.append(box_features(render(scene), boxes))
         labels.append(classes)
     return RegionClassifier.fit(np.concatenate(features), np.concatenate(labels), len(CLASS_NAMES))
 

@@ -1,0 +1,1 @@
+"""Readers of the region-feature files that predecessors wrote."""

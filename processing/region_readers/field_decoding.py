@@ -1,0 +1,121 @@
+"""Decoding of single fields: whole numbers, base64 arrays, raw arrays. Every fault is a ValueError."""
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_REGIONS = 100_000  # of one image; a larger number is a damaged field
+MAX_SIDE = 1_000_000  # pixels
+MAX_BYTES = 512 * 2**20  # of one array, declared or real
+RESNET_WIDTH = 2048  # what every predecessor's detector gives
+
+_PLAIN_DTYPE = re.compile(r"[<>|=]?([fiub][1248]|[US][0-9]{1,4})")
+
+
+def whole_number(value: object, name: str, most: int, least: int = 1) -> int:
+    """Return a number that a file gives as digits, as a number or as an array of one number."""
+    number = value
+    if isinstance(value, bytes | str):
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+        number = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+    elif isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        number = value.item()
+    if not (isinstance(number, int | float) and least <= number <= most and number == int(number)):
+        raise ValueError(f"{name} is {shown(value)}, expected a whole number from {least} to {most}")
+    return int(number)
+
+
+def text_of(value: bytes, name: str) -> str:
+    """Return a field that must be UTF-8."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is {shown(value)}, expected UTF-8 text") from None
+
+
+def base64_array(text: bytes | str, name: str, rows: int, columns: int | None, types: Sequence[str]) -> NDArray[Any]:
+    """Decode a base64 field into (rows, columns), or (rows,) where `columns` is 0.
+
+    Args:
+        columns: None if the width is what the number of bytes says.
+        types: the types that the field may have; the one whose size fits exactly is taken.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} ({len(text)} characters) is not base64: {error}; was the file cut, or its columns mixed up?"
+        ) from None
+    return sized_array(data, name, rows, columns, types)
+
+
+def sized_array(data: bytes, name: str, rows: int, columns: int | None, types: Sequence[str]) -> NDArray[Any]:
+    """Return raw numbers as (rows, columns), or (rows,) where `columns` is 0, in the type whose size fits exactly."""
+    wanted = []
+    for dtype in [np.dtype(name) for name in types]:
+        row = dtype.itemsize * (columns or 1)
+        fits = len(data) == rows * row if columns is not None else bool(data) and len(data) % (rows * row) == 0
+        if fits:
+            return np.frombuffer(data, dtype).reshape((rows,) if columns == 0 else (rows, -1))
+        width = f" x {columns}" if columns else " x width" if columns is None else ""
+        multiple = "a multiple of " if columns is None else ""
+        wanted.append(f"{multiple}{rows * row} ({rows}{width} {dtype.name})")
+    raise ValueError(
+        f"{name} has {len(data)} bytes, expected {' or '.join(wanted)}; num_boxes is wrong, or the field was cut"
+    )
+
+
+def base64_features(text: bytes | str, rows: int, boxes: NDArray[Any]) -> NDArray[Any]:
+    """Decode base64 features, the width of which no field tells.
+
+    They are float32, as in the files of all predecessors. Beside float64 boxes they may be float64 too: then the type
+    is the one that gives 2048 numbers a region.
+    """
+    if boxes.dtype.itemsize == 4:
+        return base64_array(text, "features", rows, None, ("<f4",))
+    return base64_array(text, "features", rows, RESNET_WIDTH, ("<f4", "<f8")).astype(np.float32)
+
+
+def plain_dtype(name: object) -> np.dtype[Any]:
+    """Return the type that a file names; only numbers and text are taken, never objects or records."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not isinstance(text, str) or not _PLAIN_DTYPE.fullmatch(text):
+        raise ValueError(f"an array has type {shown(name)}, expected plain numbers such as '<f4'")
+    try:
+        return np.dtype(text)
+    except TypeError:
+        raise ValueError(f"an array has type {shown(name)}, which numpy does not know") from None
+
+
+def raw_array(data: object, dtype: np.dtype[Any], shape: object, fortran: bool = False) -> NDArray[Any]:
+    """Return an array from its parts as a file names them, once they agree on the number of bytes."""
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and 0 <= n <= MAX_BYTES for n in shape):
+        raise ValueError(f"the shape of an array is {shown(shape)}, expected a list of whole numbers up to {MAX_BYTES}")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ValueError(f"an array holds {type(data).__name__}, expected bytes")
+    size = dtype.itemsize
+    for length in shape:
+        size *= length  # of Python's unbounded integers
+    if size != len(data) or len(shape) > 4 or not dtype.itemsize:
+        raise ValueError(f"an array has {len(data)} bytes, expected {size} ({dtype.name} of shape {list(shape)})")
+    return np.frombuffer(data, dtype).reshape(tuple(shape), order="F" if fortran else "C")
+
+
+def float_array(value: object, name: str) -> NDArray[Any]:
+    """Return an array of float16 or float32; float64 is cast."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{name} is {got}, expected an array of float16, float32 or float64")
+    return value.astype(f"f{min(value.dtype.itemsize, 4)}", copy=False)  # in this machine's byte order
+
+
+def shown(value: object) -> str:
+    """Return a value for an error; of a container only its type, because it may be endless when written out."""
+    if isinstance(value, bytes | str):
+        value = value[:200]
+    text = repr(value) if isinstance(value, bytes | str | int | float | np.generic | None) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,142 @@
+"""The formats of predecessors' feature files: their names, how they are told apart, and how they are opened."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from mmpt.processing.region_readers.array_files_reader import open_array_files, recognise_array_files
+from mmpt.processing.region_readers.file_source import FileSource
+from mmpt.processing.region_readers.hdf5_reader import open_volta_h5
+from mmpt.processing.region_readers.lmdb_reader import open_pickled_lmdb, open_uniter_lmdb, recognise_lmdb
+from mmpt.processing.region_readers.oscar_reader import open_oscar_tsv
+from mmpt.processing.region_readers.tsv_reader import COLUMNS, MAX_LINE, open_tsv
+from mmpt.processing.region_source import RegionSource
+
+FORMATS = {
+    "bottom_up_tsv": "bottom-up attention's TSV: 6 columns, width before height",
+    "lxmert_tsv": "LXMERT's TSV: 10 columns, height before width",
+    "volta_tsv": "VOLTA's TSV: LXMERT's columns, then cls_prob, attrs, classes",
+    "oscar_tsv": "Oscar's and VinVL's features.tsv, with predictions.tsv beside it if there is one",
+    "uniter_lmdb": "UNITER's LMDB of arrays, compressed or not",
+    "pickled_lmdb": "ViLBERT's and VOLTA's LMDB of pickled items",
+    "volta_h5": "VOLTA's HDF5 file: one group an image",
+    "npz_folder": "a folder of .npz files, UNITER's or openvqa's",
+    "npy_folder": "a folder of .npy files with features alone (VisualBERT)",
+    "pickled_npy_folder": "a folder of .npy files with pickled dicts (ViLBERT)",
+}
+"""Name -> what it is."""
+
+PICKLED = ("pickled_lmdb", "pickled_npy_folder")
+_LINES = 10  # that are looked at to tell a TSV's format: the first may be a damaged one
+
+
+def open_features(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    allow_pickle: bool = False,
+    num_boxes_path: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+) -> RegionSource:
+    """Open a predecessor's feature file, position by position.
+
+    Args:
+        format: one of FORMATS; None recognises it by content.
+        allow_pickle: read the pickled formats. Only arrays, numbers, text, lists and dicts are taken from them, and
+            nothing that they name is called.
+        num_boxes_path: UNITER's nbb_*.json, which tells how many regions of each image to keep (uniter_lmdb only).
+        class_names: names of the classes that the file's labels count. Oscar's predictions get labels by them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ModuleNotFoundError: if the format needs lmdb, msgpack or h5py and it is not installed.
+        ValueError: if the format is not known, the file cannot be opened, or it is pickled and that is not allowed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; expected a feature file, an LMDB folder or a folder of arrays")
+    name = recognise_format(path) if format is None else format
+    if name not in FORMATS:
+        raise ValueError(f"format is {name!r}, expected one of {', '.join(FORMATS)}")
+    if name in PICKLED and not allow_pickle:
+        raise ValueError(
+            f"{path.name} is a {name}: it holds pickled objects, which are read only with allow_pickle=True. Arrays "
+            "and plain values are then taken from them, and no code in them is run"
+        )
+    if num_boxes_path is not None and name != "uniter_lmdb":
+        raise ValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
+    if path.is_dir() != name.endswith("_folder") and not name.endswith("_lmdb"):
+        raise ValueError(f"{path.name} is a {'folder' if path.is_dir() else 'file'}, which a {name} is not")
+    source = _open(path, name, None if num_boxes_path is None else Path(num_boxes_path), class_names)
+    return replace(source, class_names=class_names)
+
+
+def recognise_format(path: str | Path) -> str:
+    """Return the name of a feature file's format, by its content.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it has none of the formats.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return recognise_lmdb(path) if (path / "data.mdb").is_file() else recognise_array_files(path)
+    with path.open("rb") as file:
+        head = file.read(32)
+        file.seek(0)
+        if head.startswith(b"\x89HDF\r\n\x1a\n"):
+            return "volta_h5"
+        if head[16:20] in (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde"):
+            return recognise_lmdb(path)
+        return _format_of_lines(path, file)
+
+
+def _open(path: Path, name: str, num_boxes_path: Path | None, class_names: Sequence[str] | None) -> FileSource:
+    if name in COLUMNS:
+        return open_tsv(path, name)
+    if name == "oscar_tsv":
+        return open_oscar_tsv(path, class_names)
+    if name == "uniter_lmdb":
+        return open_uniter_lmdb(path, num_boxes_path)
+    if name == "pickled_lmdb":
+        return open_pickled_lmdb(path)
+    if name == "volta_h5":
+        return open_volta_h5(path)
+    return open_array_files(path, name)
+
+
+def _format_of_lines(path: Path, file: BinaryIO) -> str:
+    seen = []
+    for _ in range(_LINES):
+        line = file.readline(MAX_LINE).rstrip(b"\r\n")
+        fields = line.split(b"\t")
+        name = _format_of_fields(fields)
+        if name is not None:
+            return name
+        if line:
+            seen.append(len(fields))
+    tables = ", ".join(f"{len(columns)} columns ({name})" for name, columns in COLUMNS.items())
+    raise ValueError(
+        f"{path.name} is no HDF5, no LMDB and no TSV of {tables} or of an image id with JSON or base64 (oscar_tsv); "
+        f"its first lines have {seen or 'no'} columns. Is it compressed?"
+    )
+
+
+def _format_of_fields(fields: list[bytes]) -> str | None:
+    for name, columns in COLUMNS.items():
+        values = dict(zip(columns, fields, strict=False))
+        numbers = [value for column, value in values.items() if column in _NUMBERS]
+        if len(fields) == len(columns) and all(value.isdigit() for value in numbers):
+            return name
+    if len(fields) == 2:
+        try:
+            item = json.loads(fields[1])
+        except (ValueError, RecursionError):
+            return None
+        return "oscar_tsv" if isinstance(item, dict) and {"num_boxes", "features"} <= item.keys() else None
+    return "oscar_tsv" if len(fields) > 2 and fields[1].isdigit() and len(fields[-1]) > 100 else None
+
+
+_NUMBERS = ("img_h", "img_w", "image_h", "image_w", "num_boxes")

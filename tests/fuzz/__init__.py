@@ -1,0 +1,1 @@
+"""Damaged feature files for the readers."""
