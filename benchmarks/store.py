@@ -39,6 +39,7 @@ from mmpt.processing.word_tokenizer import build_word_tokenizer
 
 REGIONS, FEATURES, CLASSES = 36, 2048, 1601
 BATCH = 32
+IMAGE_SCALE = np.asarray([640, 480, 640, 480], np.float32)  # width and height, twice
 SIZES = ("img_id", "img_h", "img_w")
 OBJECTS = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")
 TSV_FIELDS = (*SIZES, *OBJECTS, "num_boxes", "boxes", "features")
@@ -51,7 +52,7 @@ def make_regions(number: int, classes: bool) -> Regions:
     features = np.maximum(rng.normal(0.4, 1.0, (REGIONS, FEATURES)).astype(np.float32), 0)
     return Regions.from_pixels(
         features,
-        corners * np.float32([640, 480, 640, 480]),
+        corners * IMAGE_SCALE,
         width=640,
         height=480,
         labels=rng.integers(0, CLASSES - 1, REGIONS),
@@ -73,7 +74,7 @@ class LxmertTsv(Mapping[str, Regions]):
                 boxes = np.frombuffer(base64.b64decode(row["boxes"]), np.float32).reshape(REGIONS, 4)
                 features = np.frombuffer(base64.b64decode(row["features"]), np.float32).reshape(REGIONS, -1)
                 width, height = int(row["img_w"]), int(row["img_h"])
-                scale = np.float32([width, height, width, height])
+                scale = np.asarray([width, height, width, height], np.float32)
                 self._images[row["img_id"]] = Regions(features, boxes / scale, image_id=row["img_id"])
         self.seconds = time.perf_counter() - start
 
@@ -91,7 +92,7 @@ class UniterLmdb(Mapping[str, Regions]):
     """A compressed npz an image, read and decompressed each time, as UNITER does."""
 
     def __init__(self, path: Path) -> None:
-        self._transaction = lmdb.open(str(path), readonly=True, lock=False).begin(buffers=True)
+        self._transaction: Any = lmdb.open(str(path), readonly=True, lock=False).begin(buffers=True)
         self._keys = json.loads(bytes(self._transaction.get(b"__keys__")))
 
     def __getitem__(self, image_id: str) -> Regions:
@@ -115,14 +116,14 @@ class VoltaHdf5(Mapping[str, Regions]):
     def __getitem__(self, image_id: str) -> Regions:
         group: Any = self._file[image_id]
         width, height = int(group["img_w"][()]), int(group["img_h"][()])
-        boxes = group["boxes"][:] / np.float32([width, height, width, height])
+        boxes = group["boxes"][:] / np.asarray([width, height, width, height], np.float32)
         return Regions(group["features"][:], boxes, image_id=image_id)
 
     def __len__(self) -> int:
         return len(self._file)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file)
+        return map(str, self._file)
 
 
 def write_all(folder: Path, images: int) -> None:
@@ -135,13 +136,13 @@ def write_all(folder: Path, images: int) -> None:
         environment.begin(write=True) as transaction,
         RegionStoreWriter(folder / "store", extractor={}) as store,
     ):
-        writer = csv.DictWriter(tsv, TSV_FIELDS, delimiter="\t")
+        writer: Any = csv.DictWriter(tsv, TSV_FIELDS, delimiter="\t")
         keys = []
         for number in range(images):
             regions = make_regions(number, classes=False)
             name, features = str(regions.image_id), regions.features
             store.add(regions)
-            boxes = regions.boxes * np.float32([640, 480, 640, 480])
+            boxes = regions.boxes * IMAGE_SCALE
             row = {"img_id": name, "img_h": 480, "img_w": 640, "num_boxes": REGIONS}
             arrays = {
                 "objects_id": regions.labels,
@@ -155,7 +156,7 @@ def write_all(folder: Path, images: int) -> None:
             for key, value in {"features": features, "boxes": boxes, "img_w": 640, "img_h": 480}.items():
                 group[key] = value
             content = io.BytesIO()
-            half = {"features": features.astype(np.float16), "conf": np.asarray(regions.scores, np.float16)}
+            half: Any = {"features": features.astype(np.float16), "conf": np.asarray(regions.scores, np.float16)}
             sides = np.concatenate([regions.boxes, regions.boxes[:, 2:] - regions.boxes[:, :2]], axis=1)
             np.savez_compressed(content, norm_bb=sides.astype(np.float16), **half)
             transaction.put(f"{name}.npz".encode(), content.getvalue())
