@@ -15,19 +15,30 @@ if TYPE_CHECKING:
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
     from mmpt.predecessors.conversion import convert, from_predecessor
     from mmpt.predecessors.predecessor_export import export_predecessor
+    from mmpt.processing.annotations.annotation_formats import read_annotations
     from mmpt.processing.collator import MmptDataCollator
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+    from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.pair_dataset import PairDataset
     from mmpt.processing.processing_mmpt import MmptProcessor
+    from mmpt.processing.region_extraction.image_regions import ImageRegions
+    from mmpt.processing.region_extraction.image_sources import open_images
+    from mmpt.processing.region_extraction.region_extractor import RegionExtractor
+    from mmpt.processing.region_readers.open_features import open_features
     from mmpt.processing.region_store import RegionStore
+    from mmpt.processing.region_store_merge import merge_stores
+    from mmpt.processing.region_store_repair import repair_store
     from mmpt.processing.region_store_writer import RegionStoreWriter
     from mmpt.processing.regions import Regions
+    from mmpt.processing.store_filling import fill_store
+    from mmpt.processing.streamed_pairs import StreamedPairDataset
     from mmpt.processing.word_tokenizer import build_word_tokenizer
     from mmpt.trainer import MmptTrainer, MmptTrainingArguments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ImageRegions",
     "MmptDataCollator",
     "MmptDualStreamConfig",
     "MmptDualStreamForPreTraining",
@@ -40,17 +51,27 @@ __all__ = [
     "MmptTrainer",
     "MmptTrainingArguments",
     "PairDataset",
+    "RegionExtractor",
     "RegionStore",
     "RegionStoreWriter",
     "Regions",
+    "StreamedPairDataset",
     "build_word_tokenizer",
+    "check_pairs",
     "convert",
     "export_predecessor",
+    "fill_store",
     "from_predecessor",
+    "merge_stores",
+    "open_features",
+    "open_images",
+    "read_annotations",
     "register_auto_classes",
+    "repair_store",
 ]
 
 _MODULES = {
+    "ImageRegions": "mmpt.processing.region_extraction.image_regions",
     "MmptDataCollator": "mmpt.processing.collator",
     "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",
     "MmptDualStreamForPreTraining": "mmpt.modeling_mmpt.modeling_dual_stream",
@@ -63,13 +84,22 @@ _MODULES = {
     "MmptTrainer": "mmpt.trainer",
     "MmptTrainingArguments": "mmpt.trainer",
     "PairDataset": "mmpt.processing.pair_dataset",
+    "RegionExtractor": "mmpt.processing.region_extraction.region_extractor",
     "RegionStore": "mmpt.processing.region_store",
     "RegionStoreWriter": "mmpt.processing.region_store_writer",
     "Regions": "mmpt.processing.regions",
+    "StreamedPairDataset": "mmpt.processing.streamed_pairs",
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
+    "check_pairs": "mmpt.processing.pair_checks",
     "convert": "mmpt.predecessors.conversion",
     "export_predecessor": "mmpt.predecessors.predecessor_export",
+    "fill_store": "mmpt.processing.store_filling",
     "from_predecessor": "mmpt.predecessors.conversion",
+    "merge_stores": "mmpt.processing.region_store_merge",
+    "open_features": "mmpt.processing.region_readers.open_features",
+    "open_images": "mmpt.processing.region_extraction.image_sources",
+    "read_annotations": "mmpt.processing.annotations.annotation_formats",
+    "repair_store": "mmpt.processing.region_store_repair",
 }
 
 

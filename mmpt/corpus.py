@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
-
+from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.corpora.generated_scenes import GeneratedScenes
 from mmpt.processing.corpora.nlvr import read_nlvr
 from mmpt.processing.corpora.scene_texts import ATTRIBUTE_WORDS
@@ -14,8 +13,6 @@ from mmpt.processing.pair_dataset import PairDataset
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
 from mmpt.recipe import DataSection, GeneratedSource
-
-TABLE_READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 @dataclass
@@ -94,13 +91,13 @@ def _nlvr(folder: str) -> Corpus:
 
 def _store(store_path: str, pairs_path: str, eval_pairs_path: str | None) -> Corpus:
     store = RegionStore.open(Path(store_path))
-    pairs = _read_table(Path(pairs_path))
+    pairs = read_annotations(pairs_path)
     facts: dict[str, Any] = {"region_feature_dim": store.feature_dim}
     if store.num_classes:
-        facts["num_region_classes"] = store.num_classes
+        facts |= {"num_region_classes": store.num_classes} | _background(store)
     evaluation = None
     if eval_pairs_path is not None:
-        evaluation = PairDataset(_read_table(Path(eval_pairs_path)), store, for_evaluation=True)
+        evaluation = PairDataset(read_annotations(eval_pairs_path), store, for_evaluation=True)
     texts = [*pairs["text"]]
     if "text_pair" in pairs.column_names:
         texts += [text for text in pairs["text_pair"] if text is not None]
@@ -109,14 +106,10 @@ def _store(store_path: str, pairs_path: str, eval_pairs_path: str | None) -> Cor
     return Corpus(train=PairDataset(pairs, store), evaluation=evaluation, texts=texts, facts=facts)
 
 
-def _read_table(path: Path) -> Dataset:
-    if not path.is_file():
-        raise FileNotFoundError(f"table of pairs {str(path)!r} is not a file")
-    if path.suffix not in TABLE_READERS:
-        raise ValueError(
-            f"table of pairs {path.name!r} ends in {path.suffix!r}, expected one of {', '.join(TABLE_READERS)}"
-        )
-    return load_dataset(TABLE_READERS[path.suffix], data_files=str(path), split="train")
+def _background(store: RegionStore) -> dict[str, Any]:
+    """Return where the background is among the store's classes, if the store tells."""
+    space = store.extractor.get("label_space", "no_background" if "backend" in store.extractor else None)
+    return {"region_background_class": 0 if space == "background_first" else None} if space else {}
 
 
 def _class_facts(feature_dim: int, classes: int) -> dict[str, Any]:

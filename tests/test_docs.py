@@ -18,10 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny_detectors import save_detector
 
+from mmpt.processing.corpora.scenes import ALL_COMPOSITIONS, render, sample_scene
 from mmpt.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,10 +55,15 @@ def blocks_of(page: str) -> list[Block]:
     return blocks
 
 
-def run_page(page: str, name: str) -> None:
-    """Run the python blocks of a page in the working folder."""
+def run_page(page: str, name: str, commands: bool = False) -> None:
+    """Run the python blocks of a page in the working folder and, if asked to, its commands too."""
     namespace = {"__name__": name}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for block in blocks_of(page):
+        if block.language == "bash" and commands:
+            script = ["bash", "-euo", "pipefail", "-c", block.source]
+            done = subprocess.run(script, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, f"{name}, line {block.line}: {done.stdout[-500:]}{done.stderr[-2000:]}"
         if block.language != "python":
             continue
         printed = io.StringIO()
@@ -120,7 +128,21 @@ def draw_original_nlvr(folder: Path) -> None:
 def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "nlvr.md":
         draw_original_nlvr(empty_folder / "corpus" / "nlvr")
-    run_page((DOCS / name).read_text(encoding="utf-8"), name)
+    if name == "own-images.md":
+        draw_photos(empty_folder)
+    run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name == "own-images.md")
+
+
+def draw_photos(folder: Path) -> None:
+    """Write images with captions, and a small detector with random weights in the place of the page's."""
+    rows = ["image_id,text"]
+    (folder / "photos").mkdir()
+    for number in range(12):
+        scene = sample_scene(np.random.default_rng(number), ALL_COMPOSITIONS)
+        render(scene).save(folder / "photos" / f"{number:04d}.png")
+        rows.append(f"{number:04d},a {scene.objects[0].colour} {scene.objects[0].shape}")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    save_detector("rt_detr_v2", folder / "PekingU" / "rtdetr_v2_r50vd")
 
 
 def test_a_page_that_shows_something_else_is_found(empty_folder: Path) -> None:
