@@ -165,6 +165,8 @@ def save_detector(name: str, folder: Path, **changes: Any) -> Path:
                 gain = 3.0 if any(word in key for word in _DIVERSE) else conv if parameter.ndim == 4 else 1.0
                 scale = gain / parameter[0].numel() ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            elif key.endswith("weight"):
+                parameter.fill_(1.0)  # RT-DETR draws those of its norms around zero: the image would be lost
             elif "norm" not in key and "bias" in key:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     model.save_pretrained(folder)
