@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test suite bench quickstart
+.PHONY: help install format check test suite fuzz kill bench quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,16 @@ test: $(INSTALLED) ## the test suite: CPU, no network
 suite: $(INSTALLED) ## fetch transformers' own tests once; from then on make test runs them on our classes
 	$(BIN)/python tests/transformers_suite/fetch.py
 
+fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
+	$(BIN)/python -m tests.fuzz.run
+
+kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes
+	$(BIN)/python -m tests.kill_run
+
 bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.conversion
+	$(BIN)/python -m benchmarks.store
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml

@@ -5,6 +5,7 @@ import os
 import pickle
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -348,17 +349,32 @@ def test_cut_lmdb_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_value_that_crashes_the_library_is_rejected_and_the_next_one_read(tmp_path: Path) -> None:
-    """The file ends before the pages of the second value, so that touching them is a bus error."""
-    small, large = make_images(1)[0], make_images(1, dim=4000)[0]
-    values = [npz_bytes(**uniter_arrays(image)) for image in (small, large, small)]
-    path = write_lmdb(tmp_path / "feat", dict(zip((b"a.npz", b"b.npz", b"c.npz"), values, strict=True)))
-    source = open_features(path)
-    data = (path / "data.mdb").read_bytes()
-    (path / "data.mdb").write_bytes(data[: data.find(values[1][:200]) - 16])
+    """The file ends within the pages of the second value, so that touching the others is a bus error."""
+    source, cut = lmdb_that_ends_early(tmp_path)
+    cut(4000)
     found = positions(source)
     assert [type(position) for position in found] == [Found, Rejected, Found]
     assert found[1].where == "feat, key 'b.npz'"
     assert reason(found[1]).startswith("the library crashed (exit status -")
+
+
+def test_what_lies_behind_a_crash_on_the_way_is_rejected_together(tmp_path: Path) -> None:
+    """The file ends before the head of the second value, which the library reads to pass it."""
+    source, cut = lmdb_that_ends_early(tmp_path)
+    cut(-16)
+    found = positions(source)
+    assert [type(position) for position in found] == [Found, Rejected, Rejected]
+    assert "the rest of the file cannot be reached: the library crashed" in reason(found[2])
+
+
+def lmdb_that_ends_early(folder: Path) -> tuple[RegionSource, Callable[[int], int]]:
+    """An open LMDB with a large value between two small ones, and what cuts the file behind the large one's start."""
+    small, large = make_images(1)[0], make_images(1, dim=4000)[0]
+    values = [npz_bytes(**uniter_arrays(image)) for image in (small, large, small)]
+    path = write_lmdb(folder / "feat", dict(zip((b"a.npz", b"b.npz", b"c.npz"), values, strict=True)))
+    data = (path / "data.mdb").read_bytes()
+    place = data.find(values[1][:200])
+    return open_features(path), lambda offset: (path / "data.mdb").write_bytes(data[: place + offset])
 
 
 def test_process_that_dies_is_an_error_that_names_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Container
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from mmpt.processing.region_readers.file_source import require_module
 
 SMALL_BYTES = 16 * 2**20  # an array up to here may be compressed as well as it can be: it may be zeros
 MAX_RATIO = 100  # a larger array of real features is never compressed better than this
+
+# What numpy's parser of headers raises on nonsense: it tokenizes a header that is no literal.
+_HEADER_ERRORS = (
+    *(ValueError, TypeError, KeyError, OverflowError, MemoryError),
+    *(SyntaxError, TokenError, RecursionError),
+)
 
 
 def decode_npz(data: bytes, wanted: Container[str]) -> dict[str, NDArray[Any]]:
@@ -73,7 +80,7 @@ def npy_header(data: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], 
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} is not known")
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError, KeyError) as error:
+    except _HEADER_ERRORS as error:
         raise ValueError(f"array {name} is no .npy: {str(error)[:200]}") from None
     return dtype, shape, fortran, file.tell()
 
