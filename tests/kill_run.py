@@ -4,6 +4,7 @@ python -m tests.kill_run --kills 100
 """
 
 import argparse
+import logging
 import os
 import random
 import signal
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # each killed store says that it is not complete
     failed = False
     for name, make in (("import", make_import), ("extract", make_extraction)):
         with tempfile.TemporaryDirectory() as folder:

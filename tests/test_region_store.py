@@ -274,6 +274,20 @@ def test_shards_hold_no_file_open(tmp_path: Path) -> None:
     assert psutil.Process().num_fds() <= before + 1
 
 
+def test_reading_writes_nothing_and_follows_links(store_path: Path, tmp_path: Path) -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in store_path.iterdir()}
+    for path in (store_path, *store_path.iterdir()):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    link = tmp_path / "link"
+    link.symlink_to(store_path)
+    for place in (store_path, link):
+        store = RegionStore.open(place)
+        assert len([store[image_id] for image_id in store]) == 4
+        store.validate(deep=True)
+    assert {file.name: file.stat().st_mtime_ns for file in store_path.iterdir()} == before
+    store_path.chmod(0o755)
+
+
 def change_manifest(path: Path, **changes: Any) -> None:
     file = path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
