@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpt.processing.region_readers.array_archives import decode_npy
 from mmpt.processing.region_readers.open_features import FORMATS, open_features, recognise_format
 from mmpt.processing.region_readers.tsv_reader import COLUMNS
 from mmpt.processing.region_source import Found, RegionSource, Rejected
@@ -310,3 +311,9 @@ def test_lmdb_that_is_one_file_is_read(tmp_path: Path) -> None:
     assert recognise_format(path) == "uniter_lmdb"
     assert [got.image_id for got in regions(open_features(path))] == ["a"]
     assert [file.name for file in tmp_path.iterdir()] == ["one.mdb"]  # no lock file
+
+
+def test_array_of_python_2_is_read_without_a_warning() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L), }".ljust(117) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + np.arange(6, dtype="<f4").tobytes()
+    np.testing.assert_array_equal(decode_npy(data, "x"), [[0, 1, 2], [3, 4, 5]])

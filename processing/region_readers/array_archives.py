@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Container
@@ -74,12 +75,12 @@ def npy_header(data: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], 
     file = io.BytesIO(data[: 2**17])
     try:
         version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
             raise ValueError(f"version {version} is not known")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a header is of Python 2 is no one's concern here
+            shape, fortran, dtype = readers[version](file)
     except _HEADER_ERRORS as error:
         raise ValueError(f"array {name} is no .npy: {str(error)[:200]}") from None
     return dtype, shape, fortran, file.tell()
