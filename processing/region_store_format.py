@@ -94,6 +94,13 @@ class ShardBatch:
             return None
         return view[offsets[row] : offsets[row + 1]]
 
+    @property
+    def present(self) -> list[str]:
+        """Names of the arrays that some row has."""
+        if "present" not in self._columns:
+            self._columns["present"] = [n for n in PAYLOADS if self.arrow.column(n).null_count < len(self)]
+        return self._columns["present"]
+
     def row(self, row: int) -> dict[str, Any]:
         """Return a row as it is stored; arrays are bytes."""
         width, height, count = self.numbers(row)

@@ -1,6 +1,5 @@
 """From a stored row to regions."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,18 @@ def decode_regions(
         ValueError: if an array has not the size that the numbers of the row say.
     """
     width, height, count = batch.numbers(row)
-    widths = {"features": (feature_dim,), "boxes": (4,), "class_probs": (num_classes or 0,)}
+    widths = {"features": feature_dim, "boxes": 4, "class_probs": num_classes or 0}
     arrays: dict[str, Any] = {}
-    for key, dtype in PAYLOADS.items():
+    for key in batch.present:
         payload = batch.payload(key, row)
         if payload is None:
             continue
-        shape = (count, *widths.get(key, ()))
-        if payload.nbytes != dtype.itemsize * math.prod(shape):
-            raise _damaged(image_id, source, f"{key} are {payload.nbytes} bytes, expected an array of shape {shape}")
-        arrays[key] = payload.view(dtype).reshape(shape)
+        dtype, columns = PAYLOADS[key], widths.get(key)
+        shape = (count,) if columns is None else (count, columns)
+        if payload.size != dtype.itemsize * count * (1 if columns is None else columns):
+            raise _damaged(image_id, source, f"{key} are {payload.size} bytes, expected an array of shape {shape}")
+        values = payload.view(dtype)
+        arrays[key] = values if columns is None else values.reshape(shape)
     if "class_probs" in arrays:
         # float16 rounding leaves sums of 1 +- 1e-3; a target of a KL divergence must be a distribution.
         # NumPy takes 30 times as long as torch to widen float16.

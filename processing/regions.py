@@ -51,23 +51,12 @@ class Regions:
         count = len(self.features)
         if count == 0 and self.boxes.size == 0:
             self.boxes = self.boxes.reshape(0, 4)
-        expected = {"boxes": (count, 4), "class_probs": (count, None)}
-        for name in ("labels", "scores", "attribute_labels", "attribute_scores", "type_ids"):
-            expected[name] = (count,)
-        for name, shape in expected.items():
-            array = getattr(self, name)
-            if array is None:
-                continue
-            array = np.asarray(array)
-            setattr(self, name, array)
-            fits = array.ndim == len(shape) and all(
-                want in (None, got) for got, want in zip(array.shape, shape, strict=True)
-            )
-            if not fits:
-                wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-                raise ValueError(
-                    f"{self._name()}: {name} has shape {array.shape}, expected {wanted} beside {count} rows of features"
-                )
+        self._check("boxes", self.boxes, (count, 4))
+        for name in ("class_probs", "labels", "scores", "attribute_labels", "attribute_scores", "type_ids"):
+            if (array := getattr(self, name)) is not None:
+                array = np.asarray(array)
+                setattr(self, name, array)
+                self._check(name, array, (count, None) if name == "class_probs" else (count,))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -100,6 +89,14 @@ class Regions:
     def title(self, row: int) -> str:
         """Return what errors call the image: by its id or, without one, by its row in the batch."""
         return f"image {row} of the batch" if self.image_id is None else f"image {self.image_id!r}"
+
+    def _check(self, name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+        fits = array.ndim == len(shape) and array.shape[0] == shape[0] and shape[-1] in (None, array.shape[-1])
+        if not fits:
+            wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+            raise ValueError(
+                f"{self._name()}: {name} has shape {array.shape}, expected {wanted} beside {len(self)} rows of features"
+            )
 
     def _name(self) -> str:
         return "regions" if self.image_id is None else f"regions of image {self.image_id!r}"
