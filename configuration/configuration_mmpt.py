@@ -65,6 +65,8 @@ class MmptConfig(PreTrainedConfig):
         pooler_act: "tanh" (BERT, UNITER, LXMERT) or "relu" (ViLBERT, VOLTA).
         pooled_fusion: pooled vector that matching reads: the "text"'s, or the product ("mul": ViLBERT, VOLTA) or "sum"
             of text's and regions'.
+        fusion: where the modalities meet: "early", in the representation (every predecessor), or "late", in decisions
+            alone: each modality is encoded by itself, and nothing of the one reaches the other.
         pooled_dropout_prob: dropout on that vector before the heads that read it (0.1 in ViLBERT, VOLTA).
         num_task_tokens: rows of a table of task embeddings, one of which is put behind [CLS] (20 in 12-in-1).
         num_region_classes: logits of the region classifier, background included; 0 switches it off.
@@ -127,6 +129,7 @@ class MmptConfig(PreTrainedConfig):
     pooler_size: int | None = None
     pooler_act: Literal["tanh", "relu"] = "tanh"
     pooled_fusion: Literal["text", "mul", "sum"] = "text"
+    fusion: Literal["early", "late"] = "early"
     pooled_dropout_prob: float | int = 0.0
     num_task_tokens: int = 0
 

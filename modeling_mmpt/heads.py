@@ -182,7 +182,16 @@ class MmptForPreTraining(MmptPreTrainedModel):
     heads: PreTrainingHeads
 
     def add_heads(self, region_hidden_size: int) -> None:
-        """Build the heads; called by the two pre-training classes after their backbone."""
+        """Build the heads; called by the two pre-training classes after their backbone.
+
+        Raises:
+            ValueError: for matching with late fusion.
+        """
+        if self.config.fusion == "late" and "itm" in self.config.objective_weights:
+            raise ValueError(
+                "objective 'itm' is on with fusion 'late': whether text and image match cannot be told from either "
+                "alone; leave 'itm' out of objective_weights, or set fusion='early'"
+            )
         self.heads = PreTrainingHeads(self.config, region_hidden_size)
         if "token" in self.heads:
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}

@@ -30,7 +30,7 @@ class MmptModelOutput(ModelOutput):
         text_last_hidden_state: (batch, tokens, hidden).
         region_last_hidden_state: (batch, regions, region hidden).
         text_pooler_output: (batch, pooler_size).
-        region_pooler_output: (batch, pooler_size), only where `pooled_fusion` reads it.
+        region_pooler_output: (batch, pooler_size), only where `pooled_fusion` or late fusion reads it.
         hidden_states: embeddings and every layer's output of the joint view.
         attentions: weights of every layer of the joint view, (batch, heads, length, length); eager attention only.
         text_hidden_states: embeddings and every layer's output of the text.
@@ -154,10 +154,15 @@ class MmptBackbone(MmptPreTrainedModel):
         """Return the pooled vectors of text, of regions, and what matching reads; each (batch, pooler_size)."""
         text_pooled = None if text is None else self.text_pooler(text)
         region_pooled = None if regions is None or self.region_pooler is None else self.region_pooler(regions)
-        if text_pooled is None or region_pooled is None:
+        if text_pooled is None or region_pooled is None or self.config.pooled_fusion == "text":
             return text_pooled, region_pooled, region_pooled if text_pooled is None else text_pooled
         joined = text_pooled * region_pooled if self.config.pooled_fusion == "mul" else text_pooled + region_pooled
         return text_pooled, region_pooled, joined
+
+
+def pools_regions(config: MmptConfig) -> bool:
+    """Return whether anything reads a pooled vector of the regions."""
+    return config.pooled_fusion != "text" or config.fusion != "early"
 
 
 def _text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:

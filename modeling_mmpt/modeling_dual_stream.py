@@ -11,11 +11,11 @@ from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
 
 
 class MmptDualStreamModel(MmptBackbone):
-    """The backbone without heads. With one modality alone, its stream runs without co-attention."""
+    """The backbone without heads. With one modality alone, or late fusion, the streams run without co-attention."""
 
     config: MmptDualStreamConfig
     _can_record_outputs = {
@@ -50,7 +50,7 @@ class MmptDualStreamModel(MmptBackbone):
         )
         self.co_attention_layers = nn.ModuleList(MmptCoAttentionLayer(config) for _ in config.text_co_attention_layers)
         self.text_pooler = MmptPooler(config, size)
-        self.region_pooler = MmptPooler(config, region_size) if config.pooled_fusion != "text" else None
+        self.region_pooler = MmptPooler(config, region_size) if pools_regions(config) else None
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -127,7 +127,7 @@ class MmptDualStreamModel(MmptBackbone):
             text = _run(self.text_layers[text_done:text_stop], text, text_mask, **kwargs)
             regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, **kwargs)
             text_done, region_done = text_stop, region_stop
-            if text is not None and regions is not None:
+            if text is not None and regions is not None and config.fusion == "early":
                 text, regions, *_ = co_attention(text, regions, text_keys, region_keys, **kwargs)
         text = _run(self.text_layers[text_done:], text, text_mask, **kwargs)
         regions = _run(self.region_layers[region_done:], regions, region_mask, **kwargs)

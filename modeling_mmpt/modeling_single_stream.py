@@ -12,11 +12,11 @@ from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
 
 
 class MmptSingleStreamModel(MmptBackbone):
-    """The backbone without heads. With text alone it is BERT."""
+    """The backbone without heads. With text alone it is BERT; with late fusion, one encoder that each passes alone."""
 
     config: MmptSingleStreamConfig
     _can_record_outputs = {"hidden_states": MmptLayer, "attentions": MmptAttention}
@@ -31,7 +31,7 @@ class MmptSingleStreamModel(MmptBackbone):
             for _ in range(config.num_hidden_layers)
         )
         self.text_pooler = MmptPooler(config, size)
-        self.region_pooler = MmptPooler(config, size) if config.pooled_fusion != "text" else None
+        self.region_pooler = MmptPooler(config, size) if pools_regions(config) else None
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -85,9 +85,13 @@ class MmptSingleStreamModel(MmptBackbone):
             task_ids=task_ids,
         )
         given = [part for part in (text, regions) if part is not None]
-        joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
         kwargs["return_dict"] = True
-        output = self._encode(joint, mask, **kwargs)
+        if self.config.fusion == "late" and len(given) == 2:
+            # The numbers of a block mask without its empty blocks, and with any attention backend.
+            output = _join([self._encode(*part, **kwargs) for part in given])
+        else:
+            joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
+            output = self._encode(joint, mask, **kwargs)
         return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
 
     @capture_outputs
@@ -139,3 +143,23 @@ class MmptSingleStreamForPreTraining(MmptForPreTraining):
         self.backbone = MmptSingleStreamModel(config)
         self.add_heads(region_hidden_size=config.hidden_size)
         self.post_init()
+
+
+def _join(parts: list[MmptModelOutput]) -> MmptModelOutput:
+    """Return the joint view of text and regions that were encoded each by itself; no weight joins them."""
+    text, regions = parts
+    joined = MmptModelOutput(last_hidden_state=torch.cat([text["last_hidden_state"], regions["last_hidden_state"]], 1))
+    if text.hidden_states is not None and regions.hidden_states is not None:
+        states = zip(text.hidden_states, regions.hidden_states, strict=True)
+        joined.hidden_states = tuple(torch.cat(pair, dim=1) for pair in states)
+    if text.attentions is not None and regions.attentions is not None:
+        weights = zip(text.attentions, regions.attentions, strict=True)
+        joined.attentions = tuple(_block_diagonal(*pair) for pair in weights)
+    return joined
+
+
+def _block_diagonal(text: Tensor, regions: Tensor) -> Tensor:
+    """Return (batch, heads, tokens + regions, tokens + regions) with zeros between the modalities."""
+    upper = nn.functional.pad(text, (0, regions.shape[-1]))
+    lower = nn.functional.pad(regions, (text.shape[-1], 0))
+    return torch.cat([upper, lower], dim=2)
