@@ -6,8 +6,9 @@ from dataclasses import field, fields
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 from transformers.utils import logging
+
+from mmpt.configuration.configuration_tasks import MmptTaskConfig
 
 logger = logging.get_logger(__name__)
 
@@ -39,10 +40,11 @@ _LIBRARY_KEYS = {
 
 
 @strict
-class MmptConfig(PreTrainedConfig):
+class MmptConfig(MmptTaskConfig):
     """What both streams share: BERT's fields, the embedding of regions, pooling, heads and objectives.
 
-    Every field names the predecessor that needs a value other than the default. Text fields are BERT's.
+    Fusion and the downstream tasks have their fields in `MmptTaskConfig`. Every field names the predecessor that needs
+    a value other than the default. Text fields are BERT's.
 
     Args:
         region_feature_dim: numbers in one region's feature (2048 for bottom-up attention, 256 for DETR).
@@ -65,8 +67,6 @@ class MmptConfig(PreTrainedConfig):
         pooler_act: "tanh" (BERT, UNITER, LXMERT) or "relu" (ViLBERT, VOLTA).
         pooled_fusion: pooled vector that matching reads: the "text"'s, or the product ("mul": ViLBERT, VOLTA) or "sum"
             of text's and regions'.
-        fusion: where the modalities meet: "early", in the representation (every predecessor), or "late", in decisions
-            alone: each modality is encoded by itself, and nothing of the one reaches the other.
         pooled_dropout_prob: dropout on that vector before the heads that read it (0.1 in ViLBERT, VOLTA).
         num_task_tokens: rows of a table of task embeddings, one of which is put behind [CLS] (20 in 12-in-1).
         num_region_classes: logits of the region classifier, background included; 0 switches it off.
@@ -129,7 +129,6 @@ class MmptConfig(PreTrainedConfig):
     pooler_size: int | None = None
     pooler_act: Literal["tanh", "relu"] = "tanh"
     pooled_fusion: Literal["text", "mul", "sum"] = "text"
-    fusion: Literal["early", "late"] = "early"
     pooled_dropout_prob: float | int = 0.0
     num_task_tokens: int = 0
 

@@ -11,8 +11,27 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.modeling_mmpt.dual_stream_tasks import (
+        MmptDualStreamForGrounding,
+        MmptDualStreamForImageAndTextRetrieval,
+        MmptDualStreamForImagesAndTextClassification,
+        MmptDualStreamForMultipleChoice,
+        MmptDualStreamForQuestionAnswering,
+        MmptDualStreamForRegionToPhraseAlignment,
+        MmptDualStreamForSequenceClassification,
+    )
+    from mmpt.modeling_mmpt.fusion import MmptLateFusion
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.modeling_mmpt.single_stream_tasks import (
+        MmptSingleStreamForGrounding,
+        MmptSingleStreamForImageAndTextRetrieval,
+        MmptSingleStreamForImagesAndTextClassification,
+        MmptSingleStreamForMultipleChoice,
+        MmptSingleStreamForQuestionAnswering,
+        MmptSingleStreamForRegionToPhraseAlignment,
+        MmptSingleStreamForSequenceClassification,
+    )
     from mmpt.predecessors.conversion import convert, from_predecessor
     from mmpt.predecessors.predecessor_export import export_predecessor
     from mmpt.processing.annotations.annotation_formats import read_annotations
@@ -41,12 +60,27 @@ __all__ = [
     "ImageRegions",
     "MmptDataCollator",
     "MmptDualStreamConfig",
+    "MmptDualStreamForGrounding",
+    "MmptDualStreamForImageAndTextRetrieval",
+    "MmptDualStreamForImagesAndTextClassification",
+    "MmptDualStreamForMultipleChoice",
     "MmptDualStreamForPreTraining",
+    "MmptDualStreamForQuestionAnswering",
+    "MmptDualStreamForRegionToPhraseAlignment",
+    "MmptDualStreamForSequenceClassification",
     "MmptDualStreamModel",
     "MmptImageProcessor",
+    "MmptLateFusion",
     "MmptProcessor",
     "MmptSingleStreamConfig",
+    "MmptSingleStreamForGrounding",
+    "MmptSingleStreamForImageAndTextRetrieval",
+    "MmptSingleStreamForImagesAndTextClassification",
+    "MmptSingleStreamForMultipleChoice",
     "MmptSingleStreamForPreTraining",
+    "MmptSingleStreamForQuestionAnswering",
+    "MmptSingleStreamForRegionToPhraseAlignment",
+    "MmptSingleStreamForSequenceClassification",
     "MmptSingleStreamModel",
     "MmptTrainer",
     "MmptTrainingArguments",
@@ -74,12 +108,27 @@ _MODULES = {
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
     "MmptDataCollator": "mmpt.processing.collator",
     "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",
+    "MmptDualStreamForGrounding": "mmpt.modeling_mmpt.dual_stream_tasks",
+    "MmptDualStreamForImageAndTextRetrieval": "mmpt.modeling_mmpt.dual_stream_tasks",
+    "MmptDualStreamForImagesAndTextClassification": "mmpt.modeling_mmpt.dual_stream_tasks",
+    "MmptDualStreamForMultipleChoice": "mmpt.modeling_mmpt.dual_stream_tasks",
     "MmptDualStreamForPreTraining": "mmpt.modeling_mmpt.modeling_dual_stream",
+    "MmptDualStreamForQuestionAnswering": "mmpt.modeling_mmpt.dual_stream_tasks",
+    "MmptDualStreamForRegionToPhraseAlignment": "mmpt.modeling_mmpt.dual_stream_tasks",
+    "MmptDualStreamForSequenceClassification": "mmpt.modeling_mmpt.dual_stream_tasks",
     "MmptDualStreamModel": "mmpt.modeling_mmpt.modeling_dual_stream",
     "MmptImageProcessor": "mmpt.processing.image_processing_mmpt",
+    "MmptLateFusion": "mmpt.modeling_mmpt.fusion",
     "MmptProcessor": "mmpt.processing.processing_mmpt",
     "MmptSingleStreamConfig": "mmpt.configuration.configuration_mmpt",
+    "MmptSingleStreamForGrounding": "mmpt.modeling_mmpt.single_stream_tasks",
+    "MmptSingleStreamForImageAndTextRetrieval": "mmpt.modeling_mmpt.single_stream_tasks",
+    "MmptSingleStreamForImagesAndTextClassification": "mmpt.modeling_mmpt.single_stream_tasks",
+    "MmptSingleStreamForMultipleChoice": "mmpt.modeling_mmpt.single_stream_tasks",
     "MmptSingleStreamForPreTraining": "mmpt.modeling_mmpt.modeling_single_stream",
+    "MmptSingleStreamForQuestionAnswering": "mmpt.modeling_mmpt.single_stream_tasks",
+    "MmptSingleStreamForRegionToPhraseAlignment": "mmpt.modeling_mmpt.single_stream_tasks",
+    "MmptSingleStreamForSequenceClassification": "mmpt.modeling_mmpt.single_stream_tasks",
     "MmptSingleStreamModel": "mmpt.modeling_mmpt.modeling_single_stream",
     "MmptTrainer": "mmpt.trainer",
     "MmptTrainingArguments": "mmpt.trainer",
@@ -108,21 +157,47 @@ def register_auto_classes() -> None:
 
     `import mmpt` does it; the command line does it when a command needs it.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForMultipleChoice,
+        AutoModelForPreTraining,
+        AutoModelForSequenceClassification,
+        AutoModelForVisualQuestionAnswering,
+        AutoProcessor,
+    )
 
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.modeling_mmpt.dual_stream_tasks import (
+        MmptDualStreamForMultipleChoice,
+        MmptDualStreamForQuestionAnswering,
+        MmptDualStreamForSequenceClassification,
+    )
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.modeling_mmpt.single_stream_tasks import (
+        MmptSingleStreamForMultipleChoice,
+        MmptSingleStreamForQuestionAnswering,
+        MmptSingleStreamForSequenceClassification,
+    )
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.processing_mmpt import MmptProcessor
 
-    for config, backbone, pretraining in (
-        (MmptSingleStreamConfig, MmptSingleStreamModel, MmptSingleStreamForPreTraining),
-        (MmptDualStreamConfig, MmptDualStreamModel, MmptDualStreamForPreTraining),
-    ):
+    models: dict[Any, tuple[Any, ...]] = {
+        AutoModel: (MmptSingleStreamModel, MmptDualStreamModel),
+        AutoModelForPreTraining: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
+        AutoModelForVisualQuestionAnswering: (MmptSingleStreamForQuestionAnswering, MmptDualStreamForQuestionAnswering),
+        AutoModelForSequenceClassification: (
+            MmptSingleStreamForSequenceClassification,
+            MmptDualStreamForSequenceClassification,
+        ),
+        AutoModelForMultipleChoice: (MmptSingleStreamForMultipleChoice, MmptDualStreamForMultipleChoice),
+    }
+    for number, config in enumerate((MmptSingleStreamConfig, MmptDualStreamConfig)):
         AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, backbone, exist_ok=True)
-        AutoModelForPreTraining.register(config, pretraining, exist_ok=True)
+        for auto_class, streams in models.items():
+            auto_class.register(config, streams[number], exist_ok=True)
         AutoProcessor.register(config, MmptProcessor, exist_ok=True)
         AutoImageProcessor.register(config, image_processor_classes={"pil": MmptImageProcessor}, exist_ok=True)
 

@@ -30,7 +30,8 @@ class MmptModelOutput(ModelOutput):
         text_last_hidden_state: (batch, tokens, hidden).
         region_last_hidden_state: (batch, regions, region hidden).
         text_pooler_output: (batch, pooler_size).
-        region_pooler_output: (batch, pooler_size), only where `pooled_fusion` or late fusion reads it.
+        region_pooler_output: (batch, pooler_size), only where `pooled_fusion`, late or hybrid fusion, or a contrastive
+            head reads it.
         hidden_states: embeddings and every layer's output of the joint view.
         attentions: weights of every layer of the joint view, (batch, heads, length, length); eager attention only.
         text_hidden_states: embeddings and every layer's output of the text.
@@ -134,7 +135,7 @@ class MmptBackbone(MmptPreTrainedModel):
         text = regions = None
         if input_ids is not None or inputs_embeds is not None:
             embedded = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
-            text = (embedded, _text_mask(attention_mask, embedded, task_ids is not None))
+            text = (embedded, text_mask(attention_mask, embedded, task_ids is not None))
         if region_features is not None:
             if region_attention_mask is None:
                 shape, device = region_features.shape[:2], region_features.device
@@ -162,10 +163,10 @@ class MmptBackbone(MmptPreTrainedModel):
 
 def pools_regions(config: MmptConfig) -> bool:
     """Return whether anything reads a pooled vector of the regions."""
-    return config.pooled_fusion != "text" or config.fusion != "early"
+    return config.pooled_fusion != "text" or config.fusion != "early" or config.contrastive_size > 0
 
 
-def _text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
+def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
     """Return the (batch, tokens) mask of the embedded text, with a place for the task embedding if there is one."""
     if attention_mask is None:
         return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)

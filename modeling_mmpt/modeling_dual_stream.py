@@ -69,6 +69,7 @@ class MmptDualStreamModel(MmptBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
+        late: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Any,
@@ -99,13 +100,14 @@ class MmptDualStreamModel(MmptBackbone):
             inputs_embeds=inputs_embeds,
             task_ids=task_ids,
         )
-        output = self._encode(inputs, **flags, **kwargs)
+        late = self.config.fusion == "late" if late is None else late
+        output = self._encode(inputs, late, **flags, **kwargs)
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
         return output
 
     @capture_outputs
-    def _encode(self, inputs: dict[str, Tensor | None], **kwargs: Any) -> MmptModelOutput:
+    def _encode(self, inputs: dict[str, Tensor | None], late: bool, **kwargs: Any) -> MmptModelOutput:
         config = self.config
         embedded_text, embedded_regions = self._embed(**inputs)
         text, text_valid = embedded_text or (None, None)
@@ -127,7 +129,7 @@ class MmptDualStreamModel(MmptBackbone):
             text = _run(self.text_layers[text_done:text_stop], text, text_mask, **kwargs)
             regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, **kwargs)
             text_done, region_done = text_stop, region_stop
-            if text is not None and regions is not None and config.fusion == "early":
+            if text is not None and regions is not None and not late:
                 text, regions, *_ = co_attention(text, regions, text_keys, region_keys, **kwargs)
         text = _run(self.text_layers[text_done:], text, text_mask, **kwargs)
         regions = _run(self.region_layers[region_done:], regions, region_mask, **kwargs)

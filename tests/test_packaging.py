@@ -1,5 +1,6 @@
 """What gets installed: one top-level name with all rooms, every class once, a command that starts at once."""
 
+import ast
 import json
 import os
 import re
@@ -195,11 +196,10 @@ def test_help_of_the_command_loads_nothing_heavy():
 def test_every_public_name_is_typed_and_lazy():
     import mmpt
 
-    source = (ROOT / "mmpt" / "__init__.py").read_text(encoding="utf-8")
-    block = source.split("if TYPE_CHECKING:\n")[1].split("\n\n")[0]
-    typed = {
-        name: module for module, names in re.findall(r"from ([\w.]+) import (.+)", block) for name in names.split(", ")
-    }
+    tree = ast.parse((ROOT / "mmpt" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    typed = {alias.name: node.module for node in imports for alias in node.names}
     assert typed == mmpt._MODULES
     assert set(mmpt.__all__) == set(typed) | {"register_auto_classes"}
 

@@ -1,0 +1,67 @@
+# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
+"""The fields of a configuration that fusion and the downstream tasks read."""
+
+import math
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class MmptTaskConfig(PreTrainedConfig):
+    """How decisions are fused, and the head and loss of each downstream task.
+
+    The number of classes or answers is `num_labels`, and their names are `id2label`, as everywhere in transformers.
+
+    Args:
+        fusion: where the modalities meet: "early", in the representation (every predecessor); "late", in decisions
+            alone: each modality is encoded by itself and decides by itself; "hybrid", in both, the early decision and
+            the late ones combined by learned weights.
+        late_fusion: how late decisions are combined: the "mean", "max" or "product" of their probabilities, or their
+            mean with "learned" weights (Kittler et al. 1998, On combining classifiers).
+        classifier_head: "mlp", a hidden layer of twice the pooled width (VQA in UNITER, LXMERT, ViLBERT), or "linear"
+            (VisualBERT; NLVR2 in UNITER; entailment in ViLBERT 12-in-1).
+        answer_loss: "bce", binary cross-entropy of every answer with its soft score (UNITER, LXMERT, ViLBERT), or
+            "kl", the divergence from the scores' distribution (VisualBERT).
+        answer_reads: what the answers are read from: the "pooled" vector, or the "second_last_token" of the text
+            (VisualBERT, which puts a [MASK] there).
+        label_smoothing: share of a class label that is spread over all classes.
+        class_weights: weight of each class in the loss, or None.
+        image_pair: how two images of one text are read: "pair", each with the text, their pooled vectors side by side
+            (UNITER, LXMERT, ViLBERT); "triplet", all in one sequence, told apart by their region types (UNITER,
+            VisualBERT); "pair_attention", a pair whose states attend to each other (UNITER).
+        retrieval_loss: "margin", a hinge on the sigmoid of the scores (UNITER), or "cross_entropy" of the true pair
+            against its negatives (ViLBERT).
+        retrieval_margin: of that hinge.
+        retrieval_negatives: in-batch negatives a true pair meets in each direction.
+        contrastive_size: width of the embeddings of text alone and of image alone, which choose the negatives and
+            which an index searches; 0 switches them off.
+        grounding_loss: "bce", each region by itself with its overlap as target (ViLBERT), or "cross_entropy", the
+            region of most overlap among all (UNITER).
+    """
+
+    fusion: Literal["early", "late", "hybrid"] = "early"
+    late_fusion: Literal["mean", "max", "product", "learned"] = "mean"
+    classifier_head: Literal["mlp", "linear"] = "mlp"
+    answer_loss: Literal["bce", "kl"] = "bce"
+    answer_reads: Literal["pooled", "second_last_token"] = "pooled"
+    label_smoothing: float | int = 0.0
+    class_weights: list[float] | None = None
+    image_pair: Literal["pair", "triplet", "pair_attention"] = "pair"
+    retrieval_loss: Literal["margin", "cross_entropy"] = "margin"
+    retrieval_margin: float | int = 0.2
+    retrieval_negatives: int = 1
+    contrastive_size: int = 0
+    grounding_loss: Literal["bce", "cross_entropy"] = "bce"
+
+    def validate_task_losses(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
+        if self.retrieval_negatives < 1:
+            raise ValueError(f"retrieval_negatives is {self.retrieval_negatives}, expected 1 or more")
+        if self.contrastive_size < 0:
+            raise ValueError(f"contrastive_size is {self.contrastive_size}, expected 0 (off) or more")
+        weights = self.class_weights
+        if weights is not None and not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+            raise ValueError(f"class_weights is {weights}, expected numbers of 0 or more")

@@ -1,0 +1,257 @@
+"""Tasks whose decision is read from pooled vectors, so that both modalities, or each by itself, can decide.
+
+Answers to questions, classes of an image and a text, classes of two images and a text, and the right one of many texts.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
+from mmpt.modeling_mmpt.heads import MmptPredictionHead
+from mmpt.modeling_mmpt.modeling_base import MmptModelOutput
+from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask
+from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
+
+DECISIONS_OF = {"early": ("joint",), "late": LATE_DECISIONS, "hybrid": DECISIONS}
+
+
+class MmptDecisionModel(MmptTaskModel):
+    """One classifier for each that decides, and the combination of what they say.
+
+    With late or hybrid fusion the loss is that of the combined decision plus the mean of the losses of the single
+    ones, so that each is a decision that stands by itself.
+    """
+
+    @property
+    def decides_answers(self) -> bool:
+        """Whether each class is a question of its own."""
+        return False
+
+    def add_head(self) -> None:
+        config = self.config
+        names = DECISIONS_OF[config.fusion]
+        self.classifiers = nn.ModuleDict({name: self.build_classifier() for name in names})
+        self.fusion = None
+        if config.fusion != "early":
+            self.fusion = MmptDecisionFusion(config.late_fusion, config.fusion == "hybrid", self.decides_answers)
+
+    def build_classifier(self) -> nn.Module:
+        """Return a new classifier of one vector."""
+        return classifier(self, self.pooled_size, self.config.num_labels)
+
+    def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
+        logits, views = self.decisions(inputs, **kwargs)
+        return self.combine(logits, labels, views)
+
+    def decisions(self, inputs: Inputs, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the logits by the name of who decides, and the states that they were read from."""
+        logits, views = {}, {}
+        if self.config.fusion != "late":
+            states = self.backbone(**inputs, late=False, **kwargs)
+            views = views_of(states)
+            logits["joint"] = self.classify("joint", states.pooler_output, states, inputs)
+        if self.config.fusion != "early":
+            states = self.backbone(**inputs, late=True, **kwargs)
+            views = views or views_of(states)
+            for name, pooled in (("text", states.text_pooler_output), ("regions", states.region_pooler_output)):
+                if pooled is not None:
+                    logits[name] = self.classify(name, pooled, states, inputs)
+        return logits, views
+
+    def combine(self, logits: dict[str, Tensor], labels: Tensor | None, views: dict[str, Any]) -> MmptTaskOutput:
+        """Return what the decisions, (batch, classes) each, say together, with the loss."""
+        output = MmptTaskOutput(**views)
+        if self.fusion is None:
+            output.logits = logits["joint"]
+            output.loss = None if labels is None else self.loss(output.logits, labels)
+            return output
+        fused = self.fusion(logits)
+        output.logits, output.decision_weights = fused.logits, fused.weights
+        output.joint_logits, output.text_logits, output.region_logits = map(logits.get, DECISIONS)
+        if labels is not None:
+            own = torch.stack([self.loss(decision, labels) for decision in logits.values()]).mean()
+            output.loss = self.loss(fused.logits, labels) + own
+        return output
+
+    def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
+        """Return the logits of one decision, (batch, classes)."""
+        if pooled is None:
+            raise ValueError(
+                f"{type(self).__name__} got no text, and this model has no pooled vector of regions alone; give "
+                "input_ids, or choose fusion 'late' or 'hybrid', or pooled_fusion 'mul' or 'sum'"
+            )
+        return self.classifiers[name](F.dropout(pooled, self.config.pooled_dropout_prob, self.training))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of one decision."""
+        return self.class_loss(logits, labels)
+
+
+class MmptForQuestionAnswering(MmptDecisionModel):
+    """Visual question answering over a list of answers. Labels: (batch, answers), soft scores in 0..1.
+
+    The loss sums over the answers and is a mean over the batch, as in UNITER and ViLBERT; with `answer_loss="kl"` it
+    is VisualBERT's divergence from the scores divided by their sum.
+    """
+
+    @property
+    def decides_answers(self) -> bool:
+        return self.config.answer_loss == "bce"
+
+    def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
+        if self.config.answer_reads == "second_last_token" and name != "regions":
+            pooled = second_last_token(states.text_last_hidden_state, inputs.get("attention_mask"))
+        return super().classify(name, pooled, states, inputs)
+
+    def build_classifier(self) -> nn.Module:
+        if self.config.answer_reads == "second_last_token" and self.pooled_size != self.config.hidden_size:
+            raise ValueError(
+                f"answer_reads='second_last_token' needs pooler_size {self.pooled_size} to be hidden_size "
+                f"{self.config.hidden_size}; leave pooler_size out"
+            )
+        return super().build_classifier()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape != logits.shape or not labels.is_floating_point():
+            raise ValueError(
+                f"labels are {tuple(labels.shape)} of {labels.dtype}, expected a float score for each answer, "
+                f"{tuple(logits.shape)}"
+            )
+        logits, labels = logits.float(), labels.float()
+        if self.decides_answers:
+            return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1).mean()
+        total = labels.sum(-1, keepdim=True)
+        # A question none of whose answers is in the list has no distribution to learn.
+        targets = labels / total.clamp(min=torch.finfo(labels.dtype).tiny)
+        return F.kl_div(logits.log_softmax(-1), targets, reduction="batchmean")
+
+
+class MmptForSequenceClassification(MmptDecisionModel):
+    """Any number of classes of an image and a text: entailment, true or false (NLVR). Labels: (batch,)."""
+
+
+class MmptForImagesAndTextClassification(MmptDecisionModel):
+    """Classes of a text about two images (NLVR2). Labels: (batch,).
+
+    Regions have an axis of images behind that of the batch: region_features (batch, 2, regions, feature), and so on.
+    """
+
+    images = 2
+
+    def add_head(self) -> None:
+        super().add_head()
+        self.pair_attention = None
+        if self.config.image_pair == "pair_attention":
+            self.refuse_other_fusion("attention between the two pairs reads both modalities")
+            self.pair_attention = MmptPairAttention(self.config)
+        if self.config.image_pair == "triplet":
+            self._check_region_types()
+
+    def build_classifier(self) -> nn.Module:
+        size = {
+            "pair": 2 * self.pooled_size,
+            "triplet": self.pooled_size,
+            "pair_attention": 2 * self.config.hidden_size,
+        }
+        return classifier(self, size[self.config.image_pair], self.config.num_labels)
+
+    def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
+        for name, value in inputs.items():
+            if is_of_regions(name) and value is not None and (value.dim() < 3 or value.shape[1] != self.images):
+                raise ValueError(
+                    f"{name} is {tuple(value.shape)}, expected (batch, {self.images}, regions, ...): two images a text"
+                )
+        if self.config.image_pair == "triplet":
+            return super().decide(one_sequence(inputs), labels, **kwargs)
+        logits, _ = self.decisions(one_pair_a_row(inputs), **kwargs)
+        return self.combine(logits, labels, {})
+
+    def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
+        if self.pair_attention is not None:
+            mask = joint_mask(states, inputs)
+            pooled = self.pair_attention(states.last_hidden_state, mask)
+        elif self.config.image_pair == "pair" and pooled is not None:
+            pooled = pooled.unflatten(0, (-1, self.images)).flatten(1)  # (batch, 2 * pooled)
+        return super().classify(name, pooled, states, inputs)
+
+    def _check_region_types(self) -> None:
+        config = self.config
+        rows = {"none": 0, "own": config.region_type_vocab_size, "shared": config.type_vocab_size}
+        if rows[config.region_type_embedding] < config.region_token_type_id + self.images:
+            raise ValueError(
+                f"image_pair='triplet' tells two images apart by their region types, but region_type_embedding is "
+                f"{config.region_type_embedding!r} with {rows[config.region_type_embedding]} rows, expected "
+                f"{config.region_token_type_id + self.images} or more; set region_type_embedding='own' and "
+                f"region_type_vocab_size={config.region_token_type_id + self.images}"
+            )
+
+
+class MmptForMultipleChoice(MmptDecisionModel):
+    """The right one of several texts about an image (VCR). Labels: (batch,), the number of the choice.
+
+    Texts have an axis of choices: input_ids (batch, choices, tokens), and so on. Regions are given once a row, or with
+    that axis as well.
+    """
+
+    def build_classifier(self) -> nn.Module:
+        return classifier(self, self.pooled_size, 1)
+
+    def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
+        text = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        dimensions = 3 if "input_ids" in inputs else 4
+        if text is None or text.dim() != dimensions:
+            got = "none" if text is None else tuple(text.shape)
+            raise ValueError(f"the texts are {got}, expected (batch, choices, tokens): some texts for each image")
+        choices = text.shape[1]
+        regions = inputs.get("region_features")
+        shared = regions is not None and regions.dim() == 3
+        flat = {
+            name: value.repeat_interleave(choices, 0) if shared and is_of_regions(name) else value.flatten(0, 1)
+            for name, value in inputs.items()
+            if value is not None
+        }
+        logits, _ = self.decisions(flat, **kwargs)
+        return self.combine({name: scores.view(-1, choices) for name, scores in logits.items()}, labels, {})
+
+
+def classifier(model: MmptTaskModel, input_size: int, outputs: int) -> nn.Module:
+    """Return the classifier that the configuration names; its hidden layer is twice as wide as the pooled vector."""
+    if model.config.classifier_head == "linear":
+        return nn.Linear(input_size, outputs)
+    return MmptPredictionHead(model.config, input_size, 2 * model.pooled_size, outputs)
+
+
+def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+    """Return (batch, hidden), the state of the token before the last of each text, which VisualBERT reads."""
+    if text is None:
+        return None
+    if attention_mask is None:
+        return text[:, -2]
+    return text[torch.arange(len(text), device=text.device), attention_mask.sum(1) - 2]
+
+
+def one_pair_a_row(inputs: Inputs) -> Inputs:
+    """Return a batch with a row for each image, the text of an example with each of its images."""
+    return {
+        name: value.flatten(0, 1) if is_of_regions(name) else value.repeat_interleave(2, 0)
+        for name, value in inputs.items()
+        if value is not None
+    }
+
+
+def one_sequence(inputs: Inputs) -> Inputs:
+    """Return a batch with the regions of both images in one row, the number of the image as their type."""
+    features = inputs.get("region_features")
+    flat = {
+        name: value.flatten(1, 2) if is_of_regions(name) else value
+        for name, value in inputs.items()
+        if value is not None
+    }
+    if features is not None and "region_type_ids" not in inputs:
+        batch, images, regions = features.shape[:3]
+        numbers = torch.arange(images, device=features.device).repeat_interleave(regions)
+        flat["region_type_ids"] = numbers.expand(batch, -1)
+    return flat

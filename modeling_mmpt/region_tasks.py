@@ -1,0 +1,101 @@
+"""Tasks that score regions for a text: referring expressions, and the phrases of a caption."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
+from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
+
+APART = "a region alone does not tell which text is meant, nor a text alone which region"
+
+
+class MmptForGrounding(MmptTaskModel):
+    """Which region an expression means: a score for each region. Labels: (batch, regions), overlap (IoU) in 0..1.
+
+    Regions that are padding, or that no expression can mean, are labelled -100 and are not part of the loss. "bce" sums
+    over regions and is a mean over the batch, as in ViLBERT; with "cross_entropy" a row without any overlap counts for
+    nothing. Logits of padding are the lowest number there is.
+    """
+
+    def add_head(self) -> None:
+        self.refuse_other_fusion(APART)
+        self.dropout = nn.Dropout(self.config.pooled_dropout_prob)
+        self.region_scorer = nn.Linear(self.region_size, 1)
+
+    def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
+        self.refuse_one_modality(inputs)
+        states = self.backbone(**inputs, **kwargs)
+        logits = self.region_scorer(self.dropout(states.region_last_hidden_state)).squeeze(-1).float()
+        logits = _hide_padding(logits, inputs.get("region_attention_mask"))
+        loss = None
+        if labels is not None:
+            if labels.shape != logits.shape:
+                raise ValueError(
+                    f"labels are {tuple(labels.shape)}, expected an overlap a region, {tuple(logits.shape)}"
+                )
+            loss = self._loss(logits, labels.float())
+        return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        counts = labels != IGNORED
+        if self.config.grounding_loss == "bce":
+            # Selection first: a hidden logit times a weight of zero would still be a huge number.
+            losses = F.binary_cross_entropy_with_logits(logits[counts], labels[counts], reduction="sum")
+            return losses / len(labels)
+        best = labels.masked_fill(~counts, 0.0).max(1)
+        found = best.values > 0
+        losses = F.cross_entropy(
+            logits.masked_fill(~counts, torch.finfo(logits.dtype).min)[found], best.indices[found], reduction="sum"
+        )
+        return losses / found.sum().clamp(min=1)
+
+
+class MmptForRegionToPhraseAlignment(MmptTaskModel):
+    """Which regions a phrase of a caption means (Flickr30k Entities; VisualBERT).
+
+    `phrase_positions`: (batch, phrases), the last token of each phrase, -100 where there is none. Labels: (batch,
+    phrases, regions), how likely each region is meant, rows that sum to 1, or are -100 where nothing is known. Scores
+    are products of a query of the token and a key of the region; the loss is their divergence from the labels, summed
+    over phrases, a mean over the batch.
+    """
+
+    def add_head(self) -> None:
+        self.refuse_other_fusion(APART)
+        self.query = nn.Linear(self.config.hidden_size, self.config.hidden_size)
+        self.key = nn.Linear(self.region_size, self.config.hidden_size)
+
+    def decide(
+        self, inputs: Inputs, labels: Tensor | None, phrase_positions: Tensor | None = None, **kwargs: Any
+    ) -> MmptTaskOutput:
+        self.refuse_one_modality(inputs)
+        if phrase_positions is None:
+            raise ValueError(
+                "got no phrase_positions, expected (batch, phrases): the last token of each phrase, -100 for none"
+            )
+        states = self.backbone(**inputs, **kwargs)
+        text = states.text_last_hidden_state
+        # The task embedding behind [CLS] moves every later token by one.
+        places = phrase_positions.clamp(min=0) + (1 if inputs.get("task_ids") is not None else 0)
+        phrases = text.gather(1, places[:, :, None].expand(-1, -1, text.shape[-1]))  # (batch, phrases, hidden)
+        scores = self.query(phrases) @ self.key(states.region_last_hidden_state).transpose(1, 2)
+        logits = scores.float() / math.sqrt(self.config.hidden_size)
+        mask = inputs.get("region_attention_mask")
+        logits = _hide_padding(logits, None if mask is None else mask[:, None])
+        loss = None
+        if labels is not None:
+            if labels.shape != logits.shape:
+                raise ValueError(
+                    f"labels are {tuple(labels.shape)}, expected (batch, phrases, regions), {tuple(logits.shape)}"
+                )
+            labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
+            divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
+            loss = divergence / len(labels)
+        return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
+
+
+def _hide_padding(logits: Tensor, mask: Tensor | None) -> Tensor:
+    return logits if mask is None else logits.masked_fill(~mask.bool(), torch.finfo(logits.dtype).min)

@@ -1,0 +1,155 @@
+"""Image-text retrieval: a joint scorer that starts as image-text matching, and embeddings of each modality alone."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
+
+MAX_SCALE = 100.0  # of the similarities, as in CLIP
+
+
+class MmptContrastiveHead(nn.Module):
+    """Embeddings of texts and of images, each from its own pooled vector, in one space (CLIP; ALBEF).
+
+    Args:
+        pooled_size: width of the pooled vectors.
+        size: width of the embeddings.
+    """
+
+    def __init__(self, pooled_size: int, size: int) -> None:
+        super().__init__()
+        self.text_projection = nn.Linear(pooled_size, size, bias=False)
+        self.image_projection = nn.Linear(pooled_size, size, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def similarities(self, texts: Tensor, images: Tensor) -> Tensor:
+        """Return (texts, images), scaled cosines of embeddings of length 1."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE) * (texts @ images.t())
+
+
+class MmptForImageAndTextRetrieval(MmptTaskModel):
+    """Score how well a text fits an image. Logits: (batch,), the log-odds of a match, one a pair.
+
+    Labels: (batch,), the number of each row's image. With labels every row is a true pair, and its negatives are texts
+    and images of rows with another number; rows of one image are no negatives of each other. With a contrastive head
+    (`contrastive_size` above 0) the negatives are those that it finds nearest, and its own symmetric loss is added;
+    without it they are the next rows of the batch.
+
+    The scorer is the pre-training head of image-text matching by the same name, so it goes on from its weights: the
+    score is the matched logit less the other.
+    """
+
+    def add_head(self) -> None:
+        self.refuse_other_fusion("whether text and image match cannot be told from either alone")
+        config = self.config
+        self.heads = nn.ModuleDict({"matching": nn.Linear(self.pooled_size, config.num_matching_classes)})
+        self.contrastive = None
+        if config.contrastive_size:
+            self.contrastive = MmptContrastiveHead(self.pooled_size, config.contrastive_size)
+
+    @torch.no_grad()
+    def _init_weights(self, module: Any) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MmptContrastiveHead):
+            init.constant_(module.log_scale, math.log(1 / 0.07))
+
+    def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
+        self.refuse_one_modality(inputs)
+        if labels is None:
+            states = self.backbone(**inputs, **kwargs)
+            return MmptTaskOutput(logits=self._scores(states.pooler_output), **views_of(states))
+        rows = torch.arange(len(labels), device=labels.device)
+        others = labels[:, None] != labels  # (texts, images): pairs that are negatives
+        contrastive_loss = None
+        similarities = _next_rows(others)
+        if self.contrastive is not None:
+            alone = self.backbone(**inputs, late=True, **kwargs)
+            texts = self._embed(self.contrastive.text_projection, alone.text_pooler_output)
+            images = self._embed(self.contrastive.image_projection, alone.region_pooler_output)
+            similarities = self.contrastive.similarities(texts, images)
+            contrastive_loss = _contrastive_loss(similarities, ~others)
+        if not others.any():
+            # One image in the whole batch: there is nothing to rank, and the scorer stays in the graph.
+            scores = self._scores(self.backbone(**inputs, **kwargs).pooler_output)
+            loss = 0.0 * scores.sum()
+            return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=scores)
+        count = min(self.config.retrieval_negatives, int(others.sum(1).min()))
+        hardest_images, hardest_texts = _hardest(similarities.detach(), others, count)
+        text_rows = torch.cat([rows, rows.repeat_interleave(hardest_images.shape[1]), hardest_texts.flatten()])
+        region_rows = torch.cat([rows, hardest_images.flatten(), rows.repeat_interleave(hardest_texts.shape[1])])
+        states = self.backbone(**select_rows(inputs, text_rows, region_rows), **kwargs)
+        scores = self._scores(states.pooler_output)
+        negatives = scores[len(rows) :].view(2, len(rows), -1).transpose(0, 1).flatten(1)
+        loss = self._ranking_loss(scores[: len(rows)], negatives)
+        return MmptTaskOutput(
+            loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=scores[: len(rows)]
+        )
+
+    def get_text_features(self, **inputs: Tensor) -> Tensor:
+        """Return embeddings of texts alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
+
+        Raises:
+            ValueError: without a contrastive head.
+        """
+        head = self._contrastive_head()
+        return self._embed(head.text_projection, self.backbone(**inputs, return_dict=True).text_pooler_output)
+
+    def get_image_features(self, **inputs: Tensor) -> Tensor:
+        """Return embeddings of images alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
+
+        Raises:
+            ValueError: without a contrastive head.
+        """
+        head = self._contrastive_head()
+        return self._embed(head.image_projection, self.backbone(**inputs, return_dict=True).region_pooler_output)
+
+    def _contrastive_head(self) -> MmptContrastiveHead:
+        if self.contrastive is None:
+            raise ValueError(
+                "this model has no contrastive head, so a text or an image alone has no embedding; fine-tune with "
+                "contrastive_size above 0 (256, say)"
+            )
+        return self.contrastive
+
+    def _scores(self, pooled: Tensor) -> Tensor:
+        """Return (batch,), the log-odds of class 1 (matched) against the others."""
+        pooled = F.dropout(pooled, self.config.pooled_dropout_prob, self.training)
+        logits = self.heads["matching"](pooled).float()
+        others = torch.cat([logits[:, :1], logits[:, 2:]], 1)
+        return logits[:, 1] - others.logsumexp(1)
+
+    @staticmethod
+    def _embed(projection: nn.Module, pooled: Tensor) -> Tensor:
+        return F.normalize(projection(pooled).float(), dim=-1)
+
+    def _ranking_loss(self, true: Tensor, negatives: Tensor) -> Tensor:
+        """Return the loss of true pairs, (batch,), against the negatives of each, (batch, negatives)."""
+        if self.config.retrieval_loss == "margin":
+            return F.relu(self.config.retrieval_margin + negatives.sigmoid() - true.sigmoid()[:, None]).mean()
+        scores = torch.cat([true[:, None], negatives], 1)
+        return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
+
+
+def _next_rows(others: Tensor) -> Tensor:
+    """Return similarities (rows, rows) that make the rows that follow a row its hardest negatives."""
+    rows = torch.arange(len(others), device=others.device)
+    return -((rows[None] - rows[:, None]) % len(rows)).float()
+
+
+def _hardest(similarities: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` most similar images of each text and texts of each image, (batch, count) rows each."""
+    hidden = similarities.masked_fill(~others, -math.inf)
+    return hidden.topk(count, dim=1).indices, hidden.t().topk(count, dim=1).indices
+
+
+def _contrastive_loss(similarities: Tensor, true: Tensor) -> Tensor:
+    """Return the mean of both directions' cross-entropies; several true pairs of a row share its probability."""
+    targets = true.float() / true.sum(1, keepdim=True)
+    to_images = F.cross_entropy(similarities, targets)
+    to_texts = F.cross_entropy(similarities.t(), targets)
+    return (to_images + to_texts) / 2
