@@ -63,32 +63,29 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         if labels is None:
             states = self.backbone(**inputs, **kwargs)
             return MmptTaskOutput(logits=self._scores(states.pooler_output), **views_of(states))
-        rows = torch.arange(len(labels), device=labels.device)
         others = labels[:, None] != labels  # (texts, images): pairs that are negatives
+        to_images = to_texts = _next_rows(others)
         contrastive_loss = None
-        similarities = _next_rows(others)
         if self.contrastive is not None:
             alone = self.backbone(**inputs, late=True, **kwargs)
             texts = self._embed(self.contrastive.text_projection, alone.text_pooler_output)
             images = self._embed(self.contrastive.image_projection, alone.region_pooler_output)
             similarities = self.contrastive.similarities(texts, images)
             contrastive_loss = _contrastive_loss(similarities, ~others)
-        if not others.any():
-            # One image in the whole batch: there is nothing to rank, and the scorer stays in the graph.
-            scores = self._scores(self.backbone(**inputs, **kwargs).pooler_output)
-            loss = 0.0 * scores.sum()
-            return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=scores)
+            to_images, to_texts = similarities.detach(), similarities.detach().t()
+        # A batch that shows one image only has no negatives: count is 0, and the scorer stays in the graph.
         count = min(self.config.retrieval_negatives, int(others.sum(1).min()))
-        hardest_images, hardest_texts = _hardest(similarities.detach(), others, count)
-        text_rows = torch.cat([rows, rows.repeat_interleave(hardest_images.shape[1]), hardest_texts.flatten()])
-        region_rows = torch.cat([rows, hardest_images.flatten(), rows.repeat_interleave(hardest_texts.shape[1])])
-        states = self.backbone(**select_rows(inputs, text_rows, region_rows), **kwargs)
-        scores = self._scores(states.pooler_output)
-        negatives = scores[len(rows) :].view(2, len(rows), -1).transpose(0, 1).flatten(1)
-        loss = self._ranking_loss(scores[: len(rows)], negatives)
-        return MmptTaskOutput(
-            loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=scores[: len(rows)]
+        false_images, false_texts = (
+            near.masked_fill(~others, -math.inf).topk(count, dim=1).indices for near in (to_images, to_texts)
         )
+        rows = torch.arange(len(labels), device=labels.device)
+        repeated = rows.repeat_interleave(count)
+        text_rows = torch.cat([rows, repeated, false_texts.flatten()])
+        region_rows = torch.cat([rows, false_images.flatten(), repeated])
+        states = self.backbone(**select_rows(inputs, text_rows, region_rows), **kwargs)
+        true, *negatives = self._scores(states.pooler_output).split([len(rows)] + 2 * [len(repeated)])
+        loss = self._ranking_loss(true, torch.cat([scores.view(len(rows), count) for scores in negatives], 1))
+        return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=true)
 
     def get_text_features(self, **inputs: Tensor) -> Tensor:
         """Return embeddings of texts alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
@@ -130,21 +127,16 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
     def _ranking_loss(self, true: Tensor, negatives: Tensor) -> Tensor:
         """Return the loss of true pairs, (batch,), against the negatives of each, (batch, negatives)."""
         if self.config.retrieval_loss == "margin":
-            return F.relu(self.config.retrieval_margin + negatives.sigmoid() - true.sigmoid()[:, None]).mean()
+            hinges = F.relu(self.config.retrieval_margin + negatives.sigmoid() - true.sigmoid()[:, None])
+            return hinges.sum() / max(hinges.numel(), 1)
         scores = torch.cat([true[:, None], negatives], 1)
         return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
 
 
 def _next_rows(others: Tensor) -> Tensor:
-    """Return similarities (rows, rows) that make the rows that follow a row its hardest negatives."""
+    """Return similarities (rows, rows) by which the rows that follow a row are the nearest to it."""
     rows = torch.arange(len(others), device=others.device)
     return -((rows[None] - rows[:, None]) % len(rows)).float()
-
-
-def _hardest(similarities: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` most similar images of each text and texts of each image, (batch, count) rows each."""
-    hidden = similarities.masked_fill(~others, -math.inf)
-    return hidden.topk(count, dim=1).indices, hidden.t().topk(count, dim=1).indices
 
 
 def _contrastive_loss(similarities: Tensor, true: Tensor) -> Tensor:
