@@ -11,6 +11,7 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.metrics.metric_table import load_metric
     from mmpt.modeling_mmpt.dual_stream_tasks import (
         MmptDualStreamForGrounding,
         MmptDualStreamForImageAndTextRetrieval,
@@ -96,6 +97,7 @@ __all__ = [
     "export_predecessor",
     "fill_store",
     "from_predecessor",
+    "load_metric",
     "merge_stores",
     "open_features",
     "open_images",
@@ -144,6 +146,7 @@ _MODULES = {
     "export_predecessor": "mmpt.predecessors.predecessor_export",
     "fill_store": "mmpt.processing.store_filling",
     "from_predecessor": "mmpt.predecessors.conversion",
+    "load_metric": "mmpt.metrics.metric_table",
     "merge_stores": "mmpt.processing.region_store_merge",
     "open_features": "mmpt.processing.region_readers.open_features",
     "open_images": "mmpt.processing.region_extraction.image_sources",

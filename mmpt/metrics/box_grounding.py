@@ -1,0 +1,105 @@
+"""Grounding: a predicted box is right if it covers a true one well enough, by intersection over union (IoU).
+
+Referring expressions have one true box (Kazemzadeh et al. 2014), phrases of Flickr30k Entities may have several
+(Plummer et al. 2015).
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import List, Value
+from torch import Tensor
+
+from mmpt.metrics.bootstrap import bootstrap, ratios
+from mmpt.metrics.metric_base import MmptMetric, report
+from mmpt.metrics.metric_inputs import finite
+
+THRESHOLD = 0.5
+BOX = List(Value("float64"), length=4)
+
+
+class GroundingAccuracy(MmptMetric):
+    """`grounding_accuracy`, the share of texts whose predicted box has an IoU of at least 0.5 with the true box.
+
+    predictions, references: (batch, 4), x1 y1 x2 y2 in pixels. Sides are x2 - x1 and y2 - y1. The interval draws texts.
+    """
+
+    inputs: ClassVar = {"predictions": BOX, "references": BOX}
+
+    def prepare(self, *, predictions: Any, references: Any) -> dict[str, list[list[float]]]:
+        return {
+            "predictions": boxes("predictions", predictions).tolist(),
+            "references": boxes("references", references).tolist(),
+        }
+
+    def measure(self, rows: dict[str, pa.Array]) -> dict[str, float]:
+        predicted, true = (_table(rows[name]) for name in ("predictions", "references"))
+        return _share_right("grounding_accuracy", iou(predicted, true) >= THRESHOLD, self.seed)
+
+
+class PhraseRecall(MmptMetric):
+    """`phrase_recall_at_1`, the share of phrases whose predicted box has an IoU of at least 0.5 with any true box.
+
+    predictions: (batch, 4), the best box of each phrase, x1 y1 x2 y2 in pixels. references: for each phrase the list of
+    its true boxes, one at least; the benchmark leaves phrases without a box out. The interval draws phrases.
+    """
+
+    inputs: ClassVar = {"predictions": BOX, "references": List(BOX)}
+
+    def prepare(self, *, predictions: Any, references: Sequence[Any]) -> dict[str, list[Any]]:
+        sizes = [len(true) for true in references]
+        if 0 in sizes:
+            raise ValueError(f"references: phrase {sizes.index(0)} of the batch has no box; leave such phrases out")
+        true = iter(boxes("references", [box for phrase in references for box in phrase]).tolist())
+        return {
+            "predictions": boxes("predictions", predictions).tolist(),
+            "references": [list(islice(true, size)) for size in sizes],
+        }
+
+    def measure(self, rows: dict[str, pa.Array]) -> dict[str, float]:
+        true = rows["references"]
+        phrase = true.value_parent_indices().to_numpy()
+        overlaps = iou(_table(rows["predictions"])[phrase], _table(true.flatten()))
+        hits = np.bincount(phrase, weights=overlaps >= THRESHOLD, minlength=len(true)) > 0
+        return _share_right("phrase_recall_at_1", hits, self.seed)
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return intersection over union row by row, 0 where both boxes have no area. Both (rows, 4); returns (rows,)."""
+    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    shared = sides.clip(min=0).prod(axis=1)
+    union = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1) - shared
+    return shared / np.where(union > 0, union, 1)
+
+
+def boxes(name: str, values: Any) -> Tensor:
+    """Return (boxes, 4).
+
+    Raises:
+        ValueError: if the shape is another, or a box ends before it begins.
+    """
+    tensor = finite(name, values)
+    if not tensor.numel():
+        return torch.zeros(0, 4)
+    if tensor.dim() != 2 or tensor.shape[-1] != 4:
+        raise ValueError(f"{name} are {tuple(tensor.shape)}, expected (boxes, 4), x1 y1 x2 y2 in pixels")
+    inverted = (tensor[:, :2] > tensor[:, 2:]).any(-1)
+    if inverted.any():
+        row = int(inverted.nonzero()[0, 0])
+        raise ValueError(
+            f"{name}: box {row} is {tensor[row].tolist()}, expected x1 <= x2 and y1 <= y2; is it x, y, width, height?"
+        )
+    return tensor.double()
+
+
+def _table(column: pa.Array) -> np.ndarray:
+    return column.flatten().to_numpy().reshape(-1, 4)
+
+
+def _share_right(name: str, hits: np.ndarray, seed: int) -> dict[str, float]:
+    (share,) = bootstrap(hits[:, None], lambda counts, kinds: ratios(counts, kinds, np.ones(len(kinds))), seed)
+    return report(name, share, len(hits), hits.sum())

@@ -1,0 +1,73 @@
+"""Inputs of metrics: arrays, tensors and lists made one, and the errors of bad ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
+    """Return a tensor on the CPU, of arrays, tensors, lists of them or of numbers.
+
+    Raises:
+        ValueError: if the rows do not fit together, or are no numbers.
+    """
+    try:
+        if isinstance(values, Sequence) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
+            return torch.stack([torch.as_tensor(row).detach().cpu() for row in values])
+        return torch.as_tensor(values).detach().cpu()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} are no numbers of one shape a row: {error}") from error
+
+
+def finite(name: str, values: Any) -> Tensor:
+    """Return a tensor as `as_tensor` does.
+
+    Raises:
+        ValueError: also if a value is NaN or infinite, with the first such row.
+    """
+    tensor = as_tensor(name, values)
+    if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+        row = int((~tensor.isfinite()).nonzero()[0, 0])
+        raise ValueError(
+            f"{name}: row {row} of the batch has a value that is NaN or infinite, expected finite numbers; "
+            "did the model diverge, or half precision overflow?"
+        )
+    return tensor
+
+
+def class_numbers(name: str, values: Any) -> list[int]:
+    """Return class numbers, from (batch,) integers or, for predictions, the largest of (batch, classes) scores.
+
+    Raises:
+        ValueError: if they are of another shape, (batch,) numbers are not whole, or one is negative.
+    """
+    tensor = finite(name, values)
+    if tensor.dim() == 2 and name == "predictions":
+        return tensor.argmax(-1).tolist()
+    if tensor.dim() != 1 or (tensor.is_floating_point() and tensor.numel()):
+        scores = " or (batch, classes) scores" if name == "predictions" else ""
+        raise ValueError(
+            f"{name} are {tuple(tensor.shape)} {tensor.dtype}, expected (batch,) whole class numbers{scores}"
+        )
+    numbers = tensor.long()
+    if numbers.numel() and int(numbers.min()) < 0:
+        raise ValueError(
+            f"{name} hold {int(numbers.min())}, expected class numbers from 0 on; leave rows without a label out"
+        )
+    return numbers.tolist()
+
+
+def as_ids(name: str, values: Any) -> list[str]:
+    """Return ids as strings, from strings or whole numbers.
+
+    Raises:
+        TypeError: if one is of another type.
+    """
+    listed = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else list(values)
+    for value in listed:
+        if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
+            raise TypeError(f"{name} hold {value!r}, expected strings or whole numbers")
+    return [str(value) for value in listed]

@@ -1,0 +1,45 @@
+"""The metrics by name. Importing this imports `evaluate`, which takes a second; nothing is fetched."""
+
+from typing import Any
+
+from mmpt.metrics.box_grounding import GroundingAccuracy, PhraseRecall
+from mmpt.metrics.class_accuracy import ClassAccuracy
+from mmpt.metrics.group_consistency import GroupConsistency
+from mmpt.metrics.masked_predictions import (
+    MaskedRegionClasses,
+    MaskedRegionDistributions,
+    MaskedRegionFeatures,
+    MaskedTokens,
+)
+from mmpt.metrics.matching_auc import MatchingAuc
+from mmpt.metrics.metric_base import MmptMetric
+from mmpt.metrics.retrieval_recall import RetrievalRecall
+from mmpt.metrics.vqa_accuracy import VqaAccuracy
+
+METRICS: dict[str, type[MmptMetric]] = {
+    "vqa_accuracy": VqaAccuracy,
+    "retrieval_recall": RetrievalRecall,
+    "accuracy": ClassAccuracy,
+    "consistency": GroupConsistency,
+    "grounding_accuracy": GroundingAccuracy,
+    "phrase_recall": PhraseRecall,
+    "mlm": MaskedTokens,
+    "mrc": MaskedRegionClasses,
+    "mrc_kl": MaskedRegionDistributions,
+    "mrfr": MaskedRegionFeatures,
+    "itm": MatchingAuc,
+}
+
+
+def load_metric(name: str, **options: Any) -> MmptMetric:
+    """Return a new metric of `METRICS`.
+
+    Args:
+        options: those of the class; over several processes num_process, process_id, experiment_id and cache_dir.
+
+    Raises:
+        ValueError: if there is no metric of this name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"metric is {name!r}, expected one of {', '.join(METRICS)}")
+    return METRICS[name](**options)
