@@ -22,6 +22,7 @@ class MmptTaskConfig(PreTrainedConfig):
             mean with "learned" weights (Kittler et al. 1998, On combining classifiers).
         classifier_head: "mlp", a hidden layer of twice the pooled width (VQA in UNITER, LXMERT, ViLBERT), or "linear"
             (VisualBERT; NLVR2 in UNITER; entailment in ViLBERT 12-in-1).
+        classifier_act: activation of a head's hidden layer, "relu" in VCR of UNITER; None means `hidden_act`.
         answer_loss: "bce", binary cross-entropy of every answer with its soft score (UNITER, LXMERT, ViLBERT), or
             "kl", the divergence from the scores' distribution (VisualBERT).
         answer_reads: what the answers are read from: the "pooled" vector, or the "second_last_token" of the text
@@ -31,6 +32,8 @@ class MmptTaskConfig(PreTrainedConfig):
         image_pair: how two images of one text are read: "pair", each with the text, their pooled vectors side by side
             (UNITER, LXMERT, ViLBERT); "triplet", all in one sequence, told apart by their region types (UNITER,
             VisualBERT); "pair_attention", a pair whose states attend to each other (UNITER).
+        image_pair_types: give the regions of each image its number as their type in a pair too (UNITER); in a triplet
+            they always have it.
         retrieval_loss: "margin", a hinge on the sigmoid of the scores (UNITER), or "cross_entropy" of the true pair
             against its negatives (ViLBERT).
         retrieval_margin: of that hinge.
@@ -39,21 +42,28 @@ class MmptTaskConfig(PreTrainedConfig):
             which an index searches; 0 switches them off.
         grounding_loss: "bce", each region by itself with its overlap as target (ViLBERT), or "cross_entropy", the
             region of most overlap among all (UNITER).
+        grounding_head: "linear", or "mlp", with a hidden layer as wide as the regions (UNITER's RefCOCO+).
+        alignment_size: width in which phrases and regions are compared, that of an attention head in VisualBERT; None
+            means `hidden_size`.
     """
 
     fusion: Literal["early", "late", "hybrid"] = "early"
     late_fusion: Literal["mean", "max", "product", "learned"] = "mean"
     classifier_head: Literal["mlp", "linear"] = "mlp"
+    classifier_act: str | None = None
     answer_loss: Literal["bce", "kl"] = "bce"
     answer_reads: Literal["pooled", "second_last_token"] = "pooled"
     label_smoothing: float | int = 0.0
     class_weights: list[float] | None = None
     image_pair: Literal["pair", "triplet", "pair_attention"] = "pair"
+    image_pair_types: bool = False
     retrieval_loss: Literal["margin", "cross_entropy"] = "margin"
     retrieval_margin: float | int = 0.2
     retrieval_negatives: int = 1
     contrastive_size: int = 0
     grounding_loss: Literal["bce", "cross_entropy"] = "bce"
+    grounding_head: Literal["linear", "mlp"] = "linear"
+    alignment_size: int | None = None
 
     def validate_task_losses(self) -> None:
         if not 0 <= self.label_smoothing < 1:

@@ -63,18 +63,16 @@ class MmptDecisionModel(MmptTaskModel):
 
     def combine(self, logits: dict[str, Tensor], labels: Tensor | None, views: dict[str, Any]) -> MmptTaskOutput:
         """Return what the decisions, (batch, classes) each, say together, with the loss."""
-        output = MmptTaskOutput(**views)
         if self.fusion is None:
-            output.logits = logits["joint"]
-            output.loss = None if labels is None else self.loss(output.logits, labels)
-            return output
+            loss = None if labels is None else self.loss(logits["joint"], labels)
+            return MmptTaskOutput(loss=loss, logits=logits["joint"], **views)
         fused = self.fusion(logits)
-        output.logits, output.decision_weights = fused.logits, fused.weights
-        output.joint_logits, output.text_logits, output.region_logits = map(logits.get, DECISIONS)
+        loss = None
         if labels is not None:
             own = torch.stack([self.loss(decision, labels) for decision in logits.values()]).mean()
-            output.loss = self.loss(fused.logits, labels) + own
-        return output
+            loss = self.loss(fused.logits, labels) + own
+        joint, text, regions = map(logits.get, DECISIONS)
+        return MmptTaskOutput(loss, fused.logits, joint, text, regions, fused.weights, **views)
 
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         """Return the logits of one decision, (batch, classes)."""
@@ -147,7 +145,7 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
         if self.config.image_pair == "pair_attention":
             self.refuse_other_fusion("attention between the two pairs reads both modalities")
             self.pair_attention = MmptPairAttention(self.config)
-        if self.config.image_pair == "triplet":
+        if self.config.image_pair == "triplet" or self.config.image_pair_types:
             self._check_region_types()
 
     def build_classifier(self) -> nn.Module:
@@ -164,10 +162,12 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
                 raise ValueError(
                     f"{name} is {tuple(value.shape)}, expected (batch, {self.images}, regions, ...): two images a text"
                 )
+        if self.config.image_pair == "triplet" or self.config.image_pair_types:
+            inputs = number_images(inputs)
         if self.config.image_pair == "triplet":
             return super().decide(one_sequence(inputs), labels, **kwargs)
-        logits, _ = self.decisions(one_pair_a_row(inputs), **kwargs)
-        return self.combine(logits, labels, {})
+        logits, views = self.decisions(one_pair_a_row(inputs), **kwargs)
+        return self.combine(logits, labels, views)
 
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         if self.pair_attention is not None:
@@ -181,8 +181,9 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
         config = self.config
         rows = {"none": 0, "own": config.region_type_vocab_size, "shared": config.type_vocab_size}
         if rows[config.region_type_embedding] < config.region_token_type_id + self.images:
+            setting = "image_pair='triplet'" if config.image_pair == "triplet" else "image_pair_types=True"
             raise ValueError(
-                f"image_pair='triplet' tells two images apart by their region types, but region_type_embedding is "
+                f"{setting} tells two images apart by their region types, but region_type_embedding is "
                 f"{config.region_type_embedding!r} with {rows[config.region_type_embedding]} rows, expected "
                 f"{config.region_token_type_id + self.images} or more; set region_type_embedding='own' and "
                 f"region_type_vocab_size={config.region_token_type_id + self.images}"
@@ -213,15 +214,16 @@ class MmptForMultipleChoice(MmptDecisionModel):
             for name, value in inputs.items()
             if value is not None
         }
-        logits, _ = self.decisions(flat, **kwargs)
-        return self.combine({name: scores.view(-1, choices) for name, scores in logits.items()}, labels, {})
+        logits, views = self.decisions(flat, **kwargs)
+        return self.combine({name: scores.view(-1, choices) for name, scores in logits.items()}, labels, views)
 
 
 def classifier(model: MmptTaskModel, input_size: int, outputs: int) -> nn.Module:
     """Return the classifier that the configuration names; its hidden layer is twice as wide as the pooled vector."""
     if model.config.classifier_head == "linear":
         return nn.Linear(input_size, outputs)
-    return MmptPredictionHead(model.config, input_size, 2 * model.pooled_size, outputs)
+    act = model.config.classifier_act
+    return MmptPredictionHead(model.config, input_size, 2 * model.pooled_size, outputs, act=act)
 
 
 def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
@@ -243,15 +245,18 @@ def one_pair_a_row(inputs: Inputs) -> Inputs:
 
 
 def one_sequence(inputs: Inputs) -> Inputs:
-    """Return a batch with the regions of both images in one row, the number of the image as their type."""
-    features = inputs.get("region_features")
-    flat = {
+    """Return a batch with the regions of both images in one row."""
+    return {
         name: value.flatten(1, 2) if is_of_regions(name) else value
         for name, value in inputs.items()
         if value is not None
     }
-    if features is not None and "region_type_ids" not in inputs:
-        batch, images, regions = features.shape[:3]
-        numbers = torch.arange(images, device=features.device).repeat_interleave(regions)
-        flat["region_type_ids"] = numbers.expand(batch, -1)
-    return flat
+
+
+def number_images(inputs: Inputs) -> Inputs:
+    """Return a batch where the type of a region is the number of its image, unless types are given."""
+    features = inputs.get("region_features")
+    if features is None or inputs.get("region_type_ids") is not None:
+        return inputs
+    numbers = torch.arange(features.shape[1], device=features.device)[:, None]
+    return {**inputs, "region_type_ids": numbers.expand(features.shape[:3])}

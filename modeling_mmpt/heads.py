@@ -83,10 +83,10 @@ LOGITS_FIELDS = {
 class MmptTransform(nn.Module):
     """Linear, activation, LayerNorm: the hidden layer of a prediction head."""
 
-    def __init__(self, config: MmptConfig, input_size: int, size: int) -> None:
+    def __init__(self, config: MmptConfig, input_size: int, size: int, act: str | None = None) -> None:
         super().__init__()
         self.dense = nn.Linear(input_size, size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACT2FN[act or config.hidden_act]
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -97,10 +97,16 @@ class MmptPredictionHead(nn.Module):
     """A transform and a decoder; `transform` is None where the heads of regions share one."""
 
     def __init__(
-        self, config: MmptConfig, input_size: int, size: int, outputs: int, own_transform: bool = True
+        self,
+        config: MmptConfig,
+        input_size: int,
+        size: int,
+        outputs: int,
+        own_transform: bool = True,
+        act: str | None = None,
     ) -> None:
         super().__init__()
-        self.transform = MmptTransform(config, input_size, size) if own_transform else None
+        self.transform = MmptTransform(config, input_size, size, act) if own_transform else None
         self.decoder = nn.Linear(size, outputs)
 
     def forward(self, hidden: Tensor) -> Tensor:

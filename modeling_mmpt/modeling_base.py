@@ -103,7 +103,7 @@ class MmptBackbone(MmptPreTrainedModel):
 
     text_embeddings: MmptTextEmbeddings
     region_embeddings: MmptRegionEmbeddings
-    text_pooler: MmptPooler
+    text_pooler: MmptPooler | None
     region_pooler: MmptPooler | None
 
     def get_input_embeddings(self) -> nn.Module:
@@ -153,7 +153,7 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def _pool(self, text: Tensor | None, regions: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the pooled vectors of text, of regions, and what matching reads; each (batch, pooler_size)."""
-        text_pooled = None if text is None else self.text_pooler(text)
+        text_pooled = None if text is None or self.text_pooler is None else self.text_pooler(text)
         region_pooled = None if regions is None or self.region_pooler is None else self.region_pooler(regions)
         if text_pooled is None or region_pooled is None or self.config.pooled_fusion == "text":
             return text_pooled, region_pooled, region_pooled if text_pooled is None else text_pooled

@@ -16,7 +16,7 @@ class MmptAttentionPool(nn.Module):
     def __init__(self, config: MmptConfig) -> None:
         super().__init__()
         self.score = nn.Linear(config.hidden_size, 1)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return (batch, hidden); mask: (batch, length), True where a state counts."""

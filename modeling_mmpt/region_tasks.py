@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -21,10 +22,17 @@ class MmptForGrounding(MmptTaskModel):
     nothing. Logits of padding are the lowest number there is.
     """
 
+    reads_pooled = False
+
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
         self.dropout = nn.Dropout(self.config.pooled_dropout_prob)
-        self.region_scorer = nn.Linear(self.region_size, 1)
+        config, size = self.config, self.region_size
+        self.region_scorer = (
+            MmptPredictionHead(config, size, size, 1, act=config.classifier_act)
+            if config.grounding_head == "mlp"
+            else nn.Linear(size, 1)
+        )
 
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         self.refuse_one_modality(inputs)
@@ -63,10 +71,13 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     over phrases, a mean over the batch.
     """
 
+    reads_pooled = False
+
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
-        self.query = nn.Linear(self.config.hidden_size, self.config.hidden_size)
-        self.key = nn.Linear(self.region_size, self.config.hidden_size)
+        size = self.config.alignment_size or self.config.hidden_size
+        self.query = nn.Linear(self.config.hidden_size, size)
+        self.key = nn.Linear(self.region_size, size)
 
     def decide(
         self, inputs: Inputs, labels: Tensor | None, phrase_positions: Tensor | None = None, **kwargs: Any
@@ -82,7 +93,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         places = phrase_positions.clamp(min=0) + (1 if inputs.get("task_ids") is not None else 0)
         phrases = text.gather(1, places[:, :, None].expand(-1, -1, text.shape[-1]))  # (batch, phrases, hidden)
         scores = self.query(phrases) @ self.key(states.region_last_hidden_state).transpose(1, 2)
-        logits = scores.float() / math.sqrt(self.config.hidden_size)
+        logits = scores.float() / math.sqrt(self.query.out_features)
         mask = inputs.get("region_attention_mask")
         logits = _hide_padding(logits, None if mask is None else mask[:, None])
         loss = None

@@ -29,7 +29,7 @@ class MmptTaskOutput(ModelOutput):
         decision_weights: (batch, decisions), the weight that each of the last three got, in this order without those
             that there are not; a row sums to 1.
         hidden_states: the backbone's, as the next ones; see `MmptModelOutput`. Of the joint encoding where there are
-            two, and None where each image of a pair is encoded by itself.
+            two; with a row for each choice, or each image of a pair, where these are encoded by themselves.
     """
 
     loss: Tensor | None = None
@@ -53,11 +53,15 @@ class MmptTaskModel(MmptPreTrainedModel):
 
     # The losses are means already; without this the stock Trainer takes them for sums to be divided by a count.
     accepts_loss_kwargs = False
+    _keys_to_ignore_on_load_unexpected = [r"^heads\.", r"^backbone\.(text|region)_pooler\."]
     backbone_class: type[MmptBackbone]
+    reads_pooled = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.backbone = self.backbone_class(config)
+        if not self.reads_pooled:
+            self.backbone.text_pooler = self.backbone.region_pooler = None
         self.add_head()
         self.post_init()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import STREAMS, tiny_backbone, tiny_batch, tiny_pretraining
-from tiny_tasks import DECIDING_CASES, task_batch, task_class, task_labels, tiny_task
+from tiny_task_models import DECIDING_CASES, task_batch, task_class, task_labels, tiny_task
 from torch import Tensor
 
 from mmpt.modeling_mmpt.fusion import LATE_DECISIONS, FusedDecision, MmptDecisionFusion, MmptLateFusion

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import BATCH, REGION_COUNTS, STREAMS, tiny_backbone, tiny_batch, tiny_config, tiny_pretraining
-from tiny_tasks import CASES, CHOICES, CLASSES, task_batch, task_class, task_labels, tiny_task
+from tiny_task_models import CASES, CHOICES, CLASSES, task_batch, task_class, task_labels, tiny_task
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -42,6 +42,16 @@ def test_padding_and_company_change_no_decision(stream: str, task: str) -> None:
             asked = batch["phrase_positions"][row] >= 0
             alone, whole = alone[asked], whole[asked]
         torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stream", "task"), CASES)
+def test_attention_backends_agree(stream: str, task: str) -> None:
+    model, batch = tiny_task(stream, task), task_batch(task)
+    by_backend = {}
+    for name in ("eager", "sdpa"):
+        model.set_attn_implementation(name)
+        by_backend[name] = model(**batch).logits
+    torch.testing.assert_close(by_backend["eager"], by_backend["sdpa"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("stream", "task"), CASES)

@@ -2,13 +2,13 @@
 
 import unittest
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fetch import shared_tests
 from hf_suite import NOT_FETCHED, load, model_case, processor_case, register_names
+from tiny_cases import BATCH, CLASSES, FEATURE, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -30,20 +30,6 @@ from mmpt.processing.word_tokenizer import build_word_tokenizer
 if shared_tests() is None:
     pytest.skip(NOT_FETCHED, allow_module_level=True)
 
-BATCH, TOKENS, REGIONS, FEATURE, CLASSES = 3, 7, 5, 16, 6
-TINY: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 37,
-    "max_position_embeddings": 64,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "region_feature_dim": FEATURE,
-    "num_region_classes": CLASSES,
-}
-
 for config_class, model_class, pretraining_class in (
     (MmptSingleStreamConfig, MmptSingleStreamModel, MmptSingleStreamForPreTraining),
     (MmptDualStreamConfig, MmptDualStreamModel, MmptDualStreamForPreTraining),
@@ -59,30 +45,6 @@ register_names(
 )
 
 
-def single_config() -> MmptSingleStreamConfig:
-    return MmptSingleStreamConfig(**TINY, region_type_embedding="shared", region_mask_embedding=True)
-
-
-def dual_config() -> MmptDualStreamConfig:
-    return MmptDualStreamConfig(
-        **TINY, region_num_hidden_layers=2, text_co_attention_layers=[1, 2], region_co_attention_layers=[0, 1]
-    )
-
-
-def inputs(config: MmptConfig) -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    corner = torch.rand(BATCH, REGIONS, 2, generator=draw) / 2
-    return {
-        "input_ids": torch.randint(1, config.vocab_size, (BATCH, TOKENS), generator=draw),
-        "attention_mask": torch.ones(BATCH, TOKENS, dtype=torch.long),
-        "token_type_ids": torch.zeros(BATCH, TOKENS, dtype=torch.long),
-        "region_features": torch.rand(BATCH, REGIONS, FEATURE, generator=draw),
-        "region_boxes": torch.cat([corner, corner + 0.4], dim=-1),
-        "region_attention_mask": torch.ones(BATCH, REGIONS, dtype=torch.long),
-        "masked_regions": torch.ones(BATCH, REGIONS, dtype=torch.bool),
-    }
-
-
 def labels(model_class: type, config: MmptConfig) -> dict[str, Tensor]:
     if not issubclass(model_class, MmptForPreTraining):
         return {}
@@ -94,9 +56,6 @@ def labels(model_class: type, config: MmptConfig) -> dict[str, Tensor]:
         "itm_labels": torch.tensor([1, 0, 1]),
     }
 
-
-# The joint view of hidden states, the text's and the regions'.
-STATES = {"num_hidden_states_types": 3}
 
 TestSingleStream = model_case(
     "TestSingleStream",

@@ -1,0 +1,82 @@
+"""The models of the downstream tasks under transformers' own shared tests: both streams, and every fusion."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fetch import shared_tests
+from hf_suite import NOT_FETCHED, model_case
+from tiny_cases import BATCH, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
+from torch import Tensor
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt import dual_stream_tasks, single_stream_tasks
+
+if shared_tests() is None:
+    pytest.skip(NOT_FETCHED, allow_module_level=True)
+
+CHOICES, ANSWERS, PHRASES = 2, 2, 3
+LABELS: dict[str, Callable[[], Tensor]] = {
+    "QuestionAnswering": lambda: torch.full((BATCH, ANSWERS), 0.5),
+    "SequenceClassification": lambda: torch.zeros(BATCH, dtype=torch.long),
+    "ImagesAndTextClassification": lambda: torch.ones(BATCH, dtype=torch.long),
+    "MultipleChoice": lambda: torch.zeros(BATCH, dtype=torch.long),
+    "ImageAndTextRetrieval": lambda: torch.arange(BATCH),
+    "Grounding": lambda: torch.full((BATCH, REGIONS), 0.5),
+    "RegionToPhraseAlignment": lambda: torch.full((BATCH, PHRASES, REGIONS), 1 / REGIONS),
+}
+BOTH = ("ImageAndTextRetrieval", "Grounding", "RegionToPhraseAlignment")
+"""Tasks that a text alone says nothing of."""
+
+FUSED = ("QuestionAnswering", "SequenceClassification")
+
+
+def task_inputs(task: str) -> Callable[[MmptConfig], dict[str, Tensor]]:
+    """Return what makes the inputs of a task."""
+
+    def make(config: MmptConfig) -> dict[str, Tensor]:
+        batch = inputs(config)
+        if task == "ImagesAndTextClassification":
+            return {k: torch.stack([v, v.flip(0)], 1) if "region" in k else v for k, v in batch.items()}
+        if task == "MultipleChoice":
+            return {k: v if "region" in k else torch.stack([v] * CHOICES, 1) for k, v in batch.items()}
+        if task == "RegionToPhraseAlignment":
+            batch["phrase_positions"] = torch.arange(1, 1 + PHRASES).expand(BATCH, -1)
+        return batch
+
+    return make
+
+
+def case_of(stream: str, task: str, fusion: str) -> Any:
+    """Return the shared tests for a class."""
+    module, make = (single_stream_tasks, single_config) if stream == "Single" else (dual_stream_tasks, dual_config)
+
+    def config() -> MmptConfig:
+        made = make()
+        made.fusion, made.num_labels = fusion, ANSWERS
+        made.pooled_fusion = "mul"  # or else the last region layer of the dual stream has no say in a decision
+        return made
+
+    case = model_case(
+        f"Test{stream}{task}{fusion.capitalize()}",
+        [getattr(module, f"Mmpt{stream}StreamFor{task}")],
+        config,
+        task_inputs(task),
+        labels=lambda _class, _config: {"labels": LABELS[task]()},
+        tester={"seq_length": TOKENS + REGIONS if stream == "Single" else TOKENS, **STATES},
+    )
+    for name in dir(case) if task in BOTH else ():
+        if name.startswith(
+            "test_eager_matches_sdpa_inference"
+        ):  # gives the text alone; tests/test_task_models.py has it
+            setattr(case, name, None)
+    return case
+
+
+for stream in ("Single", "Dual"):
+    for task in LABELS:
+        for fusion in ("early", "late", "hybrid") if task in FUSED else ("early",):
+            case = case_of(stream, task, fusion)
+            globals()[case.__name__] = case
+del case
