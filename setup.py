@@ -27,12 +27,14 @@ CORE = [
 EXTRAS = {
     "demo": ["gradio>=6"],
     "dev": [
+        "faiss-cpu>=1.9",
         "h5py>=3.11",
         "hypothesis>=6.130",
         "lmdb>=1.5",
         "msgpack>=1.0",
         "msgpack-numpy>=0.4.8",
         "parameterized>=0.9",
+        "peft>=0.17",
         "playwright>=1.50",
         "psutil>=6",
         "pyright==1.1.414",

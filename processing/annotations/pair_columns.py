@@ -88,6 +88,9 @@ def check_row(row: Row) -> None:
     answers, scores = row.get("answers"), row.get("answer_scores")
     if answers is not None and scores is not None and len(answers) != len(scores):
         raise ValueError(f"{len(answers)} answers have {len(scores)} scores, expected one for each")
+    choices, label = row.get("choices"), row.get("label")
+    if choices is not None and label is not None and label >= len(choices):
+        raise ValueError(f"label is {label}, expected the place of the right one among {len(choices)} choices, from 0")
     for phrase in row.get("phrases") or ():
         if row["text"][phrase["start"] : phrase["end"]] != phrase["text"]:
             raise ValueError(f"phrase {phrase['text']!r} is not at {phrase['start']}..{phrase['end']} of the text")
@@ -184,6 +187,7 @@ COLUMNS = {
     "label_name": TEXT,
     "answers": Column(List(STRING), _are(_is_string), "a list of strings"),
     "answer_scores": Column(List(Value("float64")), _are(_is_score), "a list of numbers in 0..1"),
+    "choices": Column(TEXTS.feature, lambda value: _are(_is_text)(value) and len(value) > 1, "two texts or more"),
     "box": Column(BOX, _is_box, "x1 y1 x2 y2 in pixels, with x1 <= x2 and y1 <= y2"),
     "phrases": Column(List(PHRASE), _are(_is_phrase), f"a list of phrases, each with {', '.join(PHRASE)}"),
     "split": TEXT,

@@ -77,9 +77,9 @@ class GeneratedScenes:
     @cached_property
     def regions(self) -> dict[str, Regions]:
         """Every image's regions, with features of the found boxes; computed when they are first asked for."""
-        classifier = _fit_classifier(self.seed)
+        classifier = fit_scene_classifier(self.seed)
         return {
-            image_id: _regions(image_id, scene, self.found[image_id], classifier)
+            image_id: scene_regions(image_id, scene, self.found[image_id], classifier)
             for image_id, scene in self.scenes.items()
         }
 
@@ -209,10 +209,10 @@ class _Builder:
     def _add(self, image_id: str, scene: Scene, rng: np.random.Generator) -> None:
         self.layouts.add(scene.layout)
         self.scenes[image_id] = scene
-        self.found[image_id], _ = _find(scene, rng)
+        self.found[image_id], _ = find_objects(scene, rng)
 
 
-def _find(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def find_objects(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return pixel boxes and true classes of the objects, in random order, as a detector would find them."""
     order = rng.permutation(len(scene.objects))
     miss = rng.uniform(-BOX_JITTER, BOX_JITTER, size=(len(order), 4))
@@ -220,7 +220,8 @@ def _find(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float32], 
     return boxes, scene.class_ids[order]
 
 
-def _regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], classifier: RegionClassifier) -> Regions:
+def scene_regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], classifier: RegionClassifier) -> Regions:
+    """Render the scene and return the regions of its found boxes."""
     features = box_features(render(scene), boxes)
     probs = classifier.probs(features)
     return Regions.from_pixels(
@@ -235,12 +236,13 @@ def _regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], classifier
     )
 
 
-def _fit_classifier(seed: int) -> RegionClassifier:
+def fit_scene_classifier(seed: int) -> RegionClassifier:
+    """Fit the classes of `CLASS_NAMES` on scenes that no corpus has."""
     features, labels = [], []
     for index in range(_CLASSIFIER_SCENES):
         rng = np.random.default_rng((seed, _CLASSIFIER, index))
         scene = sample_scene(rng, ALL_COMPOSITIONS)
-        boxes, classes = _find(scene, rng)
+        boxes, classes = find_objects(scene, rng)
         features.append(box_features(render(scene), boxes))
         labels.append(classes)
     return RegionClassifier.fit(np.concatenate(features), np.concatenate(labels), len(CLASS_NAMES))

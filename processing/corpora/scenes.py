@@ -147,6 +147,12 @@ def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) 
     return Scene(tuple(objects), _noise_seed(rng))
 
 
+def compose_scene(rng: np.random.Generator, objects: Sequence[tuple[str, str, int]]) -> Scene:
+    """Return the scene of the given (colour, shape, cell), each of a drawn size and somewhere in its cell."""
+    placed = [_place(rng, colour, shape, pick(rng, SIZES), cell) for colour, shape, cell in objects]
+    return Scene(tuple(placed), _noise_seed(rng))
+
+
 def rearrange(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
     """Return a different scene with the same colours, shapes and sizes.
 
