@@ -19,35 +19,6 @@ LAYER = {
 }
 """Our name below a layer -> theirs."""
 
-TASK_HEADS = (
-    "vqa_output.",
-    "nlvr2_output.",
-    "rank_output.",
-    "re_output.",
-    "vcr_output.",
-    "ve_output.",
-    "attn1.",
-    "attn2.",
-    "attn_pool.",
-    "fc.",
-    "vil_prediction.",
-    "vil_prediction_gqa.",
-    "vil_binary_prediction.",
-    "vil_logit.",
-    "vil_tri_prediction.",
-    "vision_logit.",
-    "linguisic_logit.",
-    "clfs_dict.",
-    "logit_fc.",
-    "classifier.",
-    "qa_outputs.",
-    "flickr_attention.",
-    "attention.",
-    "cls.weight",
-    "cls.bias",
-)
-"""How the keys of fine-tuned heads begin; VisualBERT's of transformers is called cls, as the pre-training heads are."""
-
 
 def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: str) -> dict[str, Any]:
     """Return the fields of BERT's part: sizes from shapes, the rest from the configuration.
@@ -133,16 +104,15 @@ def map_answer_head(keys: KeyMap, source: SourceCheckpoint, theirs: str) -> int:
     """Map LXMERT's answer head, if it is there, and return its number of answers."""
     if f"{theirs}.3.weight" not in source:
         return 0
-    keys.module(f"{theirs}.0", "heads.answer.transform.dense")
-    keys.module(f"{theirs}.2", "heads.answer.transform.layer_norm")
-    keys.module(f"{theirs}.3", "heads.answer.decoder")
+    map_mlp_head(keys, theirs, "heads.answer")
     return source.shape(f"{theirs}.3.weight")[0]
 
 
-def drop_task_heads(keys: KeyMap, source: SourceCheckpoint) -> None:
-    """Drop the heads of fine-tuned models; their encoders are still a start."""
-    heads = [key for key in source if key.startswith(TASK_HEADS) and key not in keys.targets]
-    keys.drop(heads, "head of a fine-tuned task; only the pre-training heads are converted")
+def map_mlp_head(keys: KeyMap, theirs: str, ours: str, last: Part = WHOLE) -> None:
+    """Map a sequence of Linear, activation, LayerNorm and Linear; `last` is what of the last one is taken."""
+    keys.module(f"{theirs}.0", f"{ours}.transform.dense")
+    keys.module(f"{theirs}.2", f"{ours}.transform.layer_norm")
+    keys.module(f"{theirs}.3", f"{ours}.decoder", last)
 
 
 def drop_buffers(keys: KeyMap, source: SourceCheckpoint) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,14 +14,17 @@ from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamCo
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
-from mmpt.predecessors.bert_keys import drop_buffers, drop_task_heads
+from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.predecessors.bert_keys import drop_buffers
 from mmpt.predecessors.families import FAMILIES, config_class_of, recognise
 from mmpt.predecessors.key_map import KeyFate, KeyMap, KeyReport
 from mmpt.predecessors.predecessor_tokenizer import save_processor
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
+from mmpt.predecessors.task_heads import choose_head, drop_other_heads, label_fields, use_head
 from mmpt.predecessors.text_encoders import read_text_encoder
 
 FamilyName = Literal["auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert"]
+Model = MmptForPreTraining | MmptTaskModel
 REPORT = "conversion.json"
 DECODER = "heads.token.decoder.weight"  # tied to the word embeddings
 
@@ -33,12 +36,14 @@ class ConversionPlan:
     Args:
         source: the checkpoint.
         family: its name.
-        config: of the model that comes out.
+        model_class: of the model that comes out.
+        config: of that model.
         report: every key's fate.
     """
 
     source: SourceCheckpoint
     family: str
+    model_class: type[Model]
     config: MmptConfig
     keys: KeyMap
     report: KeyReport
@@ -48,6 +53,8 @@ def plan_conversion(
     source: str | Path,
     *,
     family: FamilyName = "auto",
+    task: str = "auto",
+    labels: str | Path | None = None,
     config_path: str | Path | None = None,
     preset: str = "uniter",
     allow_unknown: Iterable[str] = (),
@@ -58,6 +65,11 @@ def plan_conversion(
     Args:
         source: a weight file, or a folder with one; .safetensors, .bin, .pt or .pth; with or without `module.`.
         family: whose checkpoint it is; "auto" recognises it by its keys.
+        task: which head becomes the model's: "pretraining", a task ("vqa", "classification", "entailment", "nlvr2",
+            "multiple_choice", "grounding", "phrases", "retrieval"), or the predecessor's name of a head
+            ("vil_prediction_gqa"). "auto" takes the only fine-tuned head; where there are several or none, those of
+            pre-training.
+        labels: a JSON file with the names of the classes or answers: a list, or an object of names to numbers.
         config_path: the predecessor's JSON configuration; `config.json` beside the weights by default.
         preset: for "bert", the model whose text part is started.
         allow_unknown: keys, or patterns with `*`, that may be dropped although nothing is known of them.
@@ -65,31 +77,47 @@ def plan_conversion(
 
     Raises:
         FileNotFoundError: if there are no weights.
-        ValueError: for keys that nothing explains, shapes that do not fit, missing keys, and a file that is no
-            checkpoint or holds code.
+        ValueError: for keys that nothing explains, shapes that do not fit, missing keys, a head that is not there or
+            of which there are several, and a file that is no checkpoint or holds code.
     """
     checkpoint = SourceCheckpoint(source, config_path)
     name = recognise(checkpoint) if family == "auto" else family
+    heads, head = [], None
     if name == "bert":
         config, keys = read_text_encoder(checkpoint, preset, config_overrides)
+        choose_head(heads, task, checkpoint, pretrains=True)
     elif name in FAMILIES:
         try:
             values, keys = FAMILIES[name].read(checkpoint)
         except StopIteration:
             raise ValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
-        config = config_class_of(name, values)(**(values | checkpoint.label_names() | config_overrides))
+        heads = FAMILIES[name].read_heads(checkpoint)
+        head = choose_head(heads, task, checkpoint, pretrains=bool(values["objective_weights"]))
+        if head is not None:
+            use_head(keys, head)
+            of_head = head.fields | {"objective_weights": {}} | label_fields(head, checkpoint, labels)
+            checkpoint.assumptions.extend([head.note] if head.note else [])
+        else:
+            of_head = checkpoint.label_names()
+            if labels is not None:
+                raise ValueError(
+                    f"labels were given, but of {source} no fine-tuned head is taken; name one with --task"
+                )
+        config = config_class_of(name, values)(**(values | of_head | config_overrides))
     else:
         raise ValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
     drop_buffers(keys, checkpoint)
-    drop_task_heads(keys, checkpoint)
-    report = _report(checkpoint, name, config, keys, tuple(allow_unknown))
-    return ConversionPlan(checkpoint, name, config, keys, report)
+    drop_other_heads(keys, checkpoint, heads)
+    model_class = _pretraining_class(config) if head is None else head.model_class(config)
+    report = _report(checkpoint, name, model_class, config, keys, tuple(allow_unknown))
+    return ConversionPlan(checkpoint, name, model_class, config, keys, report)
 
 
-def from_predecessor(source: str | Path, **options: Any) -> MmptForPreTraining:
+def from_predecessor(source: str | Path, **options: Any) -> Model:
     """Return a predecessor's checkpoint as one of our models, in float32 and evaluation mode.
 
-    Its `conversion_report` says what became of every key. Options and errors are those of `plan_conversion`.
+    It is a model for pre-training, or for the task of the fine-tuned head that was chosen. Its `conversion_report`
+    says what became of every key. Options and errors are those of `plan_conversion`.
 
     Raises:
         ValueError: also if two keys that a predecessor ties hold different values.
@@ -134,12 +162,12 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     )
     report = plan.report
     if note:
-        report = KeyReport(report.family, report.source, report.config, report.keys, (*report.assumptions, note))
+        report = replace(report, assumptions=(*report.assumptions, note))
     (out / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
     return report
 
 
-def carry_out(plan: ConversionPlan) -> MmptForPreTraining:
+def carry_out(plan: ConversionPlan) -> Model:
     """Read the weights and build the model of a plan."""
     for theirs, to in plan.keys.ties.items():
         if theirs in plan.source and to in plan.source and not torch.equal(plan.source[theirs], plan.source[to]):
@@ -156,15 +184,15 @@ def carry_out(plan: ConversionPlan) -> MmptForPreTraining:
     # What the checkpoint fills is never initialised first: that would cost more than reading it.
     complete = not plan.report.of("missing")
     with torch.device("meta" if complete else "cpu"):
-        model = _model_class(plan.config)(plan.config)
+        model = plan.model_class(plan.config)
     _assign(model, weights)
     model.__dict__["conversion_report"] = plan.report
     return model.eval()
 
 
-def _assign(model: MmptForPreTraining, weights: dict[str, Tensor]) -> None:
+def _assign(model: Model, weights: dict[str, Tensor]) -> None:
     words = "backbone.text_embeddings.word_embeddings.weight"
-    if "token" in model.heads and words in weights:
+    if isinstance(model, MmptForPreTraining) and "token" in model.heads and words in weights:
         weights[DECODER] = weights[words]
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
@@ -173,7 +201,7 @@ def _assign(model: MmptForPreTraining, weights: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} got no value; a conversion plan must name it as missing")
 
 
-def _model_class(config: MmptConfig) -> type[MmptForPreTraining]:
+def _pretraining_class(config: MmptConfig) -> type[MmptForPreTraining]:
     single = isinstance(config, MmptSingleStreamConfig)
     return MmptSingleStreamForPreTraining if single else MmptDualStreamForPreTraining
 
@@ -184,10 +212,15 @@ def _pools_first_region(config: MmptConfig) -> bool:
 
 
 def _report(
-    source: SourceCheckpoint, family: str, config: MmptConfig, keys: KeyMap, allowed: tuple[str, ...]
+    source: SourceCheckpoint,
+    family: str,
+    model_class: type[Model],
+    config: MmptConfig,
+    keys: KeyMap,
+    allowed: tuple[str, ...],
 ) -> KeyReport:
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in _model_class(config)(config).state_dict().items()}
+        expected = {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
     fates, unknown, misfits, filled = [], [], [], set()
     for theirs in source:
         if theirs in keys.targets:
@@ -223,4 +256,4 @@ def _report(
         )
     fates.extend(KeyFate("missing", None, ours, "left at its random start") for ours in missing)
     fields = cast("dict[str, Any]", config.to_diff_dict())
-    return KeyReport(family, str(source.path), fields, tuple(fates), tuple(source.assumptions))
+    return KeyReport(family, str(source.path), model_class.__name__, fields, tuple(fates), tuple(source.assumptions))

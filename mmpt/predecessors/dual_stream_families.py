@@ -31,6 +31,7 @@ CROSS_LAYER = {
 }
 REGION_HEADS = {"obj": "region_class", "attr": "region_attribute", "feat": "region_feature"}
 UNUSED_GATE = "ViLBERT makes this layer and never calls it"
+UNREAD_HEAD = "a fine-tuned head that no task of ViLBERT's training code reads, so that nothing ever trained it"
 
 
 def read_lxmert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
@@ -142,6 +143,7 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
             keys.module(f"{theirs}.{letter}_output.LayerNorm", f"{ours}.{stream}_feed_forward.layer_norm")
         gates = (f"{theirs}.biOutput.q_dense{i}.{name}" for i in (1, 2) for name in ("weight", "bias"))
         keys.drop(gates, UNUSED_GATE)
+    keys.drop(("linguisic_logit.weight", "linguisic_logit.bias"), UNREAD_HEAD)
     keys.module("bert.t_pooler.dense", "backbone.text_pooler.dense")
     keys.module("bert.v_pooler.dense", "backbone.region_pooler.dense")
 

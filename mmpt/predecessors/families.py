@@ -6,12 +6,20 @@ from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.predecessors.dual_stream_families import read_lxmert, read_vilbert
+from mmpt.predecessors.fine_tuned_heads import lxmert_heads, oscar_heads, uniter_heads, vilbert_heads, visual_bert_heads
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.single_stream_families import read_oscar, read_uniter, read_visual_bert
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
+from mmpt.predecessors.task_heads import TaskHead
 from mmpt.predecessors.volta import read_volta
 
 Read = Callable[[SourceCheckpoint], tuple[dict[str, Any], KeyMap]]
+ReadHeads = Callable[[SourceCheckpoint], list[TaskHead]]
+
+
+def no_heads(source: SourceCheckpoint) -> list[TaskHead]:
+    """Of the family, only pre-training heads are covered."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class Family:
         signs: a checkpoint that has one of these keys (or, ending in a dot, keys that begin so) is of the family.
         read: gives the fields of our configuration, and the key map.
         config_class: of the model that it becomes; None where the checkpoint tells.
+        read_heads: gives the fine-tuned heads that can be converted.
         lowercase: whether its text was lower-cased.
         whole_image_region: whether a region with the mean feature stands in front.
     """
@@ -29,19 +38,23 @@ class Family:
     signs: tuple[str, ...]
     read: Read
     config_class: type[MmptConfig] | None
+    read_heads: ReadHeads = no_heads
     lowercase: bool = True
     whole_image_region: bool = False
 
 
 FAMILIES = {
-    "uniter": Family(("uniter.img_embeddings.",), read_uniter, MmptSingleStreamConfig, lowercase=False),
+    "uniter": Family(("uniter.img_embeddings.",), read_uniter, MmptSingleStreamConfig, uniter_heads, lowercase=False),
     "lxmert": Family(
         ("lxmert.encoder.visn_fc.", "encoder.visn_fc."),
         read_lxmert,
         MmptDualStreamConfig,
+        lxmert_heads,
     ),
-    "lxmert_original": Family(("bert.encoder.visn_fc.",), read_lxmert, MmptDualStreamConfig),
-    "vilbert": Family(("bert.encoder.c_layer.",), read_vilbert, MmptDualStreamConfig, whole_image_region=True),
+    "lxmert_original": Family(("bert.encoder.visn_fc.",), read_lxmert, MmptDualStreamConfig, lxmert_heads),
+    "vilbert": Family(
+        ("bert.encoder.c_layer.",), read_vilbert, MmptDualStreamConfig, vilbert_heads, whole_image_region=True
+    ),
     "volta": Family(("bert.encoder.layer.0.attention_self.query.weight",), read_volta, None, whole_image_region=True),
     "visual_bert": Family(
         (
@@ -51,8 +64,9 @@ FAMILIES = {
         ),
         read_visual_bert,
         MmptSingleStreamConfig,
+        visual_bert_heads,
     ),
-    "oscar": Family(("bert.img_embedding.",), read_oscar, MmptSingleStreamConfig),
+    "oscar": Family(("bert.img_embedding.",), read_oscar, MmptSingleStreamConfig, oscar_heads),
 }
 """By name; VOLTA stands before VisualBERT, because its VisualBERT has VisualBERT's embeddings."""
 

@@ -94,12 +94,14 @@ class KeyReport:
     Args:
         family: the name of the predecessor.
         source: the checkpoint.
+        model: the class of ours that it became.
         config: the configuration that it was given, by field.
         assumptions: what no file said and was assumed, one sentence each.
     """
 
     family: str
     source: str
+    model: str
     config: dict[str, Any]
     keys: tuple[KeyFate, ...]
     assumptions: tuple[str, ...]
@@ -122,6 +124,7 @@ class KeyReport:
                 target = f"-> {key.ours}" if key.ours else ""
                 note = f"({key.note})" if key.note else ""
                 lines.append(f"  {fate:8} {key.theirs or '-':{width}} {target} {note}".rstrip())
+        lines.append(f"  becomes  {self.model}")
         lines.extend(f"  assumed  {assumption}" for assumption in self.assumptions)
         return "\n".join(lines)
 
@@ -130,6 +133,7 @@ class KeyReport:
         return {
             "family": self.family,
             "source": self.source,
+            "model": self.model,
             "keys": [{"fate": key.fate, "theirs": key.theirs, "ours": key.ours, "note": key.note} for key in self.keys],
             "assumptions": list(self.assumptions),
         }

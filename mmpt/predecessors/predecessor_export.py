@@ -12,19 +12,37 @@ from transformers import (
     AutoTokenizer,
     LxmertConfig,
     LxmertForPreTraining,
+    LxmertForQuestionAnswering,
     PreTrainedConfig,
     PreTrainedModel,
     VisualBertConfig,
+    VisualBertForMultipleChoice,
     VisualBertForPreTraining,
+    VisualBertForQuestionAnswering,
+    VisualBertForVisualReasoning,
 )
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.configuration_tasks import MmptTaskConfig
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.families import FAMILIES, config_class_of
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
+from mmpt.predecessors.task_heads import PRETRAINING, TASK_MODELS, choose_head, use_head
 
-TARGETS = ("lxmert", "visual_bert")
+Model = MmptForPreTraining | MmptTaskModel
+TARGETS: dict[str, dict[str, type[PreTrainedModel]]] = {
+    "lxmert": {PRETRAINING: LxmertForPreTraining, "vqa": LxmertForQuestionAnswering},
+    "visual_bert": {
+        PRETRAINING: VisualBertForPreTraining,
+        "vqa": VisualBertForQuestionAnswering,
+        "nlvr2": VisualBertForVisualReasoning,
+        "classification": VisualBertForVisualReasoning,
+        "multiple_choice": VisualBertForMultipleChoice,
+    },
+}
+"""Target -> task -> transformers' class."""
 
 SHARED_FIELDS = (
     "vocab_size",
@@ -47,12 +65,28 @@ OF_TRAINING = {
     "region_feature_loss",
     "pad_token_id",
     "pooled_dropout_prob",
+    "answer_loss",
 }
 """Fields that no output of the model in use depends on."""
 
+OF_PRETRAINING_HEADS = {
+    "num_region_classes",
+    "region_background_class",
+    "num_region_attributes",
+    "num_qa_labels",
+    "num_matching_classes",
+    "share_region_head_transform",
+    "tie_region_feature_decoder",
+}
+OF_EVERY_MODEL = {"fusion", "contrastive_size", "classifier_act"}
+"""The fields of tasks that no target has a choice in."""
 
-def export_predecessor(model: MmptForPreTraining, out: str | Path, target: str) -> None:
-    """Write a model as a folder that `LxmertForPreTraining` or `VisualBertForPreTraining` loads, bit by bit.
+
+def export_predecessor(model: Model, out: str | Path, target: str) -> None:
+    """Write a model as a folder that transformers' LXMERT or VisualBERT loads, bit by bit.
+
+    The classes are those for pre-training, `LxmertForQuestionAnswering`, and VisualBERT's for question answering,
+    visual reasoning and multiple choice.
 
     Raises:
         FileExistsError: if `out` holds files already.
@@ -62,8 +96,14 @@ def export_predecessor(model: MmptForPreTraining, out: str | Path, target: str) 
     _check_target(target)
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name a new folder")
-    theirs = _their_model(model.config, target)
-    keys = _check_expressible(model.config, theirs, target)
+    task = _task_of(model)
+    if task not in TARGETS[target]:
+        raise ValueError(
+            f"{target} of transformers has no class for a {type(model).__name__}, expected a model for "
+            f"{', '.join(TARGETS[target])}"
+        )
+    theirs = _their_model(model.config, target, task)
+    keys = _check_expressible(model.config, theirs, target, task)
     ours = model.state_dict()
     weights: dict[str, Tensor] = {}
     for their_key, ((our_key, _),) in keys.targets.items():
@@ -92,7 +132,9 @@ def convert_back(source: str | Path, out: str | Path, target: str) -> None:
         config = None
     if not isinstance(config, MmptConfig):
         raise ValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
-    export_predecessor(AutoModelForPreTraining.from_pretrained(source), out, target)
+    of_tasks: dict[str, Any] = {found.__name__: found for classes in TASK_MODELS.values() for found in classes}
+    model_class = of_tasks.get((config.architectures or [""])[0], AutoModelForPreTraining)
+    export_predecessor(model_class.from_pretrained(source), out, target)
     if (Path(source) / "tokenizer_config.json").is_file():
         AutoTokenizer.from_pretrained(source).save_pretrained(out)
 
@@ -102,12 +144,19 @@ def _check_target(target: str) -> None:
         raise ValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
 
 
-def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
+def _task_of(model: Model) -> str:
+    return next((task for task, classes in TASK_MODELS.items() if isinstance(model, classes)), PRETRAINING)
+
+
+def _their_model(config: MmptConfig, target: str, task: str) -> PreTrainedModel:
     shared: dict[str, Any] = {name: getattr(config, name) for name in SHARED_FIELDS}
     on = config.objective_weights
+    their_class: Any = TARGETS[target][task]
+    if task != PRETRAINING:
+        shared |= {"id2label": config.id2label, "label2id": config.label2id}
     with torch.device("meta"):
         if target == "visual_bert":
-            return VisualBertForPreTraining(
+            return their_class(
                 VisualBertConfig(
                     **shared,
                     num_hidden_layers=config.num_hidden_layers,
@@ -116,7 +165,7 @@ def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
             )
         stops = getattr(config, "text_co_attention_layers", [])
         cross = len(stops)
-        return LxmertForPreTraining(
+        return their_class(
             LxmertConfig(
                 **{name: value for name, value in shared.items() if name != "layer_norm_eps"},
                 l_layers=config.num_hidden_layers - cross,
@@ -126,7 +175,7 @@ def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
                 visual_pos_dim=config.region_box_dim,
                 num_object_labels=config.num_region_classes,
                 num_attr_labels=config.num_region_attributes,
-                num_qa_labels=config.num_qa_labels,
+                num_qa_labels=config.num_labels or 0 if task == "vqa" else config.num_qa_labels,
                 task_obj_predict=bool({"mrc", "mrc_attribute", "mrfr"} & set(on)),
                 task_qa="qa" in on,
                 visual_obj_loss="mrc" in on,
@@ -136,17 +185,26 @@ def _their_model(config: MmptConfig, target: str) -> PreTrainedModel:
         )
 
 
-def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str) -> KeyMap:
+def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str, task: str) -> KeyMap:
     """Read the model that would be written as the importer would, and compare its configuration with ours."""
     source = _Described(theirs)
     values, keys = FAMILIES[target].read(source)
+    head = choose_head(FAMILIES[target].read_heads(source), task, source, pretrains=True)
+    own_fields: set[str] = set()
+    if head is not None:
+        use_head(keys, head)
+        values, own_fields = values | head.fields, set(head.fields)
     again = config_class_of(target, values)(**values)
     if type(again) is not type(config):
         raise ValueError(f"{target} cannot express a {type(config).__name__}, expected a {type(again).__name__}")
-    of_heads = () if _classifies(config) else ("num_region_classes", "region_background_class")
+    unread = OF_TRAINING | (_own_fields(MmptTaskConfig) - OF_EVERY_MODEL - own_fields)
+    if head is not None:
+        unread |= OF_PRETRAINING_HEADS
+    elif not _classifies(config):
+        unread |= {"num_region_classes", "region_background_class"}
     differing = {
         name: (getattr(config, name), getattr(again, name))
-        for name in _own_fields(type(again)) - OF_TRAINING - set(of_heads)
+        for name in _own_fields(type(again)) - unread
         if getattr(config, name) != getattr(again, name)
     }
     if differing:
@@ -157,7 +215,7 @@ def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str)
     return keys
 
 
-def _own_fields(config_class: type[MmptConfig]) -> set[str]:
+def _own_fields(config_class: type[PreTrainedConfig]) -> set[str]:
     """Return the fields of our configurations, without those that transformers gives every model."""
     return {item.name for item in fields(config_class)} - {item.name for item in fields(PreTrainedConfig)}
 

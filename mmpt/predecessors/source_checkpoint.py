@@ -22,7 +22,8 @@ _OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
 class SourceCheckpoint(Mapping[str, Tensor]):
     """The tensors of a checkpoint by key, read when they are asked for, and the JSON beside them.
 
-    Keys come without `module.` (DataParallel) and with `weight` and `bias` for TensorFlow's `gamma` and `beta`.
+    Keys come without `module.` (DataParallel), without `lxrt_encoder.model.` (fine-tuned LXMERT), and with `weight` and
+    `bias` for TensorFlow's `gamma` and `beta`.
 
     Args:
         path: a weight file (.safetensors, .bin, .pt, .pth, .th), or a folder with one, whole or in shards with an
@@ -220,6 +221,7 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
 
 
 def _clean(key: str) -> str:
-    key = key.removeprefix("module.")
+    for prefix in ("module.", "lxrt_encoder.model.", "module."):  # LXMERT's tasks wrap the encoder alone
+        key = key.removeprefix(prefix)
     stem, _, last = key.rpartition(".")
     return f"{stem}.{_OLD_NORM_NAMES[last]}" if last in _OLD_NORM_NAMES else key
