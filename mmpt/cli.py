@@ -9,6 +9,7 @@ import typer
 
 from mmpt.command_errors import clear_errors
 from mmpt.region_commands import region_app
+from mmpt.task_commands import task_app
 
 app = typer.Typer(
     help="Pre-train vision-and-language models on region features.",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 
 app.add_typer(region_app)
+app.add_typer(task_app)
 
 _REPORTED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
 
@@ -65,6 +67,16 @@ def convert(
     ] = None,
     config: Annotated[str | None, typer.Option(help="The predecessor's JSON; config.json beside the weights.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; the files beside the weights.")] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="pretraining, a task (vqa, classification, entailment, nlvr2, multiple_choice, grounding, phrases, "
+            "retrieval) or the name of a head; auto takes the only fine-tuned head."
+        ),
+    ] = "auto",
+    labels: Annotated[
+        str | None, typer.Option(help="JSON with the names of the classes or answers of the head that is taken.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="With --from bert: whose model its text part starts.")] = "uniter",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="FIELD=VALUE of the new configuration; may be repeated.")
@@ -90,13 +102,19 @@ def convert(
 
         register_auto_classes()
         if to is not None:
-            if dry_run or out is None or family != "auto" or config or tokenizer or settings or allow_unknown:
+            others = (config, tokenizer, settings, allow_unknown, labels, dry_run, family != "auto", task != "auto")
+            if out is None or any(others):
                 raise ValueError("--to takes SOURCE and OUT alone: the folder of this package tells the rest")
             convert_back(source, out, to)
             typer.echo(out)
             return
         options: dict[str, Any] = dict(
-            family=family, config_path=config, preset=preset, allow_unknown=allow_unknown or []
+            family=family,
+            task=task,
+            labels=labels,
+            config_path=config,
+            preset=preset,
+            allow_unknown=allow_unknown or [],
         )
         for setting in settings or []:
             name, equals, value = setting.partition("=")

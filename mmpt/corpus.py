@@ -8,11 +8,13 @@ from typing import Any
 from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.corpora.generated_scenes import GeneratedScenes
 from mmpt.processing.corpora.nlvr import read_nlvr
+from mmpt.processing.corpora.nlvr_examples import read_nlvr_examples, true_pairs
+from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_texts import ATTRIBUTE_WORDS
 from mmpt.processing.pair_dataset import PairDataset
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
-from mmpt.recipe import DataSection, GeneratedSource
+from mmpt.recipe import DataSection, GeneratedSource, NlvrSource
 
 
 @dataclass
@@ -46,7 +48,7 @@ def open_corpus(data: DataSection) -> Corpus:
     if data.generated is not None:
         return _generated(data.generated)
     if data.nlvr is not None:
-        return _nlvr(data.nlvr.folder)
+        return _nlvr(data.nlvr.folder) if not data.nlvr.statements else _nlvr_statements(data.nlvr)
     return _store(str(data.store), str(data.pairs), data.eval_pairs)
 
 
@@ -82,6 +84,27 @@ def _nlvr(folder: str) -> Corpus:
         texts=nlvr.train["text"],
         facts=_class_facts(nlvr.feature_dim, len(nlvr.class_names))
         | {
+            "region_type_embedding": "own",
+            "region_type_vocab_size": nlvr.panels,
+            "region_token_type_id": 0,
+        },
+    )
+
+
+def _nlvr_statements(source: NlvrSource) -> Corpus:
+    nlvr = read_nlvr_examples(Path(source.folder))
+    if source.evaluate_on == "held_out":
+        nlvr = nlvr.held_out()
+    scenes = [nlvr.regions.scene(image_id) for image_id in nlvr.train["image_id"]]
+    statements = write_statements(scenes, source.statements, 0, nlvr.regions, source.level)
+    return Corpus(
+        train=PairDataset(statements, nlvr.regions),
+        evaluation=PairDataset(true_pairs(nlvr.dev), nlvr.regions, for_evaluation=True),
+        texts=[*statements["text"], *nlvr.train["text"]],
+        facts={
+            "region_feature_dim": nlvr.feature_dim,
+            "num_region_classes": 0,
+            "region_background_class": None,
             "region_type_embedding": "own",
             "region_type_vocab_size": nlvr.panels,
             "region_token_type_id": 0,

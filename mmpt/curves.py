@@ -30,6 +30,11 @@ _LOSSES = {
 # Longest first: mrc_kl_loss is not the kl_loss of mrc.
 _NAMES = "|".join(sorted(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, key=len, reverse=True))
 _KEY = re.compile(rf"(?P<eval>eval_)?(?:(?P<set>\w+?)_)?(?P<objective>{_NAMES})_(?P<metric>\w+)")
+# By which downstream tasks are judged; a run of one has no objectives.
+_TASK_METRICS = (
+    *("vqa_accuracy", "accuracy", "balanced_accuracy", "consistency", "grounding_accuracy", "phrase_recall_at_1"),
+    *("text_to_image_recall_at_1", "image_to_text_recall_at_1"),
+)
 _TRAIN_COLOUR, _EVAL_COLOURS = "#4477AA", ("#CC3311", "#228833", "#AA3377", "#CCBB44")
 _SMOOTH_FROM = 40  # points from which a train line is drawn faint, below its moving average
 _COLUMNS = 3
@@ -105,6 +110,8 @@ def _place(key: str) -> tuple[str, str, str] | None:
     """Return (objective, metric, where it was measured) of a key of the log, or None if it is neither."""
     if key in ("loss", "eval_loss"):
         return "", "loss", "eval" if key == "eval_loss" else "train"
+    if key.startswith("eval_") and key.removeprefix("eval_") in _TASK_METRICS:
+        return "", key.removeprefix("eval_"), "eval"
     match = _KEY.fullmatch(key)
     if match is None or match["metric"] == "count" or (match["set"] and not match["eval"]):
         return None
@@ -118,7 +125,7 @@ def _draw(axes: "Axes", key: tuple[str, str], series: Series) -> None:
         title, unit = _LOSSES.get(objective, ("Total loss", "weighted sum of the losses"))
     else:
         name = objective.upper().replace("_", "-") if objective in OBJECTIVE_NAMES else objective
-        title = f"{name} {metric.replace('_', ' ')}"
+        title = f"{name} {metric.replace('_', ' ')}".strip()
         unit = "share right" if metric.endswith("accuracy") else metric.replace("_", " ")
     if train := series.get("train"):
         steps, values = zip(*sorted(train.items()), strict=True)

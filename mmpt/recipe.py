@@ -1,4 +1,4 @@
-"""Recipes: one YAML document that says what to pre-train, on what, and how.
+"""Recipes: one YAML document that says what to pre-train or fine-tune, on what, and how.
 
 ```yaml
 model: {stream: single, hidden_size: 64, objective_weights: {mlm: 1.0, mrc: 1.0, itm: 1.0}}
@@ -6,6 +6,8 @@ data: {generated: {train_scenes: 4000, seed: 0}}
 masking: {policy: conditional, hard_negative_rate: 0.5}
 training: {max_steps: 200, per_device_train_batch_size: 16}
 ```
+
+A recipe of `mmpt finetune` has a section `task` instead of `masking`.
 
 Keys of `model` that only one stream knows may stand under `model.single` or `model.dual`, so that one recipe serves
 both. Paths are relative to the folder that the command runs in.
@@ -17,10 +19,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
 from mmpt.recipe_values import read_yaml, write_yaml
+from mmpt.task_recipe import SceneTaskSource, TaskName, TaskSection, task_ranges
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
@@ -73,14 +76,27 @@ class GeneratedSource:
 
 @dataclass
 class NlvrSource:
-    """NLVR v1 in a folder of parquet files."""
+    """NLVR v1 in a folder of parquet files.
+
+    Args:
+        statements: how many statements with computed truth about the training scenes are pre-trained on, instead of
+            the writers' true sentences; 0 takes the sentences.
+        level: how hard the statements are; a new model learns "words" first, then "simple" ones, then "all".
+        augmentations: how many times a training row is fine-tuned on, each time with boxes, colours and shapes
+            exchanged; 0 takes the rows as they are.
+        evaluate_on: dev, or the tenth of the training groups that is then held out, to choose settings on.
+    """
 
     folder: str
+    statements: int = 0
+    level: Literal["words", "simple", "all"] = "all"
+    augmentations: int = 0
+    evaluate_on: Literal["dev", "held_out"] = "dev"
 
 
 @dataclass
 class DataSection:
-    """What to train on: exactly one of `generated`, `nlvr`, and `store` with `pairs`.
+    """What to train on: exactly one of `generated` (a task: `scene_task`), `nlvr`, and `store` with `pairs`.
 
     Args:
         store: folder of a region store.
@@ -92,6 +108,7 @@ class DataSection:
     """
 
     generated: GeneratedSource | None = None
+    scene_task: SceneTaskSource | None = None
     nlvr: NlvrSource | None = None
     store: str | None = None
     pairs: str | None = None
@@ -131,6 +148,7 @@ class Recipe:
     Args:
         training: fields of `transformers.TrainingArguments`; `output_dir` is always there.
         command: the command line that asks for this run.
+        task: what to fine-tune for; None where the recipe is one of pre-training.
     """
 
     model: ModelSection
@@ -138,6 +156,7 @@ class Recipe:
     masking: MaskingSection
     training: dict[str, Any]
     command: str = field(compare=False)
+    task: TaskSection | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -148,10 +167,12 @@ class Recipe:
         """Return the whole recipe as plain values: defaults filled in, overrides applied, one stream's keys only."""
         plain = dataclasses.asdict(self)
         config = plain["model"].pop("config")
+        how = "masking" if self.task is None else "task"
+        plain["data"].pop("generated" if how == "task" else "scene_task")
         return {
             "model": plain["model"] | config,
             "data": plain["data"],
-            "masking": plain["masking"],
+            how: plain[how],
             "training": plain["training"],
         }
 
@@ -161,12 +182,15 @@ class Recipe:
         path.write_text(f"# {command}\n{write_yaml(self.resolved())}", encoding="utf-8")
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), command: Literal["pretrain", "finetune"] = "pretrain"
+) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
         overrides: words of a command line: `--section.key value`, `--section.key=value`, or `--key value` where only
             one section has the key. Values are YAML: `0.1`, `true`, `null`, `[0, 1]`.
+        command: what the recipe is for.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -183,13 +207,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"recipe {str(path)!r} is not text in UTF-8; is it a YAML file?") from None
     raw = read_yaml(text, str(path))
     raw = {} if raw is None else raw
-    expect_mapping(raw, f"{path}", "the sections model, data, masking and training")
+    expect_mapping(raw, f"{path}", "the sections model, data, masking or task, and training")
+    if command == "pretrain" and "task" in raw:
+        raise ValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
+    if command == "finetune" and "masking" in raw:
+        raise ValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
     pairs = split_overrides(overrides)
-    schema = _schema(_choose_stream(raw, pairs, str(path)))
+    schema = _schema(_choose_stream(raw, pairs, str(path), command), command)
     check_keys(raw, schema, str(path))
     for name, text in pairs:
         apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
-    recipe = _build(raw, path, shlex.join(["mmpt", "pretrain", str(path), *overrides]))
+    recipe = _build(raw, path, shlex.join(["mmpt", command, str(path), *overrides]), command)
     _check_values(recipe, str(path))
     return recipe
 
@@ -238,7 +266,7 @@ def check_output_dir(path: str | Path) -> None:
         ) from error
 
 
-def _schema(stream: str) -> Schema:
+def _schema(stream: str, command: str) -> Schema:
     """Return section -> key -> type, or a further mapping where the value is one with known keys."""
     from transformers import PreTrainedConfig, TrainingArguments
 
@@ -249,11 +277,19 @@ def _schema(stream: str) -> Schema:
         model.pop(name, None)
     model["objective_weights"] = dict.fromkeys(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, float)
     data = types_of(DataSection) | {"generated": types_of(GeneratedSource), "nlvr": types_of(NlvrSource)}
+    training = types_of(TrainingArguments)
+    if command == "finetune":
+        data = {name: kind for name, kind in data.items() if name != "generated"}
+        for name in ("label_smoothing", "class_weights"):  # of the task, which is where a recipe has them
+            model.pop(name)
+        data["scene_task"] = types_of(SceneTaskSource)
+        return {"model": model, "data": data, "task": types_of(TaskSection), "training": training}
+    data.pop("scene_task")
     masking = types_of(MaskingSection) | {"shares": dict.fromkeys(MASKING_SHARES, float)}
-    return {"model": model, "data": data, "masking": masking, "training": types_of(TrainingArguments)}
+    return {"model": model, "data": data, "masking": masking, "training": training}
 
 
-def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str) -> str:
+def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
     """Name the stream asked for, and put the keys under model.single or model.dual into the model section."""
     if raw.get("model") is None:
         raw["model"] = {}
@@ -271,12 +307,12 @@ def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], so
         if twice:
             raise ValueError(f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them")
         if name != stream:  # not used in this run, checked all the same
-            check_keys({"model": section}, _schema(name), source)
+            check_keys({"model": section}, _schema(name, command), source)
     model.update(sections.get(stream, {}))
     return stream
 
 
-def _build(raw: dict[str, Any], path: Path, command: str) -> Recipe:
+def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
     from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 
     own = types_of(ModelSection)
@@ -289,6 +325,8 @@ def _build(raw: dict[str, Any], path: Path, command: str) -> Recipe:
     data = dict(raw.get("data", {}))
     if "generated" in data:
         data["generated"] = GeneratedSource(**data["generated"])
+    if "scene_task" in data:
+        data["scene_task"] = SceneTaskSource(**data["scene_task"])
     if "nlvr" in data:
         if "folder" not in data["nlvr"]:
             raise ValueError(f"{path}: data.nlvr has no folder; give the folder of NLVR's parquet files with --folder")
@@ -297,7 +335,14 @@ def _build(raw: dict[str, Any], path: Path, command: str) -> Recipe:
     training = {"output_dir": f"runs/{path.stem}"} | {
         key: value for key, value in raw.get("training", {}).items() if key != "output_dir" or value is not None
     }
-    return Recipe(model, DataSection(**data), masking, training, command)
+    task = None
+    if command == "finetune":
+        if "name" not in raw.get("task", {}):
+            raise ValueError(
+                f"{path} says no task; give task.name, one of {', '.join(get_args(TaskName))}, with --task.name"
+            )
+        task = TaskSection(**raw["task"])
+    return Recipe(model, DataSection(**data), masking, training, line, task)
 
 
 def _check_values(recipe: Recipe, source: str) -> None:
@@ -315,11 +360,12 @@ def _check_values(recipe: Recipe, source: str) -> None:
             f"{source}: model.preset and model.from_pretrained are both given, but the weights in "
             f"{model.from_pretrained!r} bring their architecture with them; leave preset out"
         )
-    given = [name for name in ("generated", "nlvr", "store") if getattr(data, name) is not None]
+    sources = ("generated" if recipe.task is None else "scene_task", "nlvr", "store")
+    given = [name for name in sources if getattr(data, name) is not None]
     if len(given) != 1:
         raise ValueError(
-            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of generated, nlvr and "
-            "store (switch one off with --generated null)"
+            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of {sources[0]}, nlvr and "
+            f"store (switch one off with --{sources[0]} null)"
         )
     if data.store is None and (data.pairs or data.eval_pairs):
         raise ValueError(f"{source}: data.pairs is given without data.store; say where the regions are with --store")
@@ -352,6 +398,13 @@ def _check_values(recipe: Recipe, source: str) -> None:
             ("data.generated.statements", scenes.statements, 0, 1),
             ("data.generated.partial_captions", scenes.partial_captions, 0, 1),
         ]
+    if data.nlvr is not None:
+        ranges += [
+            ("data.nlvr.statements", data.nlvr.statements, 0, None),
+            ("data.nlvr.augmentations", data.nlvr.augmentations, 0, None),
+        ]
+    if recipe.task is not None:
+        ranges += task_ranges(recipe.task, data.scene_task)
     for name, value, low, high in ranges:
         if value is not None and (value < low or (high is not None and value > high)):
             wanted = f"{low} or more" if high is None else f"{low} to {high}"

@@ -17,13 +17,17 @@ FONT_SIZE = 15
 
 
 def draw_regions(
-    regions: Regions, image: str | Path | Image.Image | None = None, class_names: Sequence[str] | None = None
+    regions: Regions,
+    image: str | Path | Image.Image | None = None,
+    class_names: Sequence[str] | None = None,
+    side: int = SIDE,
 ) -> Image.Image:
     """Draw boxes with labels and scores; the most certain regions lie on top.
 
     Args:
         image: the picture itself, upright; an empty sheet of its size, or a square, if None.
         class_names: names of the labels.
+        side: pixels of the picture's longer side.
 
     Raises:
         ValueError: if the image cannot be read.
@@ -32,7 +36,7 @@ def draw_regions(
         canvas = Image.new("RGB", (regions.width or SIDE, regions.height or SIDE), SHEET)
     else:
         canvas = image.convert("RGB") if isinstance(image, Image.Image) else load_image(image)
-    scale = SIDE / max(canvas.size)
+    scale = side / max(canvas.size)
     canvas = canvas.resize([max(1, round(side * scale)) for side in canvas.size], Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(FONT_SIZE)

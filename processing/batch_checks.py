@@ -39,6 +39,21 @@ def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
         )
 
 
+def check_feature_widths(records: Sequence[Regions], config: MmptConfig) -> None:
+    """Check that the features of each image are as wide as the configuration says.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    width = config.region_feature_dim
+    for row, record in enumerate(records):
+        if len(record) and record.feature_dim != width:
+            raise ValueError(
+                f"features of {record.title(row)} are {record.feature_dim} numbers wide, the model expects "
+                f"region_feature_dim {width}; use features of the detector that the model was made for"
+            )
+
+
 def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
     """Check that the regions of each image have the width and the classes that the configuration says.
 
@@ -46,16 +61,12 @@ def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
         ValueError: naming the image, what it has and what the model expects.
     """
     # Read once: a configuration looks each name up in Python, which a batch of small images would notice.
-    objectives, width, classes = config.objective_weights, config.region_feature_dim, config.num_region_classes
+    objectives, classes = config.objective_weights, config.num_region_classes
     attributes = config.num_region_attributes
+    check_feature_widths(records, config)
     for row, record in enumerate(records):
         if not len(record):
             continue
-        if record.feature_dim != width:
-            raise ValueError(
-                f"features of {record.title(row)} are {record.feature_dim} numbers wide, the model expects "
-                f"region_feature_dim {width}; use features of the detector that the model was made for"
-            )
         if "mrc_kl" in objectives or ("mrc" in objectives and record.class_probs is not None):
             _check_probs(record, classes, row)
         elif "mrc" in objectives:

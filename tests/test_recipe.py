@@ -13,7 +13,8 @@ from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSing
 from mmpt.processing.collator import MmptDataCollator
 from mmpt.recipe import PRESETS, MaskingSection, ModelSection, Recipe, build_config, check_output_dir, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted([*FOLDER.glob("*.yaml"), FOLDER / "nlvr" / "captions.yaml", FOLDER / "nlvr" / "pretrain.yaml"])
 GENERATED = "data: {generated: {train_scenes: 8, eval_scenes: 4}}\n"
 BOTH_STREAMS = (
     GENERATED
@@ -47,11 +48,11 @@ def test_shipped_recipe_describes_a_model_of_either_stream(path: Path, stream: s
     config = build_config(recipe.model, {"vocab_size": 60, "region_feature_dim": 8, "num_region_classes": 24})
     assert config.model_type == f"mmpt_{stream}_stream"
     assert config.vocab_size == 60
-    assert path.read_text().startswith(f"# mmpt pretrain recipes/{path.name}")
+    assert path.read_text().startswith(f"# mmpt pretrain recipes/{path.relative_to(FOLDER)}")
 
 
 def test_there_are_shipped_recipes() -> None:
-    assert {"tiny", "nlvr-pretrain", "scenes-from-pixels"} <= {path.stem for path in RECIPES}
+    assert {"tiny", "captions", "pretrain", "scenes-from-pixels"} <= {path.stem for path in RECIPES}
 
 
 def test_defaults_fill_what_a_recipe_leaves_out(tmp_path: Path) -> None:

@@ -47,6 +47,24 @@ def read_nlvr(folder: Path) -> NlvrPairs:
     Raises:
         FileNotFoundError: if the folder lacks the files, with the place to get the corpus from.
     """
+    rows = read_nlvr_tables(folder)
+    class_names = tuple(rows["train"].features["objects"]["category"].feature.names)
+    classifier = _fit_classifier(rows["train"], len(class_names))
+    regions = {}
+    pairs = {}
+    for split, examples in rows.items():
+        for example in iterate(examples):
+            regions[example["identifier"]] = _regions(example, classifier)
+        pairs[split] = _true_pairs(examples)
+    return NlvrPairs(regions, pairs["train"], pairs["dev"], class_names)
+
+
+def read_nlvr_tables(folder: Path) -> dict[str, Dataset]:
+    """Return the rows of train and dev with images in their first order of panels.
+
+    Raises:
+        FileNotFoundError: if the folder lacks the files, with the place to get the corpus from.
+    """
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "dev")}
     for split, found in files.items():
         if not found:
@@ -57,19 +75,10 @@ def read_nlvr(folder: Path) -> NlvrPairs:
     tables = {
         split: concatenate_datasets([Dataset(pq.read_table(path)) for path in found]) for split, found in files.items()
     }
-    rows = {split: _first_permutation(table) for split, table in tables.items()}
-    class_names = tuple(tables["train"].features["objects"]["category"].feature.names)
-    classifier = _fit_classifier(rows["train"], len(class_names))
-    regions = {}
-    pairs = {}
-    for split, examples in rows.items():
-        for example in _iterate(examples):
-            regions[example["identifier"]] = _regions(example, classifier)
-        pairs[split] = _true_pairs(examples)
-    return NlvrPairs(regions, pairs["train"], pairs["dev"], class_names)
+    return {split: _first_permutation(table) for split, table in tables.items()}
 
 
-def _iterate(table: Dataset) -> Iterator[dict[str, Any]]:
+def iterate(table: Dataset) -> Iterator[dict[str, Any]]:
     """Return the rows as the dicts that they are; datasets does not say so."""
     yield from table  # type: ignore[misc]
 
@@ -83,7 +92,7 @@ def _true_pairs(examples: Dataset) -> Dataset:
     columns = examples.select_columns(["identifier", "group", "sentence", "label"])
     true: list[tuple[int, str, str]] = []
     false: dict[int, list[str]] = {}
-    for row in _iterate(columns):
+    for row in iterate(columns):
         if row["label"]:
             true.append((row["group"], row["identifier"], row["sentence"]))
         else:
@@ -97,20 +106,21 @@ def _true_pairs(examples: Dataset) -> Dataset:
     )
 
 
-def _boxes_and_features(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def boxes_and_features(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the objects' (objects, 4) boxes in pixels and (objects, feature) features of a row."""
     boxes = np.asarray(example["objects"]["bbox"], dtype=np.float32)
     return boxes, box_features(example["image"].convert("RGB"), boxes)
 
 
 def _fit_classifier(examples: Dataset, classes: int) -> RegionClassifier:
     few = examples.select(range(min(CLASSIFIER_IMAGES, len(examples))))
-    features = np.concatenate([_boxes_and_features(example)[1] for example in _iterate(few)])
-    labels = np.concatenate([np.asarray(example["objects"]["category"]) for example in _iterate(few)])
+    features = np.concatenate([boxes_and_features(example)[1] for example in iterate(few)])
+    labels = np.concatenate([np.asarray(example["objects"]["category"]) for example in iterate(few)])
     return RegionClassifier.fit(features, labels, classes)
 
 
 def _regions(example: dict[str, Any], classifier: RegionClassifier) -> Regions:
-    boxes, features = _boxes_and_features(example)
+    boxes, features = boxes_and_features(example)
     probs = classifier.probs(features)
     width, height = example["image"].size
     return Regions.from_pixels(

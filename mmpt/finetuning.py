@@ -1,0 +1,192 @@
+"""`mmpt finetune`: from a recipe and, most often, a pre-trained model to a model of a downstream task."""
+
+import json
+import logging
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, set_seed
+
+from mmpt import register_auto_classes
+from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
+from mmpt.curves import plot_curves
+from mmpt.finetuning_trainer import FineTuningTrainer
+from mmpt.gallery import write_gallery
+from mmpt.layer_rates import freeze_parameters
+from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.task_collator import TaskDataCollator
+from mmpt.processing.task_dataset import TaskDataset
+from mmpt.processing.word_tokenizer import build_word_tokenizer
+from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
+from mmpt.task_corpus import TaskCorpus, open_task_corpus
+from mmpt.task_decoding import label_numbers
+from mmpt.task_files import write_predictions
+from mmpt.task_names import balanced_weights
+from mmpt.task_recipe import TaskSection
+from mmpt.task_scoring import gold_classes
+from mmpt.tasks import TASKS, Task
+
+logger = logging.getLogger(__name__)
+
+
+def finetune(recipe: Recipe) -> dict[str, Any]:
+    """Train as the recipe says and return the final metrics.
+
+    The output folder then holds the model and its processor, `recipe.yaml` (resolved), `log.jsonl`, `metrics.json`,
+    `curves.png` and, where there are evaluation rows, `predictions.jsonl` and (`task.gallery`) `gallery.html`. With
+    early stopping the model is that of the best checkpoint.
+
+    Raises:
+        ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
+        FloatingPointError: if the loss stops being finite.
+    """
+    register_auto_classes()
+    section, output_dir = recipe.task, recipe.output_dir
+    if section is None:
+        raise ValueError("the recipe has no section task, expected one: what is to be fine-tuned for?")
+    task = TASKS[section.name]
+    check_output_dir(output_dir)
+    arguments = training_arguments(recipe.training, section, task)
+    set_seed(arguments.seed)
+    corpus = open_task_corpus(recipe.data, section.name)
+    if section.early_stopping_patience is not None and corpus.evaluation is None:
+        raise ValueError("task.early_stopping_patience is given without rows to evaluate on; give data.eval_pairs")
+    processor = build_processor(recipe, corpus)
+    model = build_task_model(recipe.model, section, task, corpus, processor.tokenizer)
+    learning = freeze_parameters(model, section.freeze)
+    if section.freeze is not None:
+        logger.info("%d of %d parameters learn", learning, model.num_parameters())
+    collator = TaskDataCollator(
+        processor=processor,
+        config=model.config,
+        inputs=task.inputs,
+        labels=task.labels,
+        max_text_length=recipe.data.max_text_length,
+        blank=section.blank,
+    )
+    # The first rows meet every check of the collator before the first step, not behind a progress bar.
+    evaluation = None if corpus.evaluation is None else corpus.evaluation.dataset
+    for dataset in filter(None, (corpus.train, evaluation)):
+        collator([dataset[row] for row in range(min(8, len(dataset)))])
+    trainer = FineTuningTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=corpus.train,
+        eval_dataset=evaluation,
+        processing_class=processor,
+        task=task,
+        layer_decay=section.layer_lr_decay,
+        head_factor=section.head_lr_factor,
+    )
+    if section.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(section.early_stopping_patience))
+    if trainer.is_world_process_zero():
+        recipe.write(output_dir / "recipe.yaml")
+    resume = arguments.resume_from_checkpoint
+    result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
+    trainer.save_model()
+    metrics: dict[str, Any] = {"task": section.name, "train": result.metrics}
+    if corpus.evaluation is not None:
+        measured = trainer.evaluate()
+        metrics["evaluation"] = {name.removeprefix("eval_"): value for name, value in measured.items()}
+    if trainer.is_world_process_zero():
+        metrics["parameters"] = model.num_parameters()
+        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        if corpus.evaluation is not None:
+            table, numbers = corpus.evaluation, label_numbers(model.config)
+            write_predictions(output_dir / "predictions.jsonl", table.dataset, trainer.predictions)
+            if section.gallery:
+                page = output_dir / "gallery.html"
+                write_gallery(page, section.name, table, trainer.predictions, numbers, section.gallery)
+        if any("loss" in event or "eval_loss" in event for event in trainer.state.log_history):
+            plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
+        else:
+            logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
+    trainer.accelerator.wait_for_everyone()
+    return metrics
+
+
+def training_arguments(training: dict[str, Any], section: TaskSection, task: Task) -> MmptTrainingArguments:
+    """Return the arguments of the Trainer; where the best checkpoint is asked for, the task's metric decides.
+
+    Raises:
+        ValueError: if checkpoints are not saved when they are evaluated, or rows are to be grouped by length.
+    """
+    values = dict(training)
+    if values.get("train_sampling_strategy", "random") == "group_by_length":
+        raise ValueError(
+            "training.train_sampling_strategy is 'group_by_length', which only pre-training has; leave it out"
+        )
+    if section.early_stopping_patience is not None:
+        values["load_best_model_at_end"] = True
+    if values.get("load_best_model_at_end") and "metric_for_best_model" not in values:
+        values |= {"metric_for_best_model": task.metric, "greater_is_better": True}
+    return MmptTrainingArguments(**values)
+
+
+def build_processor(recipe: Recipe, corpus: TaskCorpus) -> MmptProcessor:
+    """Return the processor of the pre-trained folder, or one with a tokenizer of the training texts' words."""
+    source, data = recipe.model.from_pretrained, recipe.data
+    if source is None:
+        names = data.tokenizer
+        tokenizer = build_word_tokenizer(corpus.texts) if names is None else AutoTokenizer.from_pretrained(names)
+        return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions), tokenizer)
+    processor = MmptProcessor.from_pretrained(source)
+    if data.tokenizer is not None:
+        processor.tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+    if data.max_regions is not None:
+        processor.image_processor.max_regions = data.max_regions
+    return processor
+
+
+def build_task_model(
+    section: ModelSection, task_section: TaskSection, task: Task, corpus: TaskCorpus, tokenizer: Any
+) -> MmptTaskModel:
+    """Return a model of the task: the weights that the section names with a new head, or all new.
+
+    Raises:
+        ValueError: if the weights are of the other stream, or a part of the backbone does not fit them.
+    """
+    fields: dict[str, Any] = {"label_smoothing": task_section.label_smoothing} | dict(section.config)
+    if task.names is not None:
+        names = task.names(corpus.train.table, task_section.min_answer_count)
+        fields |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    fields |= _class_weights(task_section, fields, corpus.train)
+    model_class: Any = task.models[section.stream]
+    if section.from_pretrained is None:
+        facts = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "objective_weights": {}}
+        section = ModelSection(section.stream, section.preset, None, fields)
+        return model_class(build_config(section, corpus.facts | facts))
+    found = AutoConfig.from_pretrained(section.from_pretrained).model_type
+    if found != model_class.config_class.model_type:
+        other = "dual" if section.stream == "single" else "single"
+        raise ValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
+    model, loading = model_class.from_pretrained(
+        section.from_pretrained, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+    )
+    misfits = [str(key[0]) for key in loading["mismatched_keys"] if str(key[0]).startswith("backbone.")]
+    if misfits:
+        raise ValueError(
+            f"{', '.join(misfits[:3])} of {section.from_pretrained!r} have another shape than the configuration asks "
+            "for; leave out the fields of model that change the backbone's sizes"
+        )
+    return model
+
+
+def _class_weights(section: TaskSection, fields: dict[str, Any], train: TaskDataset) -> dict[str, Any]:
+    """Return the field class_weights, where the section has one.
+
+    Raises:
+        ValueError: if the task has no classes.
+    """
+    weights = section.class_weights
+    if weights is None:
+        return {}
+    if "id2label" not in fields or "label" not in train.table.column_names:
+        raise ValueError(f"task.class_weights is {weights!r}, but task {section.name!r} has no classes to weigh")
+    if weights == "balanced":
+        numbers: dict[str, int] = fields["label2id"]
+        return {"class_weights": balanced_weights(gold_classes(train, numbers), len(numbers))}
+    return {"class_weights": [float(weight) for weight in weights]}

@@ -1,0 +1,193 @@
+"""The commands about downstream tasks: finetune, evaluate, predict."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmpt.command_errors import clear_errors
+
+if TYPE_CHECKING:
+    from mmpt.task_corpus import TaskTable
+    from mmpt.task_evaluation import SavedTaskModel
+
+task_app = typer.Typer()
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Model = Annotated[str, typer.Argument(help="Folder or Hub name of a fine-tuned model.", metavar="MODEL")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task; the model's folder tells it.")]
+Pairs = Annotated[str | None, typer.Option(help="Table or annotations; with --store.")]
+Store = Annotated[str | None, typer.Option(help="Folder of the region store with the table's images.")]
+Format = Annotated[str | None, typer.Option(help="Format of --pairs; the content tells by default.")]
+Nlvr = Annotated[str | None, typer.Option(help="Folder of NLVR's Parquet files, instead of --pairs and --store.")]
+Split = Annotated[str, typer.Option(help="With --nlvr: train, dev or held_out.")]
+BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+BlankOption = Annotated[
+    str | None, typer.Option("--blank", help="text or regions: what the model is not to see; as it was trained.")
+]
+
+
+@task_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def finetune(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, recipes/tasks/vqa.yaml say.", metavar="RECIPE")],
+    debug: Debug = False,
+) -> None:
+    """Fine-tune a model for a downstream task as a recipe says.
+
+    Every key of the recipe can be changed as in `mmpt pretrain`; for instance --from_pretrained runs/tiny --freeze 1.
+    """
+    with clear_errors(debug):
+        if recipe.startswith("-"):
+            raise ValueError(f"got {recipe!r} first, expected the recipe: mmpt finetune RECIPE [--key VALUE ...]")
+        from mmpt.recipe import check_output_dir, load_recipe
+
+        loaded = load_recipe(recipe, context.args, command="finetune")
+        check_output_dir(loaded.output_dir)
+        from mmpt.finetuning import finetune as run
+
+        run(loaded)
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes
+            return
+        for name in ("curves.png", "gallery.html", "predictions.jsonl", "metrics.json"):
+            if (loaded.output_dir / name).is_file():
+                typer.echo(loaded.output_dir / name)
+
+
+@task_app.command()
+def evaluate(
+    model: Model,
+    task: TaskOption = None,
+    pairs: Pairs = None,
+    store: Store = None,
+    format: Format = None,
+    nlvr: Nlvr = None,
+    split: Split = "dev",
+    out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
+    gallery: Annotated[int, typer.Option(help="How many wrong predictions gallery.html shows.")] = 0,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    blank: BlankOption = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a fine-tuned model on a labelled table; without one, on the evaluation rows of its own recipe.
+
+    For instance: mmpt evaluate runs/vqa --pairs val.parquet --store regions --out scores --gallery 50
+    """
+    with clear_errors(debug):
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            from mmpt.recipe import check_output_dir
+
+            check_output_dir(folder)
+        elif gallery:
+            raise ValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
+        saved = _open(model, task, device, dtype, blank, batch_size)
+        table = _table(saved, pairs, store, format, nlvr, split, with_labels=True)
+        dataset = table.dataset
+        predictions = list(_predict(saved, dataset, batch_size))
+        measures = saved.score(predictions, dataset)
+        report = {
+            "model": model,
+            "task": saved.name,
+            "metric": saved.task.metric,
+            "value": measures[saved.task.metric],
+            "rows": len(dataset),
+            "evaluation": measures,
+        }
+        text = json.dumps(report, indent=2)
+        if folder is not None:
+            from mmpt.gallery import write_gallery
+            from mmpt.task_decoding import label_numbers
+            from mmpt.task_files import write_predictions
+
+            (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+            write_predictions(folder / "predictions.jsonl", dataset, predictions)
+            if gallery:
+                page = folder / "gallery.html"
+                write_gallery(page, saved.name, table, predictions, label_numbers(saved.model.config), gallery)
+        typer.echo(text)
+
+
+@task_app.command()
+def predict(
+    model: Model,
+    out: Annotated[str, typer.Option(help="File to write, a JSON line a row; '-' prints them.")] = "predictions.jsonl",
+    task: TaskOption = None,
+    pairs: Pairs = None,
+    store: Store = None,
+    format: Format = None,
+    nlvr: Nlvr = None,
+    split: Split = "dev",
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    blank: BlankOption = None,
+    debug: Debug = False,
+) -> None:
+    """Write what a fine-tuned model predicts for a table, which needs no labels.
+
+    For instance: mmpt predict runs/vqa --pairs questions.json --store regions --out predictions.jsonl
+    """
+    with clear_errors(debug):
+        saved = _open(model, task, device, dtype, blank, batch_size)
+        dataset = _table(saved, pairs, store, format, nlvr, split, with_labels=False).dataset
+        from mmpt.task_files import prediction_lines
+
+        lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
+        if out == "-":
+            for line in lines:
+                typer.echo(line, nl=False)
+            return
+        with Path(out).open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        typer.echo(f"{out}: {len(dataset):,} predictions")
+
+
+def _open(
+    model: str, task: str | None, device: str | None, dtype: str, blank: Any, batch_size: int
+) -> "SavedTaskModel":
+    if batch_size < 1:
+        raise ValueError(f"got --batch-size {batch_size}, expected 1 or more")
+    from mmpt import register_auto_classes
+    from mmpt.task_evaluation import open_task_model
+
+    register_auto_classes()
+    return open_task_model(model, task, device=device, dtype=dtype, blank=blank)
+
+
+def _table(
+    saved: "SavedTaskModel",
+    pairs: str | None,
+    store: str | None,
+    format: str | None,
+    nlvr: str | None,
+    split: str,
+    with_labels: bool,
+) -> "TaskTable":
+    """Return the table that the options name, or the evaluation rows of the model's recipe."""
+    from mmpt.task_corpus import evaluation_table, nlvr_table, store_table
+
+    if nlvr is not None and (pairs is not None or store is not None):
+        raise ValueError("got --nlvr with --pairs or --store, expected one source")
+    if (pairs is None) != (store is None):
+        raise ValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
+    if nlvr is not None:
+        return nlvr_table(nlvr, split, saved.name, with_labels)
+    if pairs is not None and store is not None:
+        return store_table(pairs, store, format, saved.name, with_labels)
+    if saved.recipe is None:
+        raise ValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
+    return evaluation_table(saved.recipe.data, saved.name)
+
+
+def _predict(saved: "SavedTaskModel", dataset: Any, batch_size: int) -> Any:
+    from mmpt.progress import Progress
+
+    with Progress(len(dataset), "row") as progress:
+        yield from saved.predict(dataset, batch_size, progress)

@@ -1,0 +1,176 @@
+"""The data of a downstream task, opened: tables joined with regions, and the facts a model needs of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from mmpt.processing.annotations.annotation_formats import read_annotations
+from mmpt.processing.annotations.statement_annotations import TRUTH
+from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
+from mmpt.processing.corpora.scene_tasks import SceneTask
+from mmpt.processing.corpora.scenes import render
+from mmpt.processing.region_store import RegionStore
+from mmpt.processing.regions import Regions
+from mmpt.processing.task_dataset import TaskDataset
+from mmpt.recipe import DataSection
+from mmpt.tasks import TASKS
+
+TEXT_COLUMNS = ("text", "text_pair", "choices")
+
+NLVR_SPLITS = ("train", "dev", "held_out")
+
+Picture = Callable[[str], Image.Image | None]
+"""The image of an id, or None where only its regions are known."""
+
+
+@dataclass
+class TaskTable:
+    """A table of a task, and what its gallery shows.
+
+    Args:
+        class_names: names of the regions' classes, where they are known.
+    """
+
+    dataset: TaskDataset
+    class_names: Sequence[str] | None
+    picture: Picture
+
+
+@dataclass
+class TaskCorpus:
+    """What a task is learnt and measured on.
+
+    Args:
+        texts: every training text, for a tokenizer that is built from them.
+        facts: fields of the configuration that the data decides.
+    """
+
+    train: TaskDataset
+    evaluation: TaskTable | None
+    texts: Sequence[str]
+    facts: dict[str, Any]
+
+
+def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
+    """Return the corpus that the section names, for the task of this name.
+
+    Raises:
+        FileNotFoundError: if a file or folder is not there.
+        ValueError: if a table lacks what the task needs, or names images that have no regions.
+    """
+    if data.scene_task is not None:
+        task = SceneTask.build(name, **asdict(data.scene_task))
+        texts = [*task.texts, *texts_of(task.train)]
+        train = join(task.train, task.regions, name)
+        return TaskCorpus(train, _scenes(task, name), texts, {"region_feature_dim": task.feature_dim})
+    if data.nlvr is not None:
+        nlvr = read_nlvr_examples(Path(data.nlvr.folder))
+        if data.nlvr.evaluate_on == "held_out":
+            nlvr = nlvr.held_out()
+        if data.nlvr.augmentations:
+            nlvr = nlvr.augmented(data.nlvr.augmentations)
+        train = _nlvr_rows(nlvr, nlvr.train, name).dataset
+        facts = {
+            "region_feature_dim": nlvr.feature_dim,
+            "region_type_embedding": "own",  # a region's panel is its type
+            "region_type_vocab_size": nlvr.panels,
+            "region_token_type_id": 0,
+        }
+        return TaskCorpus(train, _nlvr_rows(nlvr, nlvr.dev, name), texts_of(train.table), facts)
+    train = store_table(str(data.pairs), str(data.store), None, name).dataset
+    evaluation = None
+    if data.eval_pairs is not None:
+        evaluation = store_table(data.eval_pairs, str(data.store), None, name)
+    store: Any = train.regions
+    return TaskCorpus(train, evaluation, texts_of(train.table), {"region_feature_dim": store.feature_dim})
+
+
+def evaluation_table(data: DataSection, name: str) -> TaskTable:
+    """Return the evaluation rows of the corpus that the section names.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_task_corpus`, and if there are none.
+    """
+    if data.scene_task is not None:
+        return _scenes(SceneTask.build(name, **asdict(data.scene_task)), name)
+    if data.nlvr is not None:
+        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name)
+    if data.eval_pairs is None:
+        raise ValueError("the recipe has no data.eval_pairs; give --pairs and --store")
+    return store_table(data.eval_pairs, str(data.store), None, name)
+
+
+def store_table(pairs: str, store: str, format: str | None, name: str, with_labels: bool = True) -> TaskTable:
+    """Return a table or an annotation file joined with a store.
+
+    Args:
+        format: one of `ANNOTATION_FORMATS`; the content tells by default.
+        name: of the task.
+        with_labels: whether every row must have what the task is scored against.
+
+    Raises:
+        FileNotFoundError: if a file or folder is not there.
+        ValueError: if the table lacks what the task needs, or names images that are not in the store.
+    """
+    opened = RegionStore.open(Path(store))
+    dataset = join(read_annotations(pairs, format), opened, name, with_labels)
+    return TaskTable(dataset, opened.class_names, no_picture)
+
+
+def nlvr_table(folder: str, split: str, name: str, with_labels: bool = True) -> TaskTable:
+    """Return the statements of a split of NLVR with their images, true and false.
+
+    Args:
+        split: train, dev, or held_out, a tenth of the training groups.
+
+    Raises:
+        FileNotFoundError: if the folder lacks the files.
+        ValueError: if there is no such split.
+    """
+    if split not in NLVR_SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(NLVR_SPLITS)}")
+    nlvr = read_nlvr_examples(Path(folder))
+    if split == "held_out":
+        nlvr = nlvr.held_out()
+    return _nlvr_rows(nlvr, nlvr.train if split == "train" else nlvr.dev, name, with_labels)
+
+
+def join(table: datasets.Dataset, regions: Mapping[str, Regions], name: str, with_labels: bool = True) -> TaskDataset:
+    """Return a table with the regions of its images, checked for what the task of this name reads.
+
+    Args:
+        with_labels: also for what it learns from.
+
+    Raises:
+        ValueError: if a column is not there, or null in a row.
+    """
+    task = TASKS[name]
+    return TaskDataset(table, regions, (*task.columns, *(task.label_columns if with_labels else ())))
+
+
+def texts_of(table: datasets.Dataset) -> list[str]:
+    """Return every text of a table."""
+    texts: list[str] = []
+    for name in TEXT_COLUMNS:
+        for value in table[name] if name in table.column_names else ():
+            texts += [value] if isinstance(value, str) else value or []
+    return texts
+
+
+def _scenes(task: SceneTask, name: str) -> TaskTable:
+    dataset = join(task.evaluation, task.regions, name)
+    return TaskTable(dataset, task.class_names, lambda image_id: render(task.scenes[image_id]))
+
+
+def _nlvr_rows(nlvr: NlvrExamples, rows: datasets.Dataset, name: str, with_labels: bool = True) -> TaskTable:
+    names: Any = [list(TRUTH)[label] for label in rows["label"]]
+    table = rows.cast_column("label", datasets.Value("int64")).add_column("label_name", names)  # type: ignore[call-arg]
+    return TaskTable(join(table, nlvr.regions, name, with_labels), None, no_picture)
+
+
+def no_picture(image_id: str) -> None:
+    """Return nothing: the source has regions, and no images."""

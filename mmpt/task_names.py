@@ -1,0 +1,78 @@
+"""The names of a model's classes or answers, which its configuration keeps as `id2label`: taken from training data."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+
+from mmpt.processing.annotations.statement_annotations import ENTAILMENT, TRUTH
+
+
+def truth_names(table: datasets.Dataset, min_count: int) -> list[str]:
+    """Return the names of the classes, false and true where the table has none."""
+    return class_names(table, min_count) if "label_name" in table.column_names else list(TRUTH)
+
+
+def entailment_names(table: datasets.Dataset, min_count: int) -> list[str]:
+    """Return the names of the classes; contradiction, neutral and entailment where the table has none."""
+    return class_names(table, min_count) if "label_name" in table.column_names else list(ENTAILMENT)
+
+
+def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
+    """Return the name of each class by its number: `label_name`, or the number itself where there is none.
+
+    Raises:
+        ValueError: if the table has no labels, a class has two names or two classes have one.
+    """
+    labels = _column(table, "label")
+    names = table["label_name"] if "label_name" in table.column_names else [None] * len(labels)
+    known: dict[int, str] = {}
+    for label, name in zip(labels, names, strict=True):
+        if label is not None and name is not None and known.setdefault(label, name) != name:
+            raise ValueError(f"label {label} is called {known[label]!r} and {name!r}, expected one name a class")
+    found = [label for label in labels if label is not None]
+    if not found:
+        raise ValueError("column 'label' is null in every row, expected a class in every row")
+    listed = [known.get(label, str(label)) for label in range(max(found) + 1)]
+    if len(set(listed)) < len(listed):
+        twice = next(name for name in listed if listed.count(name) > 1)
+        raise ValueError(f"two classes are called {twice!r}, expected a name of its own for each")
+    return listed
+
+
+def answer_names(table: datasets.Dataset, min_count: int) -> list[str]:
+    """Return the answers that are given to at least `min_count` questions, the most frequent first.
+
+    Raises:
+        ValueError: if none is.
+    """
+    counts: Counter[str] = Counter()
+    for answers in _column(table, "answers"):
+        counts.update(set(answers or ()))
+    ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
+    names = [answer for answer in ordered if counts[answer] >= min_count]
+    if not names:
+        raise ValueError(f"no answer is given to {min_count} questions or more, expected some; lower min_answer_count")
+    return names
+
+
+def balanced_weights(numbers: Sequence[int], classes: int) -> list[float]:
+    """Return rows / (classes * rows of the class) for each class.
+
+    Raises:
+        ValueError: if a class has no row.
+    """
+    counts = np.bincount(np.asarray(numbers), minlength=classes)
+    if not counts.all():
+        raise ValueError(
+            f"class {int(counts.argmin())} has no row in the training data, so that class_weights 'balanced' is not "
+            "defined; give the weights as a list"
+        )
+    return (counts.sum() / (classes * counts)).tolist()
+
+
+def _column(table: datasets.Dataset, name: str) -> Sequence:
+    if name not in table.column_names:
+        raise ValueError(f"the table has no column {name!r}, which the task learns from; got {table.column_names}")
+    return table[name]

@@ -1,0 +1,13 @@
+"""Fine-tune a tiny model and write its evaluation and predictions; started by test_finetuning_distributed.py."""
+
+import json
+import sys
+from pathlib import Path
+
+from mmpt.finetuning import finetune
+from mmpt.recipe import load_recipe
+
+if __name__ == "__main__":
+    recipe, output = Path(sys.argv[1]), Path(sys.argv[2])
+    metrics = finetune(load_recipe(recipe, ["--output_dir", str(output), *sys.argv[3:]], command="finetune"))
+    (output / "seen.json").write_text(json.dumps(metrics["evaluation"]))
