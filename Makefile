@@ -46,6 +46,7 @@ bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.retrieval
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml

@@ -11,6 +11,7 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.inference.pipeline import MmptPipeline
     from mmpt.metrics.metric_table import load_metric
     from mmpt.modeling_mmpt.dual_stream_tasks import (
         MmptDualStreamForGrounding,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mmpt.processing.store_filling import fill_store
     from mmpt.processing.streamed_pairs import StreamedPairDataset
     from mmpt.processing.word_tokenizer import build_word_tokenizer
+    from mmpt.retrieval import RetrievalIndex
     from mmpt.trainer import MmptTrainer, MmptTrainingArguments
 
 __version__ = "0.1.0"
@@ -72,6 +74,7 @@ __all__ = [
     "MmptDualStreamModel",
     "MmptImageProcessor",
     "MmptLateFusion",
+    "MmptPipeline",
     "MmptProcessor",
     "MmptSingleStreamConfig",
     "MmptSingleStreamForGrounding",
@@ -90,6 +93,7 @@ __all__ = [
     "RegionStore",
     "RegionStoreWriter",
     "Regions",
+    "RetrievalIndex",
     "StreamedPairDataset",
     "build_word_tokenizer",
     "check_pairs",
@@ -121,6 +125,7 @@ _MODULES = {
     "MmptDualStreamModel": "mmpt.modeling_mmpt.modeling_dual_stream",
     "MmptImageProcessor": "mmpt.processing.image_processing_mmpt",
     "MmptLateFusion": "mmpt.modeling_mmpt.fusion",
+    "MmptPipeline": "mmpt.inference.pipeline",
     "MmptProcessor": "mmpt.processing.processing_mmpt",
     "MmptSingleStreamConfig": "mmpt.configuration.configuration_mmpt",
     "MmptSingleStreamForGrounding": "mmpt.modeling_mmpt.single_stream_tasks",
@@ -139,6 +144,7 @@ _MODULES = {
     "RegionStore": "mmpt.processing.region_store",
     "RegionStoreWriter": "mmpt.processing.region_store_writer",
     "Regions": "mmpt.processing.regions",
+    "RetrievalIndex": "mmpt.retrieval",
     "StreamedPairDataset": "mmpt.processing.streamed_pairs",
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
     "check_pairs": "mmpt.processing.pair_checks",

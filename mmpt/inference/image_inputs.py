@@ -1,0 +1,88 @@
+"""What an image may be given as, and its regions."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmpt.processing.region_extraction.image_loading import load_image
+from mmpt.processing.region_extraction.region_extractor import RegionExtractor
+from mmpt.processing.regions import Regions
+
+Picture = Image.Image | str | Path
+ImageInput = Regions | Picture | tuple[Picture, NDArray[Any]]
+"""Regions; the id of stored ones; a PIL image or the path of an image file; or one of these two with given boxes,
+(regions, 4) as shares of the upright image, for an extractor that cuts them out."""
+
+
+class ImageInputs:
+    """Find the regions of images, in a store or by extraction.
+
+    Args:
+        regions: regions by image id.
+        extractor: makes the regions of pictures.
+    """
+
+    def __init__(self, regions: Mapping[str, Regions] | None, extractor: RegionExtractor | None) -> None:
+        self.regions = regions
+        self.extractor = extractor
+
+    def __call__(self, images: Iterable[ImageInput]) -> list[Regions]:
+        """Return the regions of each image; one that is given several times is read or extracted once.
+
+        Raises:
+            ValueError: if an image is none of these, has no regions, or is a picture that cannot be read.
+        """
+        images = list(images)
+        found: dict[Hashable, Regions] = {}
+        pictures: dict[Hashable, Any] = {}
+        for image in images:
+            key = _key(image)
+            if isinstance(image, Regions):
+                found[key] = image
+            elif key not in found and isinstance(image, str) and self.regions is not None and image in self.regions:
+                found[key] = self.regions[image]
+            elif key not in found:
+                pictures[key] = image
+        if pictures:
+            found |= zip(pictures, self._extract(list(pictures.values())), strict=True)
+        return [found[_key(image)] for image in images]
+
+    def _extract(self, pictures: Sequence[Any]) -> list[Regions]:
+        first = pictures[0]
+        if self.extractor is None:
+            if isinstance(first, str) and self.regions is not None:
+                raise ValueError(
+                    f"image {first!r} is not among the regions ({len(self.regions)} images, "
+                    f"{next(iter(self.regions), None)!r} is the first); give an id of theirs, or an extractor for files"
+                )
+            raise ValueError(
+                f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the pipeline "
+                "extractor=RegionExtractor.from_pretrained(...), for image ids regions=RegionStore.open(...)"
+            )
+        found: list[Regions] = []
+        step = self.extractor.batch_size  # no more pictures are decoded than go through the model at once
+        for start in range(0, len(pictures), step):
+            chosen = [each if isinstance(each, tuple) else (each, None) for each in pictures[start : start + step]]
+            given = None if all(boxes is None for _, boxes in chosen) else [boxes for _, boxes in chosen]
+            found += self.extractor([_decode(picture) for picture, _ in chosen], boxes=given)  # type: ignore[arg-type]
+        return found
+
+
+def _key(image: Any) -> Hashable:
+    return image if isinstance(image, str | Path) else id(image)
+
+
+def _decode(picture: Any) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture
+    if not isinstance(picture, str | Path):
+        raise ValueError(
+            f"got {type(picture).__name__} for an image, expected Regions, an image id, a PIL image or a path"
+        )
+    try:
+        return load_image(picture)
+    except ValueError as error:
+        raise ValueError(f"{picture}: {error}") from error

@@ -1,0 +1,104 @@
+"""Which models there are, and which have which function of the pipeline."""
+
+from typing import Any
+
+from mmpt.modeling_mmpt.classification_tasks import (
+    MmptDecisionModel,
+    MmptForImagesAndTextClassification,
+    MmptForMultipleChoice,
+    MmptForQuestionAnswering,
+    MmptForSequenceClassification,
+)
+from mmpt.modeling_mmpt.dual_stream_tasks import (
+    MmptDualStreamForGrounding,
+    MmptDualStreamForImageAndTextRetrieval,
+    MmptDualStreamForImagesAndTextClassification,
+    MmptDualStreamForMultipleChoice,
+    MmptDualStreamForQuestionAnswering,
+    MmptDualStreamForRegionToPhraseAlignment,
+    MmptDualStreamForSequenceClassification,
+)
+from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone
+from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
+from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+from mmpt.modeling_mmpt.region_tasks import MmptForGrounding, MmptForRegionToPhraseAlignment
+from mmpt.modeling_mmpt.retrieval_task import MmptForImageAndTextRetrieval
+from mmpt.modeling_mmpt.single_stream_tasks import (
+    MmptSingleStreamForGrounding,
+    MmptSingleStreamForImageAndTextRetrieval,
+    MmptSingleStreamForImagesAndTextClassification,
+    MmptSingleStreamForMultipleChoice,
+    MmptSingleStreamForQuestionAnswering,
+    MmptSingleStreamForRegionToPhraseAlignment,
+    MmptSingleStreamForSequenceClassification,
+)
+
+MODELS: dict[str, Any] = {
+    model.__name__: model
+    for model in (
+        MmptSingleStreamModel,
+        MmptDualStreamModel,
+        MmptSingleStreamForPreTraining,
+        MmptDualStreamForPreTraining,
+        MmptSingleStreamForGrounding,
+        MmptSingleStreamForImageAndTextRetrieval,
+        MmptSingleStreamForImagesAndTextClassification,
+        MmptSingleStreamForMultipleChoice,
+        MmptSingleStreamForQuestionAnswering,
+        MmptSingleStreamForRegionToPhraseAlignment,
+        MmptSingleStreamForSequenceClassification,
+        MmptDualStreamForGrounding,
+        MmptDualStreamForImageAndTextRetrieval,
+        MmptDualStreamForImagesAndTextClassification,
+        MmptDualStreamForMultipleChoice,
+        MmptDualStreamForQuestionAnswering,
+        MmptDualStreamForRegionToPhraseAlignment,
+        MmptDualStreamForSequenceClassification,
+    )
+}
+"""The classes that a saved configuration may name."""
+
+MATCHING = (MmptForImageAndTextRetrieval, MmptForPreTraining)
+FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "fill_mask": (MmptForPreTraining,),
+    "log_odds": MATCHING,
+    "match": MATCHING,
+    "rank_images": MATCHING,
+    "rank_texts": MATCHING,
+    "answer": (MmptForQuestionAnswering,),
+    "classify": (MmptForSequenceClassification,),
+    "classify_pair": (MmptForImagesAndTextClassification,),
+    "choose": (MmptForMultipleChoice,),
+    "ground": (MmptForGrounding,),
+    "ground_phrases": (MmptForRegionToPhraseAlignment,),
+    "embed_texts": (MmptForImageAndTextRetrieval,),
+    "embed_images": (MmptForImageAndTextRetrieval,),
+    "embed_pairs": (MmptBackbone, MmptForPreTraining, MmptDecisionModel, MmptForImageAndTextRetrieval),
+}
+"""The models that have each function."""
+
+OBJECTIVES_READ = {"fill_mask": "mlm", **dict.fromkeys(("log_odds", "match", "rank_images", "rank_texts"), "itm")}
+"""The objective whose head a pre-training model needs."""
+
+
+def check_function(model: Any, function: str) -> None:
+    """Raise unless a model has a function.
+
+    Raises:
+        ValueError: naming the classes that have it, and what this one has.
+    """
+    if not isinstance(model, FUNCTIONS[function]):
+        wanted = [name for name, each in MODELS.items() if issubclass(each, FUNCTIONS[function])]
+        has = [f"{name}()" for name, bases in FUNCTIONS.items() if isinstance(model, bases)]
+        raise ValueError(
+            f"{function}() needs {' or '.join(wanted)}, but this model is {type(model).__name__}, which has "
+            f"{', '.join(has)}; load a model that was trained for it"
+        )
+    if isinstance(model, MmptForPreTraining) and function in OBJECTIVES_READ:
+        objective, trained = OBJECTIVES_READ[function], model.config.objective_weights
+        if objective not in trained:
+            raise ValueError(
+                f"{function}() needs a model that was pre-trained with objective {objective!r}, this one was with "
+                f"{', '.join(trained)}"
+            )
