@@ -38,9 +38,14 @@ class MmptDecisionModel(MmptTaskModel):
         if config.fusion != "early":
             self.fusion = MmptDecisionFusion(config.late_fusion, config.fusion == "hybrid", self.decides_answers)
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes or answers there are."""
+        return self.config.num_labels or 0
+
     def build_classifier(self) -> nn.Module:
         """Return a new classifier of one vector."""
-        return classifier(self, self.pooled_size, self.config.num_labels)
+        return classifier(self, self.pooled_size, self.num_classes)
 
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         logits, views = self.decisions(inputs, **kwargs)
@@ -154,7 +159,7 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
             "triplet": self.pooled_size,
             "pair_attention": 2 * self.config.hidden_size,
         }
-        return classifier(self, size[self.config.image_pair], self.config.num_labels)
+        return classifier(self, size[self.config.image_pair], self.num_classes)
 
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         for name, value in inputs.items():
@@ -209,7 +214,7 @@ class MmptForMultipleChoice(MmptDecisionModel):
         choices = text.shape[1]
         regions = inputs.get("region_features")
         shared = regions is not None and regions.dim() == 3
-        flat = {
+        flat: Inputs = {
             name: value.repeat_interleave(choices, 0) if shared and is_of_regions(name) else value.flatten(0, 1)
             for name, value in inputs.items()
             if value is not None

@@ -106,7 +106,7 @@ class MmptLateFusion(nn.Module):
         super().__init__()
         if rule not in (*RULES, "learned"):
             raise ValueError(f"rule is {rule!r}, expected one of {', '.join((*RULES, 'learned'))}")
-        labels = [list(model.config.id2label.values()) for model in (text_model, region_model)]
+        labels = [sorted((model.config.id2label or {}).items()) for model in (text_model, region_model)]
         if labels[0] != labels[1]:
             raise ValueError(
                 f"the models have other labels, {labels[0][:5]!r} and {labels[1][:5]!r}, expected the same in one order"

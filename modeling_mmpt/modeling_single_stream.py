@@ -154,8 +154,9 @@ def _join(parts: list[MmptModelOutput]) -> MmptModelOutput:
     joined = MmptModelOutput(last_hidden_state=torch.cat([text["last_hidden_state"], regions["last_hidden_state"]], 1))
     if text.hidden_states is not None and regions.hidden_states is not None:
         states = zip(text.hidden_states, regions.hidden_states, strict=True)
-        # A layer that was not asked for is None.
-        joined.hidden_states = tuple(None if pair[0] is None else torch.cat(pair, dim=1) for pair in states)
+        # A layer that was not asked for is None, in transformers' own outputs too.
+        cat: Any = (None if pair[0] is None else torch.cat(pair, dim=1) for pair in states)
+        joined.hidden_states = tuple(cat)
     if text.attentions is not None and regions.attentions is not None:
         weights = zip(text.attentions, regions.attentions, strict=True)
         joined.attentions = tuple(_block_diagonal(*pair) for pair in weights)

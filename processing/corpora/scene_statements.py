@@ -42,8 +42,9 @@ class SceneStatement(Protocol):
         """Return the sentence."""
         ...
 
-    def holds(self, *scenes: Scene) -> bool:
-        """Whether it is true of the scenes, left and right if it is about two."""
+    @property
+    def holds(self) -> Callable[..., bool]:
+        """Whether it is true of a scene, or of a left and a right one."""
         ...
 
 
