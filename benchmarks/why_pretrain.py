@@ -1,0 +1,149 @@
+"""What pre-training is worth: labelled examples against accuracy, and which objectives it takes.
+
+Two downstream tasks of generated scenes (recipes/why-pretrain), each learnt from random weights and from a pre-trained
+encoder with growing numbers of labelled rows; every run has the same number of steps. Then the table of UNITER's paper:
+encoders pre-trained with some of the objectives, the same steps, each fine-tuned on the same few rows.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies import Study
+from mmpt.pretraining import pretrain
+from mmpt.recipe import load_recipe
+
+METRICS = {"vqa": "vqa_accuracy", "nlvr": "accuracy"}
+BAR = 0.85
+ROWS = {"pre-trained": (250, 500, 1000, 2000, 4000), "random": (2000, 4000, 8000, 16000)}
+STARTS = tuple(ROWS)
+OBJECTIVES = {
+    "MLM": ("mlm",),
+    "MLM + ITM": ("mlm", "itm"),
+    "MLM + ITM + MRC": ("mlm", "itm", "mrc"),
+    "MLM + ITM + MRC-KL": ("mlm", "itm", "mrc_kl"),
+    "MLM + ITM + MRFR": ("mlm", "itm", "mrfr"),
+    "all five": ("mlm", "itm", "mrc", "mrc_kl", "mrfr"),
+}
+RECIPES = Path("recipes/why-pretrain")
+
+
+def encoder(name: str, objectives: tuple[str, ...], folder: Path, steps: int) -> Path:
+    """Return the folder of an encoder, pre-trained if it is not there."""
+    out = folder / name.replace(" + ", "-").replace(" ", "-").lower()
+    if not (out / "metrics.json").is_file():
+        weights = "{" + ", ".join(f"{objective}: 1.0" for objective in objectives) + "}"
+        words = ["--objective_weights", weights, "--max_steps", str(steps), "--output_dir", str(out)]
+        decay = f"{{num_decay_steps: {steps // 2}}}"
+        words += ["--lr_scheduler_kwargs", decay, "--save_strategy", "no", "--eval_strategy", "no"]
+        pretrain(load_recipe(RECIPES / "pretrain.yaml", [*words, "--disable_tqdm", "true"]))
+    return out
+
+
+def measure_curves(study: Study, pretrained: Path, seeds: int) -> None:
+    """Fine-tune on growing numbers of rows from both starts."""
+    for seed in range(seeds):
+        for task in METRICS:
+            for start, counts in ROWS.items():
+                for count in counts:
+                    keys: dict[str, Any] = {"train_rows": count, "training.seed": seed}
+                    if start == "pre-trained":
+                        keys["from_pretrained"] = str(pretrained)
+                    study.finetune(f"{task}/{start}/{count}/{seed}", str(RECIPES / f"{task}.yaml"), keys)
+
+
+def measure_objectives(study: Study, folder: Path, steps: int, rows: int) -> None:
+    """Pre-train an encoder for each set of objectives, and fine-tune each on both tasks."""
+    for name, objectives in OBJECTIVES.items():
+        pretrained = encoder(name, objectives, folder, steps)
+        for task in METRICS:
+            keys = {"train_rows": rows, "training.seed": 0, "from_pretrained": str(pretrained)}
+            study.finetune(f"objectives/{name}/{task}", str(RECIPES / f"{task}.yaml"), keys)
+    for task in METRICS:
+        study.finetune(
+            f"objectives/none/{task}", str(RECIPES / f"{task}.yaml"), {"train_rows": rows, "training.seed": 0}
+        )
+
+
+def curves(runs: Mapping[str, Any]) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """Return the metric of each seed by number of rows, for each task and start."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for name, one in runs.items():
+        if name.startswith("objectives/"):
+            continue
+        task, start, rows, _ = name.split("/")
+        found.setdefault((task, start), {}).setdefault(int(rows), []).append(one["measures"][METRICS[task]])
+    return found
+
+
+def rows_needed(curve: Mapping[int, list[float]]) -> float | None:
+    """Return the rows at which a curve of means first reaches the bar, on a line between logarithms; None if never."""
+    before: tuple[int, float] | None = None
+    for rows, values in sorted(curve.items()):
+        mean = sum(values) / len(values)
+        if mean >= BAR:
+            if before is None:
+                return rows
+            share = (BAR - before[1]) / (mean - before[1])
+            return before[0] * (rows / before[0]) ** share
+        before = (rows, mean)
+    return None
+
+
+def plot(runs: Mapping[str, Any], png: Path) -> None:
+    """Draw a panel for each task: accuracy over labelled rows, from both starts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    titles = {"vqa": "Questions", "nlvr": "Statements, true or false"}
+    for panel, task in zip(panels, METRICS, strict=True):
+        for start, colour in zip(STARTS, ("#4477AA", "#CC3311"), strict=True):
+            curve = sorted(curves(runs).get((task, start), {}).items())
+            rows = [count for count, _ in curve]
+            panel.plot(rows, [sum(v) / len(v) for _, v in curve], "o-", color=colour, label=f"{start} weights")
+            for count, values in curve:
+                panel.plot([count] * len(values), values, ".", color=colour, alpha=0.5)
+        panel.axhline(BAR, color="#555555", linestyle="--", linewidth=1)
+        panel.set(title=titles[task], xscale="log", xlabel="labelled examples", ylim=(0, 1.02))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("accuracy on scenes never seen")
+    panels[0].legend(frameon=False, loc="lower right")
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=140)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run, print and write the JSON and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=3000, help="of pre-training.")
+    parser.add_argument("--ablation-steps", type=int, default=1500, help="of pre-training with some objectives.")
+    parser.add_argument("--ablation-rows", type=int, default=1000)
+    parser.add_argument("--encoders", type=Path, default=Path("runs/why-pretrain"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/why_pretrain.json"))
+    parser.add_argument("--plot", type=Path, help="PNG to draw.")
+    arguments = parser.parse_args()
+    study = Study(arguments.out, Path("runs/why-pretrain/runs"))
+    pretrained = encoder("all", OBJECTIVES["all five"], arguments.encoders, arguments.steps)
+    measure_curves(study, pretrained, arguments.seeds)
+    measure_objectives(study, arguments.encoders / "ablation", arguments.ablation_steps, arguments.ablation_rows)
+    runs = json.loads(arguments.out.read_text())["runs"]
+    for (task, start), curve in curves(runs).items():
+        needed = rows_needed(curve)
+        print(f"{task:6}{start:14}{BAR} at {'-' if needed is None else round(needed)} rows", sorted(curve.items()))
+    for name in (*OBJECTIVES, "none"):
+        cells = [runs[f"objectives/{name}/{task}"]["measures"][metric] for task, metric in METRICS.items()]
+        print(f"{name:22}" + "".join(f"{cell:8.3f}" for cell in cells))
+    if arguments.plot:
+        plot(runs, arguments.plot)
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
