@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
+PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help install format check test suite fuzz kill bench quickstart
@@ -30,11 +31,12 @@ check: $(INSTALLED) ## formatting, lint, types of an installed layout, and which
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-test: $(INSTALLED) ## the test suite: CPU, no network
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## the test suite: CPU, no network, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
-suite: $(INSTALLED) ## fetch transformers' own tests once; from then on make test runs them on our classes
+suite: $(INSTALLED) ## fetch transformers' own tests once (make test then runs them too) and run them on every task model
 	$(BIN)/python tests/transformers_suite/fetch.py
+	OMP_NUM_THREADS=1 MMPT_TASK_SUITE=1 $(BIN)/python -m pytest $(PARALLEL) -q -rf tests/transformers_suite/test_task_suite.py
 
 fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
 	$(BIN)/python -m tests.fuzz.run

@@ -39,6 +39,7 @@ EXTRAS = {
         "psutil>=6",
         "pyright==1.1.414",
         "pytest>=9",
+        "pytest-xdist>=3.7",
         "ruff==0.17.6",
         "scikit-learn>=1.6",
         "setuptools>=77",

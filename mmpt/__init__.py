@@ -11,6 +11,7 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.finetuning_trainer import FineTuningTrainer
     from mmpt.inference.pipeline import MmptPipeline
     from mmpt.metrics.metric_table import load_metric
     from mmpt.modeling_mmpt.dual_stream_tasks import (
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from mmpt.processing.regions import Regions
     from mmpt.processing.store_filling import fill_store
     from mmpt.processing.streamed_pairs import StreamedPairDataset
+    from mmpt.processing.task_collator import TaskDataCollator
+    from mmpt.processing.task_dataset import TaskDataset
     from mmpt.processing.word_tokenizer import build_word_tokenizer
     from mmpt.retrieval import RetrievalIndex
     from mmpt.trainer import MmptTrainer, MmptTrainingArguments
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FineTuningTrainer",
     "ImageRegions",
     "MmptDataCollator",
     "MmptDualStreamConfig",
@@ -95,6 +99,8 @@ __all__ = [
     "Regions",
     "RetrievalIndex",
     "StreamedPairDataset",
+    "TaskDataCollator",
+    "TaskDataset",
     "build_word_tokenizer",
     "check_pairs",
     "convert",
@@ -111,6 +117,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "FineTuningTrainer": "mmpt.finetuning_trainer",
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
     "MmptDataCollator": "mmpt.processing.collator",
     "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",
@@ -146,6 +153,8 @@ _MODULES = {
     "Regions": "mmpt.processing.regions",
     "RetrievalIndex": "mmpt.retrieval",
     "StreamedPairDataset": "mmpt.processing.streamed_pairs",
+    "TaskDataCollator": "mmpt.processing.task_collator",
+    "TaskDataset": "mmpt.processing.task_dataset",
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
     "check_pairs": "mmpt.processing.pair_checks",
     "convert": "mmpt.predecessors.conversion",

@@ -15,7 +15,10 @@ from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, Mmpt
 
 
 class MmptDualStreamModel(MmptBackbone):
-    """The backbone without heads. With one modality alone, or late fusion, the streams run without co-attention."""
+    """The backbone without heads. With one modality alone, or late fusion, the streams run without co-attention.
+
+    A model with `fusion="late"` has no co-attention layers at all.
+    """
 
     config: MmptDualStreamConfig
     _can_record_outputs = {
@@ -48,7 +51,8 @@ class MmptDualStreamModel(MmptBackbone):
             MmptLayer(config, region_size, region_heads, region_intermediate_size)
             for _ in range(config.region_num_hidden_layers)
         )
-        self.co_attention_layers = nn.ModuleList(MmptCoAttentionLayer(config) for _ in config.text_co_attention_layers)
+        joints = [] if config.fusion == "late" else config.text_co_attention_layers
+        self.co_attention_layers = nn.ModuleList(MmptCoAttentionLayer(config) for _ in joints)
         self.text_pooler = MmptPooler(config, size)
         self.region_pooler = MmptPooler(config, region_size) if pools_regions(config) else None
         self.gradient_checkpointing = False
@@ -69,7 +73,7 @@ class MmptDualStreamModel(MmptBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
-        late: bool | None = None,
+        late: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Any,
@@ -100,7 +104,7 @@ class MmptDualStreamModel(MmptBackbone):
             inputs_embeds=inputs_embeds,
             task_ids=task_ids,
         )
-        late = self.config.fusion == "late" if late is None else late
+        late = self.config.fusion == "late" or late
         output = self._encode(inputs, late, **flags, **kwargs)
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
@@ -122,15 +126,13 @@ class MmptDualStreamModel(MmptBackbone):
             text_keys = create_bidirectional_mask(config, regions, text_valid, encoder_hidden_states=text)
 
         text_done = region_done = 0
-        stops = zip(
-            config.text_co_attention_layers, config.region_co_attention_layers, self.co_attention_layers, strict=True
-        )
-        for text_stop, region_stop, co_attention in stops:
+        stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, strict=True)
+        for number, (text_stop, region_stop) in enumerate(stops):
             text = _run(self.text_layers[text_done:text_stop], text, text_mask, **kwargs)
             regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, **kwargs)
             text_done, region_done = text_stop, region_stop
             if text is not None and regions is not None and not late:
-                text, regions, *_ = co_attention(text, regions, text_keys, region_keys, **kwargs)
+                text, regions, *_ = self.co_attention_layers[number](text, regions, text_keys, region_keys, **kwargs)
         text = _run(self.text_layers[text_done:], text, text_mask, **kwargs)
         regions = _run(self.region_layers[region_done:], regions, region_mask, **kwargs)
 

@@ -50,7 +50,7 @@ class MmptSingleStreamModel(MmptBackbone):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
-        late: bool | None = None,
+        late: bool = False,
         **kwargs: Any,
     ) -> MmptModelOutput:
         """Encode text, regions or both.
@@ -68,7 +68,7 @@ class MmptSingleStreamModel(MmptBackbone):
             position_ids: (batch, tokens); 0, 1, 2 ... by default.
             inputs_embeds: (batch, tokens, hidden), instead of `input_ids`.
             task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
-            late: encode each modality by itself; by default where the configuration's `fusion` is "late".
+            late: encode each modality by itself, as a model with `fusion="late"` does always.
 
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
@@ -88,7 +88,7 @@ class MmptSingleStreamModel(MmptBackbone):
         )
         given = [part for part in (text, regions) if part is not None]
         kwargs["return_dict"] = True
-        late = self.config.fusion == "late" if late is None else late
+        late = self.config.fusion == "late" or late
         if late and len(given) == 2:
             # The numbers of a block mask without its empty blocks, and with any attention backend.
             output = _join([self._encode(*part, **kwargs) for part in given])

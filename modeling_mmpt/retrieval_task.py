@@ -87,7 +87,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         loss = self._ranking_loss(true, torch.cat([scores.view(len(rows), count) for scores in negatives], 1))
         return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=true)
 
-    def get_text_features(self, **inputs: Tensor) -> Tensor:
+    def embed_texts(self, **inputs: Tensor) -> Tensor:
         """Return embeddings of texts alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
 
         Raises:
@@ -96,7 +96,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         head = self._contrastive_head()
         return self._embed(head.text_projection, self.backbone(**inputs, return_dict=True).text_pooler_output)
 
-    def get_image_features(self, **inputs: Tensor) -> Tensor:
+    def embed_images(self, **inputs: Tensor) -> Tensor:
         """Return embeddings of images alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
 
         Raises:

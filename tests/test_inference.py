@@ -235,8 +235,8 @@ def test_embeddings(stream: str):
     )
     for row, (text, image) in enumerate(zip(TEXTS, IMAGES, strict=True)):
         with torch.no_grad():
-            text_alone = model.get_text_features(**PROCESSOR(text=[text], return_tensors="pt"))[0]
-            image_alone = model.get_image_features(**PROCESSOR(images=[image], return_tensors="pt"))[0]
+            text_alone = model.embed_texts(**PROCESSOR(text=[text], return_tensors="pt"))[0]
+            image_alone = model.embed_images(**PROCESSOR(images=[image], return_tensors="pt"))[0]
         torch.testing.assert_close(texts[row], text_alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(images[row], image_alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(pairs[row], by_hand(model.backbone, text, image).pooler_output[0], atol=1e-5, rtol=0)

@@ -229,8 +229,8 @@ class TestRetrieval:
     def test_the_hardest_negatives_of_the_contrastive_head(self, stream: str, loss: str) -> None:
         model = tiny_task(stream, "ImageAndTextRetrieval", contrastive_size=8, retrieval_loss=loss)
         batch, numbers = tiny_batch(), torch.tensor([7, 7, 9])  # rows 0 and 1 show one image
-        texts = model.get_text_features(**{k: v for k, v in batch.items() if "region" not in k})
-        images = model.get_image_features(**{k: v for k, v in batch.items() if "region" in k})
+        texts = model.embed_texts(**{k: v for k, v in batch.items() if "region" not in k})
+        images = model.embed_images(**{k: v for k, v in batch.items() if "region" in k})
         torch.testing.assert_close(texts.norm(dim=-1), torch.ones(3))
         similar = texts @ images.t() / 0.07
 
@@ -261,7 +261,7 @@ class TestRetrieval:
         expected = -torch.stack([true, image, text], 1).log_softmax(1)[:, 0].mean()
         torch.testing.assert_close(model(**batch, labels=torch.arange(3)).loss, expected)
         with pytest.raises(ValueError, match="fine-tune with contrastive_size above 0"):
-            model.get_text_features(input_ids=batch["input_ids"])
+            model.embed_texts(input_ids=batch["input_ids"])
 
     @pytest.mark.parametrize("size", [0, 8])
     def test_a_batch_of_one_image_has_nothing_to_rank(self, size: int) -> None:

@@ -269,7 +269,7 @@ class MmptPipeline:
             batch = self.processor(
                 text=texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
             )
-            return list(self.model.get_text_features(**batch.to(self.model.device)).cpu())
+            return list(self.model.embed_texts(**batch.to(self.model.device)).cpu())
 
         return _stacked(self._map(embed, text=text))
 
@@ -279,7 +279,7 @@ class MmptPipeline:
 
         def embed(examples: list[Example]) -> list[Any]:
             batch = self.processor(images=[each["regions"] for each in examples], return_tensors="pt")
-            return list(self.model.get_image_features(**batch.to(self.model.device)).cpu())
+            return list(self.model.embed_images(**batch.to(self.model.device)).cpu())
 
         return _stacked(self._map(embed, image=image))
 
