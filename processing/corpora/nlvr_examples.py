@@ -154,13 +154,13 @@ def augment(text: str, scene: Scene, rng: np.random.Generator) -> tuple[str, Sce
     Colours are exchanged in scene and text alike, unless one is misspelt in the text. So are shapes, where objects are
     scattered and no word stands for one shape alone.
     """
-    scene = permute_panels(scene, rng.permutation(PANELS))
+    scene = permute_panels(scene, rng.permutation(PANELS).tolist())
     if not misspells(text, COLOURS):
-        order = rng.permutation(len(COLOURS))
+        order = rng.permutation(len(COLOURS)).tolist()
         scene = permute_colours(scene, order)
         text = _exchange(text, dict(zip(COLOURS, (COLOURS[k] for k in order), strict=True)))
     if not (is_tower(scene) or _FIXED_SHAPE.search(text) or misspells(text, _SHAPE_WORDS)):
-        order = rng.permutation(len(SHAPES))
+        order = rng.permutation(len(SHAPES)).tolist()
         scene = permute_shapes(scene, order)
         names = {old: SHAPES[k] for old, k in zip(SHAPES, order, strict=True)}
         text = _exchange(text, names | {f"{old}s": f"{new}s" for old, new in names.items()})

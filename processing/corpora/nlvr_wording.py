@@ -154,9 +154,11 @@ class Writer:
         self.digits = self.chance(0.5)
 
     def chance(self, share: float) -> bool:
+        """Return true in this share of the draws."""
         return bool(self.rng.random() < share)
 
     def pick(self, options: Sequence[T]) -> T:
+        """Return one of the options; one that stands there twice comes twice as often."""
         return options[int(self.rng.integers(len(options)))]
 
     def colour(self) -> int:
@@ -178,6 +180,7 @@ class Writer:
         )
 
     def block(self) -> str:
+        """A word for a block of a tower."""
         return self.pick(("block",) * 14 + ("item", "square"))
 
     def amount(
@@ -187,8 +190,8 @@ class Writer:
         number = found if self.chance(0.6) else found + self.pick((-1, 1, 1, 2))
         bound = "" if self.plain else self.pick(bounds.split(","))
         number = min(max(number, 1), len(NUMBERS) - 1)
-        if bound in ("at most", "less than", "more than") and number == 1:
-            bound = "exactly" if bound == "less than" else bound
+        if bound == "less than" and number == 1:
+            bound = "exactly"
         return Amount(number, bound, self.digits if self.chance(0.9) else not self.digits)
 
     def box_amount(self) -> Amount | None:
@@ -198,9 +201,6 @@ class Writer:
         number = self.pick((1, 1, 1, 2, 2, 3))
         bound = self.pick(("", "", "", "exactly", "exactly", "at least", "at least", "only"))
         return Amount(number, bound, self.digits)
-
-    def grey(self, number: int = 1) -> str:
-        return self.pick(("box",) * 8 + ("grey box",)) + ("" if number == 1 else "es")
 
     def there(self, amount: Amount | None, noun: str, plural: str | None = None) -> str:
         """There is a box, there are at least 2 boxes, ..."""
@@ -227,10 +227,12 @@ def boxes_hold(amount: Amount | None, test: Test) -> Truth:
 
 
 def in_boxes(w: Writer, listing: str, test: Test) -> tuple[str, Truth]:
+    """There are 2 boxes with ...; each box has ...; one of the grey square contains ...; there is no box with ..."""
     draw = 1.0 if w.plain else w.rng.random()
     if draw < 0.08:
         each = w.pick(("each", "each", "every"))
-        return f"{each} {w.grey()} {w.pick(('has', 'has', 'contains'))} {listing}", lambda b: all(map(test, b.boxes))
+        noun = w.pick(("box",) * 8 + ("grey box",))
+        return f"{each} {noun} {w.pick(('has', 'has', 'contains'))} {listing}", lambda b: all(map(test, b.boxes))
     if draw < 0.14:
         return f"there is {listing} in {w.pick(('each', 'every'))} box", lambda b: all(map(test, b.boxes))
     if draw < 0.19:
@@ -250,6 +252,7 @@ def in_boxes(w: Writer, listing: str, test: Test) -> tuple[str, Truth]:
 
 
 def in_box(w: Writer, words: str, test: Test) -> tuple[str, Truth]:
+    """There are 2 boxes with ...; only this form, for what sounds wrong in the others."""
     amount = w.box_amount()
     which = w.pick(("with", "with", "with", "with", "that has", "which has"))
     if amount is not None and amount.number > 1:
@@ -273,12 +276,9 @@ def in_tower(w: Writer, words: str, test: Test, verbs: bool = True) -> tuple[str
         return f"{w.pick(('each', 'every', 'each'))} tower has {words}", lambda b: all(map(test, b.boxes))
     amount = w.box_amount()
     if draw < 0.2:
-        start, number = (
-            ("a tower", 1)
-            if amount is None
-            else (amount.words() + (" tower" if amount.number == 1 else " towers"), amount.number)
-        )
-        return f"{start} {'has' if number == 1 else 'have'} {words}", boxes_hold(amount, test)
+        several = amount is not None and amount.number > 1
+        start = "a" if amount is None else amount.words()
+        return f"{start} {'towers have' if several else 'tower has'} {words}", boxes_hold(amount, test)
     which = w.pick(("with",) * 6 + ("which has", "that has", "that contain")) if verbs else "with"
     plural = amount is not None and amount.number > 1
     which = which.replace("has", "have") if plural else which.replace("that contain", "that contains")
@@ -286,8 +286,10 @@ def in_tower(w: Writer, words: str, test: Test, verbs: bool = True) -> tuple[str
 
 
 def tower_height(w: Writer, bounds: str = ",,exactly,exactly,only,at least,at least,at most") -> Amount:
+    """An amount of blocks near those of the tower that is looked at."""
     return w.amount(len(w.box), bounds)
 
 
 def blocks_of(amount: Amount) -> str:
+    """Return "exactly 2 blocks", say."""
     return f"{amount.words()} {'block' if amount.number == 1 else 'blocks'}"
