@@ -11,6 +11,7 @@ from PIL import Image
 from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
 from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
+from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
 from mmpt.processing.corpora.scene_tasks import SceneTask
 from mmpt.processing.corpora.scenes import render
 from mmpt.processing.region_store import RegionStore
@@ -169,7 +170,8 @@ def _scenes(task: SceneTask, name: str) -> TaskTable:
 def _nlvr_rows(nlvr: NlvrExamples, rows: datasets.Dataset, name: str, with_labels: bool = True) -> TaskTable:
     names: Any = [list(TRUTH)[label] for label in rows["label"]]
     table = rows.cast_column("label", datasets.Value("int64")).add_column("label_name", names)  # type: ignore[call-arg]
-    return TaskTable(join(table, nlvr.regions, name, with_labels), None, no_picture)
+    dataset = join(table, nlvr.regions, name, with_labels)
+    return TaskTable(dataset, None, lambda image_id: draw_nlvr(nlvr.regions.scene(image_id)))
 
 
 def no_picture(image_id: str) -> None:
