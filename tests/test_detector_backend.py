@@ -67,9 +67,9 @@ def test_an_image_has_the_same_regions_alone_and_in_a_batch(name, saved, images)
     _, extractor = saved(name)
     for image, together in zip(images, extractor(images), strict=True):
         alone = extractor([image])[0]
-        np.testing.assert_allclose(alone.features, together.features, atol=1e-5)
-        np.testing.assert_allclose(alone.boxes, together.boxes, atol=1e-5)
-        np.testing.assert_allclose(alone.class_probs, together.class_probs, atol=1e-5)
+        np.testing.assert_allclose(alone.features, together.features, atol=5e-5)
+        np.testing.assert_allclose(alone.boxes, together.boxes, atol=5e-5)
+        np.testing.assert_allclose(alone.class_probs, together.class_probs, atol=5e-5)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -80,7 +80,7 @@ def test_regions_are_fit_for_a_store(name, saved, images, tmp_path):
             writer.add(regions)
             assert regions.features.dtype == np.float32
             assert regions.feature_dim == extractor.feature_dim == 32
-            np.testing.assert_allclose(regions.class_probs.sum(1), 1, atol=1e-5)
+            np.testing.assert_allclose(regions.class_probs.sum(1), 1, atol=5e-5)
             np.testing.assert_array_equal(regions.class_probs.argmax(1), regions.labels)
             assert (np.diff(regions.scores) <= 0).all()
     assert extractor.class_names == list(CLASSES.values())  # "N/A" stays, so that indices stay
