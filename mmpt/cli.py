@@ -43,8 +43,10 @@ def pretrain(
         loaded = load_recipe(recipe, context.args)
         check_output_dir(loaded.output_dir)
         from mmpt.pretraining import pretrain as run
+        from mmpt.process_group import leave_process_group
 
         run(loaded)
+        leave_process_group()
         if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes
             return
         for name in ("curves.png", "metrics.json"):

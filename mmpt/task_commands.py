@@ -124,6 +124,7 @@ def predict(
     format: Format = None,
     nlvr: Nlvr = None,
     split: Split = "dev",
+    pixels: Pixels = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",

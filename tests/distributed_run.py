@@ -12,6 +12,7 @@ import torch
 from transformers import set_seed
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES
+from mmpt.process_group import leave_process_group
 from tests.tiny_training import tiny_dataset, tiny_model, tiny_trainer
 
 
@@ -44,8 +45,8 @@ def main(output: Path, world_size: int, accumulation: int) -> None:
         }
     if trainer.is_world_process_zero():
         output.write_text(json.dumps(results))
-    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    leave_process_group()

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from mmpt.finetuning import finetune
+from mmpt.process_group import leave_process_group
 from mmpt.recipe import load_recipe
 
 if __name__ == "__main__":
     recipe, output = Path(sys.argv[1]), Path(sys.argv[2])
     metrics = finetune(load_recipe(recipe, ["--output_dir", str(output), *sys.argv[3:]], command="finetune"))
+    leave_process_group()
     (output / "seen.json").write_text(json.dumps(metrics["evaluation"]))
