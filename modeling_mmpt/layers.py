@@ -11,6 +11,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
 
+PLAIN_ATTENTION_KEYS = 200
+"""Up to so many keys, half precision on a CPU is attended to without the fused kernel."""
+
 
 class MmptAttention(nn.Module):
     """Multi-head attention of `hidden` to `context`, with the output projection but without residual and norm.
@@ -49,9 +52,10 @@ class MmptAttention(nn.Module):
             # right for self-attention only: here only the keys are unpadded, and every query is kept.
             query, key, value, packed = _pack_keys(query, key, value, attention_mask)
             kwargs, attention_mask = {**kwargs, **packed}, None
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
-        )
+        backend = self.config._attn_implementation or "eager"
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager_attention_forward)
+        if backend == "sdpa" and _fused_is_slow(query, key):
+            attend = plain_attention_forward
         attended, weights = attend(
             self,
             query,
@@ -163,6 +167,25 @@ def eager_attention_forward(
         scores = scores + attention_mask
     weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def plain_attention_forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """What `eager_attention_forward` computes, from the mask that PyTorch's fused attention takes: True where valid."""
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        lowest = torch.finfo(query.dtype).min
+        attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, lowest)
+    return eager_attention_forward(module, query, key, value, attention_mask, **kwargs)[0], None
+
+
+def _fused_is_slow(query: Tensor, key: Tensor) -> bool:
+    """Whether PyTorch's fused attention takes longer than two products and a softmax.
+
+    So it is in half precision on a CPU: backward through 76 keys takes four times as long (docs/performance.md).
+    """
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return half and query.device.type == "cpu" and key.shape[2] <= PLAIN_ATTENTION_KEYS
 
 
 def _pack_keys(

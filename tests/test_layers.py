@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from mmpt.modeling_mmpt import layers
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptFeedForward, MmptLayer
 
 PACKED = "packed_reference"
@@ -192,3 +193,30 @@ def test_packed_keys_take_holes_and_other_lengths_on_either_side(packed: str):
     # Every query is kept, those in padding too: the keys' mask says nothing about them.
     for ours, theirs in zip(actual[:2], expected[:2], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stream", ["single", "dual"])
+def test_half_precision_on_a_cpu_is_attended_to_without_the_fused_kernel(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = F.scaled_dot_product_attention
+    calls: list[torch.dtype] = []
+
+    def watched(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        calls.append(query.dtype)
+        return fused(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    model, batch = tiny_backbone(stream, attention="sdpa"), tiny_batch()
+    exact = model(**batch).text_last_hidden_state
+    assert calls
+    calls.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model(**batch).text_last_hidden_state
+        assert not calls
+        monkeypatch.setattr(layers, "PLAIN_ATTENTION_KEYS", 0)
+        rounded = model(**batch).text_last_hidden_state
+    assert set(calls) == {torch.bfloat16}
+    valid = batch["attention_mask"].bool()
+    error, usual = ((other.float() - exact)[valid].norm() for other in (plain, rounded))
+    assert error < 1.5 * usual
