@@ -32,7 +32,7 @@ class Head(NamedTuple):
 
 HEADS = {
     "vqa": Head("vqa_accuracy", (12 / 54, (12 / 6 + 12 / 4 + 12 / 9 + 18 / 3) / 54)),
-    "entailment": Head("accuracy", (1 / 3, 1 / 3)),
+    "entailment": Head("accuracy", (1 / 3, 1 / 3), "vqa"),
     "nlvr": Head("accuracy", (1 / 2, 1 / 2), "vqa"),
     "nlvr2": Head("accuracy", (1 / 2, 1 / 2), "vqa"),
     "multiple_choice": Head("accuracy", (1 / 4, 1 / 4)),

@@ -92,9 +92,7 @@ def _nlvr(folder: str) -> Corpus:
 
 
 def _nlvr_statements(source: NlvrSource) -> Corpus:
-    nlvr = read_nlvr_examples(Path(source.folder))
-    if source.evaluate_on == "held_out":
-        nlvr = nlvr.held_out()
+    nlvr = read_nlvr_examples(Path(source.folder), source.evaluate_on)
     scenes = [nlvr.regions.scene(image_id) for image_id in nlvr.train["image_id"]]
     statements = write_statements(scenes, source.statements, 0, nlvr.regions, source.level)
     return Corpus(

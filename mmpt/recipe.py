@@ -80,10 +80,13 @@ class NlvrSource:
 
     Args:
         statements: how many statements with computed truth about the training scenes are pre-trained on, instead of
-            the writers' true sentences; 0 takes the sentences.
+            the writers' true sentences; 0 takes the sentences. Fine-tuning takes them beside the sentences, each with
+            the scene of which it is true and the one of which it is false.
         level: how hard the statements are; a new model learns "words" first, then "simple" ones, then "all".
         augmentations: how many times a training row is fine-tuned on, each time with boxes, colours and shapes
             exchanged; 0 takes the rows as they are.
+        pixels: an object's feature is taken from its own image (fine-tuning, of rows as they are), not looked up by
+            its colour, shape and size.
         evaluate_on: dev, or the tenth of the training groups that is then held out, to choose settings on.
     """
 
@@ -91,6 +94,7 @@ class NlvrSource:
     statements: int = 0
     level: Literal["words", "simple", "all"] = "all"
     augmentations: int = 0
+    pixels: bool = False
     evaluate_on: Literal["dev", "held_out"] = "dev"
 
 

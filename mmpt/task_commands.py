@@ -22,7 +22,8 @@ Pairs = Annotated[str | None, typer.Option(help="Table or annotations; with --st
 Store = Annotated[str | None, typer.Option(help="Folder of the region store with the table's images.")]
 Format = Annotated[str | None, typer.Option(help="Format of --pairs; the content tells by default.")]
 Nlvr = Annotated[str | None, typer.Option(help="Folder of NLVR's Parquet files, instead of --pairs and --store.")]
-Split = Annotated[str, typer.Option(help="With --nlvr: train, dev or held_out.")]
+Split = Annotated[str, typer.Option(help="With --nlvr: train, dev, held_out, or another split of the folder.")]
+Pixels = Annotated[bool, typer.Option("--pixels", help="With --nlvr: features from the pixels of each image.")]
 BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
@@ -49,8 +50,10 @@ def finetune(
         loaded = load_recipe(recipe, context.args, command="finetune")
         check_output_dir(loaded.output_dir)
         from mmpt.finetuning import finetune as run
+        from mmpt.process_group import leave_process_group
 
         run(loaded)
+        leave_process_group()
         if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes
             return
         for name in ("curves.png", "gallery.html", "predictions.jsonl", "metrics.json"):
@@ -67,6 +70,7 @@ def evaluate(
     format: Format = None,
     nlvr: Nlvr = None,
     split: Split = "dev",
+    pixels: Pixels = False,
     out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
     gallery: Annotated[int, typer.Option(help="How many wrong predictions gallery.html shows.")] = 0,
     batch_size: BatchSize = 64,
@@ -88,7 +92,7 @@ def evaluate(
         elif gallery:
             raise ValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, with_labels=True)
+        table = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=True)
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -137,7 +141,7 @@ def predict(
     """
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
-        dataset = _table(saved, pairs, store, format, nlvr, split, with_labels=False).dataset
+        dataset = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=False).dataset
         from mmpt.task_files import prediction_lines
 
         lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
@@ -169,6 +173,7 @@ def _table(
     format: str | None,
     nlvr: str | None,
     split: str,
+    pixels: bool,
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
@@ -176,10 +181,12 @@ def _table(
 
     if nlvr is not None and (pairs is not None or store is not None):
         raise ValueError("got --nlvr with --pairs or --store, expected one source")
+    if pixels and nlvr is None:
+        raise ValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
     if (pairs is None) != (store is None):
         raise ValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
     if nlvr is not None:
-        return nlvr_table(nlvr, split, saved.name, with_labels)
+        return nlvr_table(nlvr, split, saved.name, with_labels, pixels)
     if pairs is not None and store is not None:
         return store_table(pairs, store, format, saved.name, with_labels)
     if saved.recipe is None:

@@ -12,6 +12,7 @@ from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
 from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
 from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
+from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_tasks import SceneTask
 from mmpt.processing.corpora.scenes import render
 from mmpt.processing.region_store import RegionStore
@@ -22,7 +23,7 @@ from mmpt.tasks import TASKS
 
 TEXT_COLUMNS = ("text", "text_pair", "choices")
 
-NLVR_SPLITS = ("train", "dev", "held_out")
+STATEMENT_SEED = 1  # other statements than those that `mmpt pretrain` has seen
 
 Picture = Callable[[str], Image.Image | None]
 """The image of an id, or None where only its regions are known."""
@@ -69,11 +70,14 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
         train = join(task.train, task.regions, name)
         return TaskCorpus(train, _scenes(task, name), texts, {"region_feature_dim": task.feature_dim})
     if data.nlvr is not None:
-        nlvr = read_nlvr_examples(Path(data.nlvr.folder))
-        if data.nlvr.evaluate_on == "held_out":
-            nlvr = nlvr.held_out()
+        nlvr = read_nlvr_examples(Path(data.nlvr.folder), data.nlvr.evaluate_on, data.nlvr.pixels)
+        scenes = [nlvr.regions.scene(image_id) for image_id in nlvr.train["image_id"]] if data.nlvr.statements else []
         if data.nlvr.augmentations:
             nlvr = nlvr.augmented(data.nlvr.augmentations)
+        if scenes:
+            nlvr = nlvr.with_statements(
+                write_statements(scenes, data.nlvr.statements, STATEMENT_SEED, nlvr.regions, data.nlvr.level)
+            )
         train = _nlvr_rows(nlvr, nlvr.train, name).dataset
         facts = {
             "region_feature_dim": nlvr.feature_dim,
@@ -99,7 +103,7 @@ def evaluation_table(data: DataSection, name: str) -> TaskTable:
     if data.scene_task is not None:
         return _scenes(SceneTask.build(name, **asdict(data.scene_task)), name)
     if data.nlvr is not None:
-        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name)
+        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels)
     if data.eval_pairs is None:
         raise ValueError("the recipe has no data.eval_pairs; give --pairs and --store")
     return store_table(data.eval_pairs, str(data.store), None, name)
@@ -122,22 +126,18 @@ def store_table(pairs: str, store: str, format: str | None, name: str, with_labe
     return TaskTable(dataset, opened.class_names, no_picture)
 
 
-def nlvr_table(folder: str, split: str, name: str, with_labels: bool = True) -> TaskTable:
+def nlvr_table(folder: str, split: str, name: str, with_labels: bool = True, pixels: bool = False) -> TaskTable:
     """Return the statements of a split of NLVR with their images, true and false.
 
     Args:
-        split: train, dev, or held_out, a tenth of the training groups.
+        split: a split of the folder (`<split>-*.parquet`), or held_out, a tenth of the training groups.
+        pixels: features are taken from the pixels of each image (`read_nlvr_examples`).
 
     Raises:
         FileNotFoundError: if the folder lacks the files.
-        ValueError: if there is no such split.
     """
-    if split not in NLVR_SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {', '.join(NLVR_SPLITS)}")
-    nlvr = read_nlvr_examples(Path(folder))
-    if split == "held_out":
-        nlvr = nlvr.held_out()
-    return _nlvr_rows(nlvr, nlvr.train if split == "train" else nlvr.dev, name, with_labels)
+    nlvr = read_nlvr_examples(Path(folder), split, pixels)
+    return _nlvr_rows(nlvr, nlvr.dev, name, with_labels)
 
 
 def join(table: datasets.Dataset, regions: Mapping[str, Regions], name: str, with_labels: bool = True) -> TaskDataset:

@@ -3,11 +3,13 @@
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PilImage
 
 from mmpt.finetuning import finetune
+from mmpt.processing.corpora.box_features import box_features
 from mmpt.processing.pair_dataset import MissingRegionsError
 from mmpt.recipe import load_recipe
 from mmpt.task_corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
@@ -77,8 +79,26 @@ def test_nlvr_has_true_and_false_rows_of_the_first_permutation(nlvr: Path) -> No
     assert len(set(groups[:4])) == 1
     assert groups[0] != groups[4]
     assert sorted(set(rows[0]["regions"].type_ids.tolist())) == [0, 1, 2]
-    with pytest.raises(ValueError, match="split is 'test', expected one of train, dev, held_out"):
+
+
+def test_any_split_of_the_folder_can_be_measured(nlvr: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no test-"):
         nlvr_table(str(nlvr), "test", "nlvr")
+    (nlvr / "dev-00000-of-00001.parquet").rename(nlvr / "test-00000-of-00001.parquet")
+    rows = nlvr_table(str(nlvr), "test", "nlvr").dataset
+    assert rows.ids() == [f"dev-{group}-{place}" for group in range(2) for place in range(4)]
+
+
+def test_features_of_objects_are_looked_up_or_taken_from_the_pixels_of_their_image(nlvr: Path) -> None:
+    looked_up, own = (nlvr_table(str(nlvr), "dev", "nlvr", pixels=pixels).dataset for pixels in (False, True))
+    shown = [PilImage.new("RGB", (400, 100), (211, 40 * place, 0)) for place in range(2)]
+    for row, image in enumerate(shown):  # rows of one kind of scene, drawn in other colours
+        regions = own[row]["regions"]
+        boxes = regions.boxes[:9] * 100 + np.array([150, 0, 150, 0]) * regions.type_ids[:9, None]
+        np.testing.assert_allclose(regions.features[:9], box_features(image, boxes), atol=1e-5)
+    alike = looked_up[0]["regions"].features, looked_up[3]["regions"].features
+    np.testing.assert_array_equal(*alike)
+    assert not np.allclose(own[0]["regions"].features, own[3]["regions"].features)
 
 
 def test_nlvr_is_trained_on_and_scored_by_group(nlvr: Path) -> None:
@@ -99,6 +119,15 @@ def test_nlvr_is_augmented_and_a_part_of_its_groups_held_out(nlvr: Path) -> None
     assert corpus.evaluation is not None
     assert set(corpus.evaluation.dataset.column("group")) == {7}
     assert evaluation_table(data, "nlvr").dataset.column("text") == corpus.evaluation.dataset.column("text")
+
+
+def test_statements_stand_beside_the_sentences_of_nlvr(nlvr: Path) -> None:
+    corpus = open_task_corpus(recipe(nlvr, f"{{nlvr: {{folder: {nlvr}, statements: 5}}}}").data, "nlvr")
+    assert corpus.train.column("label") == [1, 1, 0, 0] * 3 + [1, 0] * 5
+    texts, groups = corpus.train.column("text")[12:], corpus.train.column("group")[12:]
+    assert texts[::2] == texts[1::2]
+    assert groups == [group for group in range(3, 8) for _ in range(2)]
+    assert corpus.train[12]["regions"].image_id != corpus.train[13]["regions"].image_id
 
 
 def test_a_table_and_a_store_are_joined(tmp_path: Path) -> None:

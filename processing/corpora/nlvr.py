@@ -4,7 +4,7 @@ The corpus is at https://github.com/lil-lab/nlvr (CC-BY-4.0). This reads its Par
 `group`, `permutation`, `image`, `sentence`, `label` and `objects` (bbox in pixels, category, panel).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def read_nlvr(folder: Path) -> NlvrPairs:
     return NlvrPairs(regions, pairs["train"], pairs["dev"], class_names)
 
 
-def read_nlvr_tables(folder: Path) -> dict[str, Dataset]:
-    """Return the rows of train and dev with images in their first order of panels.
+def read_nlvr_tables(folder: Path, splits: Sequence[str] = ("train", "dev")) -> dict[str, Dataset]:
+    """Return the rows of each split, `<split>-*.parquet`, with images in their first order of panels.
 
     Raises:
         FileNotFoundError: if the folder lacks the files, with the place to get the corpus from.
     """
-    files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "dev")}
+    files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     for split, found in files.items():
         if not found:
             raise FileNotFoundError(

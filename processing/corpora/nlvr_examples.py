@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from mmpt.processing.corpora.box_features import FEATURE_DIM
@@ -55,7 +55,7 @@ class NlvrExamples:
         train: columns `text`, `image_id`, `label` (0 or 1), `group` (rows of one share their sentence, and no group may
             be split between training and validation), and `question_id`, the corpus' identifier. That and the image's
             id tell the label to who knows the corpus: they are names, never inputs.
-        dev: the same, images in their first order of boxes.
+        dev: what is evaluated on, images in their first order of boxes.
     """
 
     regions: SceneRegions
@@ -92,25 +92,46 @@ class NlvrExamples:
                     rows[column].append(value)
         return replace(self, train=Dataset.from_dict(rows, features=self.train.features))
 
+    def with_statements(self, statements: Dataset) -> "NlvrExamples":
+        """Return the same with `statements` (`write_statements`) behind the training rows, each true and false."""
+        first = 1 + max(self.train["group"])
+        rows = [
+            {"text": row["text"], "image_id": image_id, "label": label, "group": group, "question_id": image_id}
+            for group, row in enumerate(iterate(statements), first)
+            for label, image_id in ((1, row["image_id"]), (0, row["hard_negative_image_ids"][0]))
+        ]
+        return replace(
+            self, train=concatenate_datasets([self.train, Dataset.from_list(rows, features=self.train.features)])
+        )
 
-def read_nlvr_examples(folder: Path) -> NlvrExamples:
-    """Read the examples of a folder with `train-*.parquet` and `dev-*.parquet`.
+
+def read_nlvr_examples(folder: Path, split: str = "dev", pixels: bool = False) -> NlvrExamples:
+    """Read the examples of a folder with `train-*.parquet` and `<split>-*.parquet`.
+
+    Args:
+        split: whose rows are `dev`; of a split that is not there when a model is trained, or "held_out" (`held_out`).
+        pixels: an object's feature is taken from the pixels of its box in its own image; by default it is the median
+            feature of the training split's objects of its colour, shape and size.
 
     Raises:
         FileNotFoundError: if the folder lacks the files.
     """
-    tables = read_nlvr_tables(folder)
+    if split == "held_out":
+        return read_nlvr_examples(folder, "train", pixels).held_out()
+    tables = read_nlvr_tables(folder, tuple(dict.fromkeys(("train", split))))
     regions = SceneRegions(fit_prototypes(tables["train"]))
     splits = {}
-    for split, table in tables.items():
+    for name_of_split, table in tables.items():
         rows: dict[str, list] = {name: [] for name in _COLUMNS}
-        for row in iterate(table.remove_columns("image")):
+        for row in iterate(table if pixels else table.remove_columns("image")):
             objects = row["objects"]
             regions.add(row["identifier"], scene_of(*(np.asarray(objects[name]) for name in _OBJECTS)))
+            if pixels:
+                regions.measured[row["identifier"]] = boxes_and_features(row)[1]
             for name, source in zip(_COLUMNS, _SOURCES, strict=True):
                 rows[name].append(row[source])
-        splits[split] = Dataset.from_dict(rows, features=_COLUMNS)
-    return NlvrExamples(regions, splits["train"], splits["dev"])
+        splits[name_of_split] = Dataset.from_dict(rows, features=_COLUMNS)
+    return NlvrExamples(regions, splits["train"], splits[split])
 
 
 def fit_prototypes(table: Dataset) -> NDArray[np.float32]:

@@ -91,6 +91,7 @@ class SceneRegions(Mapping[str, Regions]):
 
     Args:
         prototypes: (27, feature), the feature of each kind of object.
+        measured: (objects, feature) of an image, where it has features of its own pixels; else the kind's serve.
 
     The three boxes are taken as three images: the box of a region is a share of its own grey box, and its type id is
     the number of that. Each grey box is a region as well, behind the objects. Its feature is the sum of its objects',
@@ -98,6 +99,7 @@ class SceneRegions(Mapping[str, Regions]):
     """
 
     prototypes: NDArray[np.float32]
+    measured: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _scenes: dict[str, Scene] = field(default_factory=dict)
 
     def add(self, image_id: str, scene: Scene) -> None:
@@ -109,7 +111,8 @@ class SceneRegions(Mapping[str, Regions]):
         return self._scenes[image_id]
 
     def __getitem__(self, image_id: str) -> Regions:
-        return regions_of(self._scenes[image_id], self.prototypes, image_id)
+        scene, features = self._scenes[image_id], self.measured.get(image_id)
+        return regions_of(scene, self._looked_up(scene, image_id) if features is None else features, image_id)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._scenes
@@ -120,21 +123,25 @@ class SceneRegions(Mapping[str, Regions]):
     def __len__(self) -> int:
         return len(self._scenes)
 
+    def _looked_up(self, scene: Scene, image_id: str) -> NDArray[np.float32]:
+        """Return (objects, feature) by the kinds of the objects.
 
-def regions_of(scene: Scene, prototypes: NDArray[np.float32], image_id: str | None = None) -> Regions:
-    """Return the regions of a scene: its objects, then its grey boxes.
+        Raises:
+            ValueError: if there is no feature for one of them.
+        """
+        features = self.prototypes[prototype_ids(scene)]
+        unknown = np.flatnonzero(np.isnan(features).any(axis=1))
+        if len(unknown):
+            size, colour, shape = scene[unknown[0], SIZE:]
+            raise ValueError(
+                f"image {image_id!r} has a {COLOURS[colour]} {SHAPES[shape]} of {size} pixels, but none of the images "
+                "that features were taken from shows one; expected every kind in the first 600 training images"
+            )
+        return features
 
-    Raises:
-        ValueError: if there is no feature for a kind of object.
-    """
-    features = prototypes[prototype_ids(scene)]
-    unknown = np.flatnonzero(np.isnan(features).any(axis=1))
-    if len(unknown):
-        size, colour, shape = scene[unknown[0], SIZE:]
-        raise ValueError(
-            f"image {image_id!r} has a {COLOURS[colour]} {SHAPES[shape]} of {size} pixels, but none of the images that "
-            "features were taken from shows one; expected every kind in the first 600 training images"
-        )
+
+def regions_of(scene: Scene, features: NDArray[np.float32], image_id: str | None = None) -> Regions:
+    """Return the regions of a scene: its objects with these (objects, feature), then its grey boxes."""
     low = scene[:, (X, Y)]
     boxes = np.concatenate([low, low + scene[:, SIZE : SIZE + 1]], axis=1).astype(np.float32) / SIDE
     panels = scene[:, PANEL].astype(np.int64)

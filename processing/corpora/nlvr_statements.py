@@ -60,7 +60,7 @@ _COLUMNS = Features(
 Level = Literal["words", "simple", "all"]
 """How hard statements are: "words" say only that there is a thing, "simple" ones one thing about one box or tower."""
 
-_EASY = {"words": 1.0, "simple": 0.5, "all": 0.3}
+_EASY = {"words": 1.0, "simple": 0.9, "all": 0.3}
 
 
 def write_statements(
