@@ -9,9 +9,9 @@ from typing import Any
 import transformers
 from datasets import disable_progress_bars
 
-from mmpt.finetuning import finetune
+from mmpt.downstream.corpus import evaluation_table
+from mmpt.downstream.finetuning import finetune
 from mmpt.recipe import Recipe, load_recipe
-from mmpt.task_corpus import evaluation_table
 
 
 class Study:

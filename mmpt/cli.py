@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mmpt.command_errors import clear_errors
+from mmpt.downstream.commands import task_app
 from mmpt.region_commands import region_app
-from mmpt.task_commands import task_app
 
 app = typer.Typer(
     help="Pre-train vision-and-language models on region features.",

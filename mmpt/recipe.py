@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
 from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
 from mmpt.recipe_values import read_yaml, write_yaml
-from mmpt.task_recipe import SceneTaskSource, TaskName, TaskSection, task_ranges
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig

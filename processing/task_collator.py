@@ -23,7 +23,7 @@ NOT_FOR_THE_MODEL = ("rows", "candidates", "candidate_boxes")
 
 @dataclass
 class TaskDataCollator(DataCollatorMixin):
-    """Make the inputs and the labels of a task; see `mmpt.tasks` for which functions make those of which task.
+    """Make the inputs and the labels of a task; `mmpt.downstream.tasks` has the functions for each.
 
     An example is a dict as `TaskDataset` gives it. Beside the model's inputs a batch has `rows` (batch,), the
     examples' numbers.

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from mmpt.finetuning import finetune
+from mmpt.downstream.finetuning import finetune
 from mmpt.process_group import leave_process_group
 from mmpt.recipe import load_recipe
 

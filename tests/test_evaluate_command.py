@@ -8,8 +8,8 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 from mmpt.cli import app
-from mmpt.finetuning import finetune
-from mmpt.tasks import TASKS
+from mmpt.downstream.finetuning import finetune
+from mmpt.downstream.tasks import TASKS
 from tests.test_finetuning import pretrained, recipe
 from tests.tiny_tasks import table
 

@@ -9,13 +9,13 @@ import torch
 from transformers import AutoProcessor
 
 from mmpt.checkpoints import MARKER
-from mmpt.finetuning import finetune
+from mmpt.downstream.finetuning import finetune
+from mmpt.downstream.tasks import TASKS
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.recipe import Recipe, load_recipe
-from mmpt.tasks import TASKS
 from tests.tiny_examples import TOKENIZER
 from tests.tiny_tasks import config, write_data
 

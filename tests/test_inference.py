@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil
 
 from mmpt import MmptPipeline, RegionExtractor
+from mmpt.downstream.tasks import TASKS
 from mmpt.inference.model_functions import FUNCTIONS, MODELS
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.regions import Regions
-from mmpt.tasks import TASKS
 
 TEXTS = ["a red star above a small dog", "blue ring", "green star near blue dog", "dog", "small red ring near star"]
 COUNTS = (2, 4, 1, 3, 0)

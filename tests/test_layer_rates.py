@@ -3,8 +3,8 @@
 import pytest
 
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
-from mmpt.layer_rates import block_depths, depth_of, freeze_parameters, parameter_groups
-from mmpt.tasks import TASKS
+from mmpt.downstream.layer_rates import block_depths, depth_of, freeze_parameters, parameter_groups
+from mmpt.downstream.tasks import TASKS
 from tests.tiny_tasks import config, model
 
 

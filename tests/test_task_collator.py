@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.downstream.tasks import TASKS
 from mmpt.processing.regions import Regions
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, without_labels
-from mmpt.tasks import TASKS
 from tests.tiny_examples import TOKENIZER, random_regions
 from tests.tiny_tasks import collator, config, dataset, images, model
 

@@ -8,11 +8,11 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PilImage
 
-from mmpt.finetuning import finetune
+from mmpt.downstream.corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
+from mmpt.downstream.finetuning import finetune
 from mmpt.processing.corpora.box_features import box_features
 from mmpt.processing.pair_dataset import MissingRegionsError
 from mmpt.recipe import load_recipe
-from mmpt.task_corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
 from tests.test_nlvr import CLASSES
 from tests.tiny_tasks import table, write_data
 

@@ -9,9 +9,8 @@ import torch
 
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.curves import _TASK_METRICS
-from mmpt.processing.corpora.scene_tasks import SCENE_TASKS
-from mmpt.processing.task_collator import without_labels
-from mmpt.task_decoding import (
+from mmpt.downstream.class_names import answer_names, balanced_weights, class_names
+from mmpt.downstream.decoding import (
     decode_answers,
     decode_classes,
     decode_phrases,
@@ -19,9 +18,10 @@ from mmpt.task_decoding import (
     label_names,
     label_numbers,
 )
-from mmpt.task_names import answer_names, balanced_weights, class_names
-from mmpt.task_recipe import TaskName
-from mmpt.tasks import TASKS, task_of
+from mmpt.downstream.section import TaskName
+from mmpt.downstream.tasks import TASKS, task_of
+from mmpt.processing.corpora.scene_tasks import SCENE_TASKS
+from mmpt.processing.task_collator import without_labels
 from tests.tiny_tasks import collator, config, dataset, model, table
 
 

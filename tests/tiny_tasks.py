@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
+from mmpt.downstream.tasks import TASKS
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -15,7 +16,6 @@ from mmpt.processing.region_store_writer import RegionStoreWriter
 from mmpt.processing.regions import Regions
 from mmpt.processing.task_collator import TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
-from mmpt.tasks import TASKS
 from tests.tiny_examples import CLASSES, FEATURE, TOKENIZER, WORDS, random_regions
 
 SIZE = (200, 100)

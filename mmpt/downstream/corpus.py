@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from mmpt.downstream.tasks import TASKS
 from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
 from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
@@ -19,7 +20,6 @@ from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.recipe import DataSection
-from mmpt.tasks import TASKS
 
 TEXT_COLUMNS = ("text", "text_pair", "choices")
 

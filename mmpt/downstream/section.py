@@ -13,7 +13,7 @@ class TaskSection:
     """What a model is fine-tuned for.
 
     Args:
-        name: a row of the table of tasks, `mmpt.tasks`.
+        name: a row of the table of tasks, `mmpt.downstream.tasks`.
         blank: a modality that the model is not to see, in training and evaluation: what it reaches without tells how
             much of the task the other one gives away.
         layer_lr_decay: factor of the learning rate for each level below the head; 1 is the same rate everywhere.

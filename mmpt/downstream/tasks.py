@@ -11,6 +11,35 @@ import datasets
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.downstream.class_names import answer_names, class_names, entailment_names, truth_names
+from mmpt.downstream.decoding import (
+    Prediction,
+    decode_answers,
+    decode_choices,
+    decode_classes,
+    decode_phrases,
+    decode_regions,
+    decode_scores,
+)
+from mmpt.downstream.judging import (
+    Judgement,
+    judge_answer,
+    judge_box,
+    judge_choice,
+    judge_class,
+    judge_phrases,
+    judge_ranking,
+)
+from mmpt.downstream.ranking import rank_images, score_rankings
+from mmpt.downstream.scoring import (
+    Measures,
+    score_answers,
+    score_boxes,
+    score_choices,
+    score_classes,
+    score_phrases,
+    score_statements,
+)
 from mmpt.modeling_mmpt.dual_stream_tasks import (
     MmptDualStreamForGrounding,
     MmptDualStreamForImageAndTextRetrieval,
@@ -40,35 +69,6 @@ from mmpt.processing.task_labels import (
     grounding_labels,
     group_labels,
     phrase_labels,
-)
-from mmpt.task_decoding import (
-    Prediction,
-    decode_answers,
-    decode_choices,
-    decode_classes,
-    decode_phrases,
-    decode_regions,
-    decode_scores,
-)
-from mmpt.task_judging import (
-    Judgement,
-    judge_answer,
-    judge_box,
-    judge_choice,
-    judge_class,
-    judge_phrases,
-    judge_ranking,
-)
-from mmpt.task_names import answer_names, class_names, entailment_names, truth_names
-from mmpt.task_ranking import rank_images, score_rankings
-from mmpt.task_scoring import (
-    Measures,
-    score_answers,
-    score_boxes,
-    score_choices,
-    score_classes,
-    score_phrases,
-    score_statements,
 )
 
 Decode = Callable[[Any, Mapping[str, Tensor], MmptConfig], list[Prediction]]

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from mmpt.downstream.corpus import TaskTable
+from mmpt.downstream.decoding import Prediction
+from mmpt.downstream.judging import Judgement, Shown
+from mmpt.downstream.tasks import TASKS
 from mmpt.region_picture import draw_regions
-from mmpt.task_corpus import TaskTable
-from mmpt.task_decoding import Prediction
-from mmpt.task_judging import Judgement, Shown
-from mmpt.tasks import TASKS
 
 SIDE = 320  # pixels of a picture's longer side
 TRUE_COLOUR, FOUND_COLOUR = "#009E73", "#D55E00"  # of Okabe and Ito

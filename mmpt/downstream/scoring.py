@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmpt.downstream.decoding import Prediction
 from mmpt.metrics.box_grounding import GroundingAccuracy, PhraseRecall
 from mmpt.metrics.class_accuracy import ClassAccuracy
 from mmpt.metrics.group_consistency import GroupConsistency
 from mmpt.metrics.vqa_accuracy import VqaAccuracy
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_labels import class_number
-from mmpt.task_decoding import Prediction
 
 Measures = dict[str, float]
 NO_BOX = [0.0, 0.0, 0.0, 0.0]

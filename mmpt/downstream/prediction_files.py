@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpt.downstream.decoding import Prediction
 from mmpt.processing.task_dataset import TaskDataset
-from mmpt.task_decoding import Prediction
 
 NOT_WRITTEN = ("number", "scores")
 """What a metric reads of a prediction, and nobody else."""

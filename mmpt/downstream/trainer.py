@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from transformers.trainer_utils import EvalLoopOutput
 
 from mmpt.checked_trainer import CheckedTrainer
-from mmpt.layer_rates import parameter_groups
+from mmpt.downstream.decoding import Prediction, label_numbers
+from mmpt.downstream.layer_rates import parameter_groups
+from mmpt.downstream.tasks import Task
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, without_labels
-from mmpt.task_decoding import Prediction, label_numbers
-from mmpt.tasks import Task
 
 
 class FineTuningTrainer(CheckedTrainer):

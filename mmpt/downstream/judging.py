@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.downstream.decoding import Prediction
 from mmpt.metrics.vqa_answers import score_answer
 from mmpt.processing.box_overlap import box_iou
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_labels import MATCHING_IOU, class_number
-from mmpt.task_decoding import Prediction
 
 Box = list[float]
 

@@ -10,8 +10,8 @@ import typer
 from mmpt.command_errors import clear_errors
 
 if TYPE_CHECKING:
-    from mmpt.task_corpus import TaskTable
-    from mmpt.task_evaluation import SavedTaskModel
+    from mmpt.downstream.corpus import TaskTable
+    from mmpt.downstream.evaluation import SavedTaskModel
 
 task_app = typer.Typer()
 
@@ -49,7 +49,7 @@ def finetune(
 
         loaded = load_recipe(recipe, context.args, command="finetune")
         check_output_dir(loaded.output_dir)
-        from mmpt.finetuning import finetune as run
+        from mmpt.downstream.finetuning import finetune as run
         from mmpt.process_group import leave_process_group
 
         run(loaded)
@@ -106,9 +106,9 @@ def evaluate(
         }
         text = json.dumps(report, indent=2)
         if folder is not None:
-            from mmpt.gallery import write_gallery
-            from mmpt.task_decoding import label_numbers
-            from mmpt.task_files import write_predictions
+            from mmpt.downstream.decoding import label_numbers
+            from mmpt.downstream.gallery import write_gallery
+            from mmpt.downstream.prediction_files import write_predictions
 
             (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
             write_predictions(folder / "predictions.jsonl", dataset, predictions)
@@ -142,7 +142,7 @@ def predict(
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
         dataset = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=False).dataset
-        from mmpt.task_files import prediction_lines
+        from mmpt.downstream.prediction_files import prediction_lines
 
         lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
         if out == "-":
@@ -160,7 +160,7 @@ def _open(
     if batch_size < 1:
         raise ValueError(f"got --batch-size {batch_size}, expected 1 or more")
     from mmpt import register_auto_classes
-    from mmpt.task_evaluation import open_task_model
+    from mmpt.downstream.evaluation import open_task_model
 
     register_auto_classes()
     return open_task_model(model, task, device=device, dtype=dtype, blank=blank)
@@ -177,7 +177,7 @@ def _table(
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
-    from mmpt.task_corpus import evaluation_table, nlvr_table, store_table
+    from mmpt.downstream.corpus import evaluation_table, nlvr_table, store_table
 
     if nlvr is not None and (pairs is not None or store is not None):
         raise ValueError("got --nlvr with --pairs or --store, expected one source")

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpt.downstream.decoding import Prediction
 from mmpt.metrics.retrieval_recall import RetrievalRecall
 from mmpt.processing.task_collator import TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
-from mmpt.task_decoding import Prediction
 
 RANKED = 10  # images that a prediction names
 

@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig
 
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+from mmpt.downstream.decoding import Prediction, label_numbers
+from mmpt.downstream.scoring import Measures
+from mmpt.downstream.tasks import TASKS, Task, task_of
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_encoding import Blank
 from mmpt.recipe import Recipe, load_recipe
-from mmpt.task_decoding import Prediction, label_numbers
-from mmpt.task_scoring import Measures
-from mmpt.tasks import TASKS, Task, task_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

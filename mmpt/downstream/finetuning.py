@@ -9,9 +9,16 @@ from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, set_s
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
 from mmpt.curves import plot_curves
-from mmpt.finetuning_trainer import FineTuningTrainer
-from mmpt.gallery import write_gallery
-from mmpt.layer_rates import freeze_parameters
+from mmpt.downstream.class_names import balanced_weights
+from mmpt.downstream.corpus import TaskCorpus, open_task_corpus
+from mmpt.downstream.decoding import label_numbers
+from mmpt.downstream.gallery import write_gallery
+from mmpt.downstream.layer_rates import freeze_parameters
+from mmpt.downstream.prediction_files import write_predictions
+from mmpt.downstream.scoring import gold_classes
+from mmpt.downstream.section import TaskSection
+from mmpt.downstream.tasks import TASKS, Task
+from mmpt.downstream.trainer import FineTuningTrainer
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -19,13 +26,6 @@ from mmpt.processing.task_collator import TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
-from mmpt.task_corpus import TaskCorpus, open_task_corpus
-from mmpt.task_decoding import label_numbers
-from mmpt.task_files import write_predictions
-from mmpt.task_names import balanced_weights
-from mmpt.task_recipe import TaskSection
-from mmpt.task_scoring import gold_classes
-from mmpt.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
 
