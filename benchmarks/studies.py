@@ -9,8 +9,8 @@ from typing import Any
 import transformers
 from datasets import disable_progress_bars
 
-from mmpt.downstream.corpus import evaluation_table
 from mmpt.downstream.finetuning import finetune
+from mmpt.downstream.task_corpus import evaluation_table
 from mmpt.recipe import Recipe, load_recipe
 
 

@@ -11,7 +11,7 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
-    from mmpt.downstream.trainer import FineTuningTrainer
+    from mmpt.downstream.finetuning_trainer import FineTuningTrainer
     from mmpt.inference.pipeline import MmptPipeline
     from mmpt.metrics.metric_table import load_metric
     from mmpt.modeling_mmpt.dual_stream_tasks import (
@@ -117,7 +117,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FineTuningTrainer": "mmpt.downstream.trainer",
+    "FineTuningTrainer": "mmpt.downstream.finetuning_trainer",
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
     "MmptDataCollator": "mmpt.processing.collator",
     "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",

@@ -3,12 +3,14 @@
 Answers to questions, classes of an image and a text, classes of two images and a text, and the right one of many texts.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.modeling_base import MmptModelOutput
@@ -28,6 +30,11 @@ class MmptDecisionModel(MmptTaskModel):
     @property
     def decides_answers(self) -> bool:
         """Whether each class is a question of its own."""
+        return False
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether a decision is read from other states than the pooled ones."""
         return False
 
     def add_head(self) -> None:
@@ -54,12 +61,13 @@ class MmptDecisionModel(MmptTaskModel):
     def decisions(self, inputs: Inputs, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the logits by the name of who decides, and the states that they were read from."""
         logits, views = {}, {}
+        encode = partial(self.backbone, **inputs) if self.reads_states else partial(self.encode_to_pool, inputs)
         if self.config.fusion != "late":
-            states = self.backbone(**inputs, late=False, **kwargs)
+            states = encode(late=False, **kwargs)
             views = views_of(states)
             logits["joint"] = self.classify("joint", states.pooler_output, states, inputs)
         if self.config.fusion != "early":
-            states = self.backbone(**inputs, late=True, **kwargs)
+            states = encode(late=True, **kwargs)
             views = views or views_of(states)
             for name, pooled in (("text", states.text_pooler_output), ("regions", states.region_pooler_output)):
                 if pooled is not None:
@@ -86,7 +94,7 @@ class MmptDecisionModel(MmptTaskModel):
                 f"{type(self).__name__} got no text, and this model has no pooled vector of regions alone; give "
                 "input_ids, or choose fusion 'late' or 'hybrid', or pooled_fusion 'mul' or 'sum'"
             )
-        return self.classifiers[name](F.dropout(pooled, self.config.pooled_dropout_prob, self.training))
+        return self.classifiers[name](apply_dropout(pooled, self.config.pooled_dropout_prob, self.training))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of one decision."""
@@ -103,6 +111,10 @@ class MmptForQuestionAnswering(MmptDecisionModel):
     @property
     def decides_answers(self) -> bool:
         return self.config.answer_loss == "bce"
+
+    @property
+    def reads_states(self) -> bool:
+        return self.config.answer_reads == "second_last_token"
 
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         if self.config.answer_reads == "second_last_token" and name != "regions":
@@ -143,6 +155,10 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
     """
 
     images = 2
+
+    @property
+    def reads_states(self) -> bool:
+        return self.pair_attention is not None
 
     def add_head(self) -> None:
         super().add_head()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt.dropout import MmptDropout
 
 
 class MmptTextEmbeddings(nn.Module):
@@ -19,7 +20,7 @@ class MmptTextEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
         self.task_embeddings = nn.Embedding(config.num_task_tokens, size) if config.num_task_tokens else None
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -88,7 +89,7 @@ class MmptRegionEmbeddings(nn.Module):
         self.mask_embedding = nn.Parameter(torch.zeros(config.region_feature_dim)) if has_mask else None
         own_norm = config.region_embedding_layer_norm == "own"
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if own_norm else None
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
 
     def forward(
         self,

@@ -11,7 +11,8 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
+from mmpt.modeling_mmpt.dropout import apply_dropout
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
 
 
@@ -168,7 +169,7 @@ class PreTrainingHeads(nn.ModuleDict):
             feature_projection: (width, feature), the weight that a tied feature head shares.
         """
         if reads == "pair":
-            hidden = F.dropout(hidden, self.pooled_dropout_prob, self.training)
+            hidden = apply_dropout(hidden, self.pooled_dropout_prob, self.training)
         elif reads == "regions" and "region_transform" in self:
             hidden = self["region_transform"](hidden)
         predictions = {}
@@ -270,6 +271,16 @@ class MmptForPreTraining(MmptPreTrainedModel):
                     f"(on are {', '.join(self.config.objective_weights)}) or leave the labels out"
                 )
         kwargs["return_dict"] = True
+        if labels and task_ids is None and not returns_states(self.config, kwargs):
+            sizes = {
+                "tokens": None
+                if inputs_embeds is input_ids
+                else (input_ids if inputs_embeds is None else inputs_embeds),
+                "regions": region_features,
+            }
+            for reads, given in sizes.items():
+                if given is not None:
+                    kwargs[f"read_{reads}"] = _read_places(reads, labels, given)
         states: MmptModelOutput = self.backbone(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -363,6 +374,21 @@ class MmptForPreTraining(MmptPreTrainedModel):
 
     def _feature_projection(self) -> Tensor:
         return self.backbone.region_embeddings.feature_projection.weight
+
+
+def _read_places(reads: str, labels: dict[str, Tensor], given: Tensor) -> Tensor:
+    """Return (batch, places), the first place of each row and those with a label; short rows are filled up with others.
+
+    Args:
+        reads: "tokens" or "regions".
+        given: (batch, tokens or regions, ...).
+    """
+    read = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
+    for name, label in labels.items():
+        if OBJECTIVES[name].reads == reads:
+            read |= is_labelled(label)
+    read[:, 0] = True
+    return read.byte().argsort(dim=1, descending=True, stable=True)[:, : int(read.sum(1).max())]
 
 
 def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:

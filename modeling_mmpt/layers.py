@@ -10,6 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
+from mmpt.modeling_mmpt.dropout import MmptDropout, apply_dropout
 
 PLAIN_ATTENTION_KEYS = 200
 """Up to so many keys, half precision on a CPU is attended to without the fused kernel."""
@@ -77,7 +78,7 @@ class MmptFeedForward(nn.Module):
         self.up = nn.Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.down = nn.Linear(intermediate_size, hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -90,14 +91,44 @@ class MmptLayer(GradientCheckpointingLayer):
     def __init__(self, config: MmptConfig, hidden_size: int, num_heads: int, intermediate_size: int) -> None:
         super().__init__()
         self.attention = MmptAttention(config, hidden_size, hidden_size, hidden_size, num_heads)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
         self.attention_layer_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = MmptFeedForward(config, hidden_size, intermediate_size)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
-        """Return (batch, length, hidden)."""
-        attended, _ = self.attention(hidden, hidden, attention_mask, **kwargs)
-        return self.feed_forward(self.attention_layer_norm(hidden + self.dropout(attended)))
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor | None, read: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Return (batch, length, hidden), or of the places `read`, (batch, places), alone."""
+        queries = hidden if read is None else hidden.gather(1, _across(read, hidden))
+        attended, _ = self.attention(queries, hidden, attention_mask, **kwargs)
+        return self.feed_forward(self.attention_layer_norm(queries + self.dropout(attended)))
+
+
+def run_layers(
+    layers: nn.ModuleList, hidden: Tensor, attention_mask: Any, read: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    """Return `hidden` after the layers.
+
+    Args:
+        read: (batch, places), where the result is read. The last layer is computed there alone, and the result is zero
+            elsewhere: what no head reads costs nothing.
+    """
+    if not isinstance(attention_mask, Tensor | None):
+        read = None  # flex attention's mask is made for every query
+    whole = len(layers) if read is None else len(layers) - 1
+    for layer in layers[: max(whole, 0)]:
+        hidden = layer(hidden, attention_mask, **kwargs)
+    if read is None or not layers:
+        return hidden
+    if attention_mask is not None and attention_mask.dim() == 4:
+        attention_mask = attention_mask[:, :, :1]  # every query attends to the same keys
+    there = layers[-1](hidden, attention_mask, read=read, **kwargs)
+    return torch.zeros_like(hidden, dtype=there.dtype).scatter(1, _across(read, there), there)
+
+
+def _across(places: Tensor, hidden: Tensor) -> Tensor:
+    """Return (batch, places, width), an index of whole vectors of `hidden`."""
+    return places[..., None].expand(-1, -1, hidden.shape[-1])
 
 
 class MmptCoAttentionLayer(GradientCheckpointingLayer):
@@ -122,7 +153,7 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
             region_intermediate_size = config.region_intermediate_size or config.intermediate_size
             self.text_feed_forward = MmptFeedForward(config, text_size, config.intermediate_size)
             self.region_feed_forward = MmptFeedForward(config, region_size, region_intermediate_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
         self.shared = config.share_co_attention
         self.has_feed_forward = config.co_attention_feed_forward
 
@@ -165,7 +196,7 @@ def eager_attention_forward(
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+    weights = apply_dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 

@@ -1,6 +1,7 @@
 """What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +165,17 @@ class MmptBackbone(MmptPreTrainedModel):
 def pools_regions(config: MmptConfig) -> bool:
     """Return whether anything reads a pooled vector of the regions."""
     return config.pooled_fusion != "text" or config.fusion != "early" or config.contrastive_size > 0
+
+
+def returns_states(config: MmptConfig, flags: dict[str, Any]) -> bool:
+    """Return whether hidden states or attentions of every layer are asked for, by the call or the configuration.
+
+    Where they are not, the last layer need not be computed where nothing is read. Nor is it when compiling, because the
+    number of places depends on the data.
+    """
+    names = ("output_hidden_states", "output_attentions")
+    asked = any(getattr(config, name, False) if flags.get(name) is None else flags[name] for name in names)
+    return asked or torch.compiler.is_compiling()
 
 
 def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:

@@ -10,7 +10,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
-from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer
+from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_layers
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
 
 
@@ -74,6 +74,8 @@ class MmptDualStreamModel(MmptBackbone):
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
         late: bool = False,
+        read_tokens: Tensor | None = None,
+        read_regions: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Any,
@@ -105,13 +107,19 @@ class MmptDualStreamModel(MmptBackbone):
             task_ids=task_ids,
         )
         late = self.config.fusion == "late" or late
-        output = self._encode(inputs, late, **flags, **kwargs)
+        output = self._encode(inputs, late, (read_tokens, read_regions), **flags, **kwargs)
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
         return output
 
     @capture_outputs
-    def _encode(self, inputs: dict[str, Tensor | None], late: bool, **kwargs: Any) -> MmptModelOutput:
+    def _encode(
+        self,
+        inputs: dict[str, Tensor | None],
+        late: bool,
+        read: tuple[Tensor | None, Tensor | None],
+        **kwargs: Any,
+    ) -> MmptModelOutput:
         config = self.config
         embedded_text, embedded_regions = self._embed(**inputs)
         text, text_valid = embedded_text or (None, None)
@@ -133,8 +141,8 @@ class MmptDualStreamModel(MmptBackbone):
             text_done, region_done = text_stop, region_stop
             if text is not None and regions is not None and not late:
                 text, regions, *_ = self.co_attention_layers[number](text, regions, text_keys, region_keys, **kwargs)
-        text = _run(self.text_layers[text_done:], text, text_mask, **kwargs)
-        regions = _run(self.region_layers[region_done:], regions, region_mask, **kwargs)
+        text = _run(self.text_layers[text_done:], text, text_mask, read=read[0], **kwargs)
+        regions = _run(self.region_layers[region_done:], regions, region_mask, read=read[1], **kwargs)
 
         text_pooled, region_pooled, joined = self._pool(text, regions)
         return MmptModelOutput(
@@ -159,10 +167,6 @@ class MmptDualStreamForPreTraining(MmptForPreTraining):
         self.post_init()
 
 
-def _run(layers: nn.ModuleList, hidden: Tensor | None, mask: Tensor | None, **kwargs: Any) -> Tensor | None:
+def _run(layers: nn.ModuleList, hidden: Tensor | None, mask: Any, **kwargs: Any) -> Tensor | None:
     """Return `hidden` after the layers of its stream; None stays None."""
-    if hidden is None:
-        return None
-    for layer in layers:
-        hidden = layer(hidden, mask, **kwargs)
-    return hidden
+    return None if hidden is None else run_layers(layers, hidden, mask, **kwargs)

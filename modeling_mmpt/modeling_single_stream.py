@@ -11,7 +11,7 @@ from transformers.utils.output_capturing import capture_outputs
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
-from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer
+from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_layers
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
 
 
@@ -51,6 +51,8 @@ class MmptSingleStreamModel(MmptBackbone):
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
         late: bool = False,
+        read_tokens: Tensor | None = None,
+        read_regions: Tensor | None = None,
         **kwargs: Any,
     ) -> MmptModelOutput:
         """Encode text, regions or both.
@@ -69,6 +71,11 @@ class MmptSingleStreamModel(MmptBackbone):
             inputs_embeds: (batch, tokens, hidden), instead of `input_ids`.
             task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
             late: encode each modality by itself, as a model with `fusion="late"` does always.
+            read_tokens: (batch, places), numbers of the tokens whose last state is read, the first one (which is
+                pooled) among them; the last layer is computed there alone and the others' states are zero. With
+                regions in the input, `read_regions` is needed too. Not to be used with `output_hidden_states` or
+                `output_attentions`.
+            read_regions: (batch, places), the same of the regions.
 
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
@@ -87,22 +94,25 @@ class MmptSingleStreamModel(MmptBackbone):
             task_ids=task_ids,
         )
         given = [part for part in (text, regions) if part is not None]
+        read = [places for part, places in ((text, read_tokens), (regions, read_regions)) if part is not None]
         kwargs["return_dict"] = True
         late = self.config.fusion == "late" or late
         if late and len(given) == 2:
             # The numbers of a block mask without its empty blocks, and with any attention backend.
-            output = _join([self._encode(*part, **kwargs) for part in given])
+            output = _join([self._encode(*part, places, **kwargs) for part, places in zip(given, read, strict=True)])
         else:
             joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
-            output = self._encode(joint, mask, **kwargs)
+            if len(read) == 2 and read_tokens is not None and read_regions is not None and text is not None:
+                places = torch.cat([read_tokens, text[0].shape[1] + read_regions], dim=1)
+            else:
+                places = read[0] if len(read) == 1 else None
+            output = self._encode(joint, mask, places, **kwargs)
         return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
 
     @capture_outputs
-    def _encode(self, hidden: Tensor, mask: Tensor, **kwargs: Any) -> MmptModelOutput:
+    def _encode(self, hidden: Tensor, mask: Tensor, read: Tensor | None, **kwargs: Any) -> MmptModelOutput:
         attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
-        for layer in self.layers:
-            hidden = layer(hidden, attention_mask, **kwargs)
-        return MmptModelOutput(last_hidden_state=hidden)
+        return MmptModelOutput(last_hidden_state=run_layers(self.layers, hidden, attention_mask, read, **kwargs))
 
     def _split(self, output: MmptModelOutput, tokens: int, has_regions: bool) -> MmptModelOutput:
         """Add the views of text and regions to the joint output; they share its memory."""

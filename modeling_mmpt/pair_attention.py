@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.embeddings import attend_to_some_region
 from mmpt.modeling_mmpt.layers import MmptAttention
 from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, text_mask
@@ -16,7 +17,7 @@ class MmptAttentionPool(nn.Module):
     def __init__(self, config: MmptConfig) -> None:
         super().__init__()
         self.score = nn.Linear(config.hidden_size, 1)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.dropout = MmptDropout(config.attention_probs_dropout_prob)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return (batch, hidden); mask: (batch, length), True where a state counts."""
@@ -38,7 +39,7 @@ class MmptPairAttention(nn.Module):
         self.first_to_second = MmptAttention(config, size, size, size, config.num_attention_heads)
         self.second_to_first = MmptAttention(config, size, size, size, config.num_attention_heads)
         self.merge = nn.Linear(2 * size, size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MmptDropout(config.hidden_dropout_prob)
         self.pool = MmptAttentionPool(config)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
@@ -26,7 +27,7 @@ class MmptForGrounding(MmptTaskModel):
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
-        self.dropout = nn.Dropout(self.config.pooled_dropout_prob)
+        self.dropout = MmptDropout(self.config.pooled_dropout_prob)
         config, size = self.config, self.region_size
         self.region_scorer = (
             MmptPredictionHead(config, size, size, 1, act=config.classifier_act)

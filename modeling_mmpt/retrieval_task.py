@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
@@ -61,13 +62,13 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         self.refuse_one_modality(inputs)
         if labels is None:
-            states = self.backbone(**inputs, **kwargs)
+            states = self.encode_to_pool(inputs, **kwargs)
             return MmptTaskOutput(logits=self._scores(states.pooler_output), **views_of(states))
         others = labels[:, None] != labels  # (texts, images): pairs that are negatives
         to_images = to_texts = _next_rows(others)
         contrastive_loss = None
         if self.contrastive is not None:
-            alone = self.backbone(**inputs, late=True, **kwargs)
+            alone = self.encode_to_pool(inputs, late=True, **kwargs)
             texts = self._embed(self.contrastive.text_projection, alone.text_pooler_output)
             images = self._embed(self.contrastive.image_projection, alone.region_pooler_output)
             similarities = self.contrastive.similarities(texts, images)
@@ -82,7 +83,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         repeated = rows.repeat_interleave(count)
         text_rows = torch.cat([rows, repeated, false_texts.flatten()])
         region_rows = torch.cat([rows, false_images.flatten(), repeated])
-        states = self.backbone(**select_rows(inputs, text_rows, region_rows), **kwargs)
+        states = self.encode_to_pool(select_rows(inputs, text_rows, region_rows), **kwargs)
         true, *negatives = self._scores(states.pooler_output).split([len(rows)] + 2 * [len(repeated)])
         loss = self._ranking_loss(true, torch.cat([scores.view(len(rows), count) for scores in negatives], 1))
         return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=true)
@@ -94,7 +95,8 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
             ValueError: without a contrastive head.
         """
         head = self._contrastive_head()
-        return self._embed(head.text_projection, self.backbone(**inputs, return_dict=True).text_pooler_output)
+        states = self.encode_to_pool({**inputs}, return_dict=True)
+        return self._embed(head.text_projection, states.text_pooler_output)
 
     def embed_images(self, **inputs: Tensor) -> Tensor:
         """Return embeddings of images alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
@@ -103,7 +105,9 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
             ValueError: without a contrastive head.
         """
         head = self._contrastive_head()
-        return self._embed(head.image_projection, self.backbone(**inputs, return_dict=True).region_pooler_output)
+        return self._embed(
+            head.image_projection, self.encode_to_pool(dict(inputs), return_dict=True).region_pooler_output
+        )
 
     def _contrastive_head(self) -> MmptContrastiveHead:
         if self.contrastive is None:
@@ -115,7 +119,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
 
     def _scores(self, pooled: Tensor) -> Tensor:
         """Return (batch,), the log-odds of class 1 (matched) against the others."""
-        pooled = F.dropout(pooled, self.config.pooled_dropout_prob, self.training)
+        pooled = apply_dropout(pooled, self.config.pooled_dropout_prob, self.training)
         logits = self.heads["matching"](pooled).float()
         others = torch.cat([logits[:, :1], logits[:, 2:]], 1)
         return logits[:, 1] - others.logsumexp(1)

@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from mmpt.modeling_mmpt.fusion import MmptWeightedMean, is_of_regions
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 
 Inputs = dict[str, Tensor | None]
 
@@ -128,6 +128,18 @@ class MmptTaskModel(MmptPreTrainedModel):
         )
         kwargs["return_dict"] = True
         return self.decide({name: value for name, value in inputs.items() if value is not None}, labels, **kwargs)
+
+    def encode_to_pool(self, inputs: Inputs, **kwargs: Any) -> MmptModelOutput:
+        """Run the backbone for its pooled vectors: the last layer is computed in the first places alone.
+
+        Everywhere, if hidden states or attentions are asked for.
+        """
+        if not returns_states(self.config, kwargs):
+            text = inputs.get("input_ids", inputs.get("inputs_embeds"))
+            for name, given in (("read_tokens", text), ("read_regions", inputs.get("region_features"))):
+                if given is not None:
+                    kwargs[name] = torch.zeros(len(given), 1, dtype=torch.long, device=given.device)
+        return self.backbone(**inputs, **kwargs)
 
     def refuse_other_fusion(self, reason: str) -> None:
         """Raise unless fusion is early.

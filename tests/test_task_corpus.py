@@ -8,8 +8,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PilImage
 
-from mmpt.downstream.corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
 from mmpt.downstream.finetuning import finetune
+from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
 from mmpt.processing.corpora.box_features import box_features
 from mmpt.processing.pair_dataset import MissingRegionsError
 from mmpt.recipe import load_recipe

@@ -2,10 +2,10 @@
 
 tasks              the table of tasks: columns, models, labels, metric; where a new task begins
 section            the section `task` of a recipe
-corpus             tables joined with regions: what a task is learnt and measured on
+task_corpus        tables joined with regions: what a task is learnt and measured on
 class_names        names and weights of classes
 finetuning         `mmpt finetune`
-trainer            the trainer of it
+finetuning_trainer the trainer of it
 layer_rates        learning rates by layer, and freezing
 evaluation         a model of a folder, opened to predict and to be scored
 decoding, ranking  from outputs to predictions

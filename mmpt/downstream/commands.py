@@ -10,8 +10,8 @@ import typer
 from mmpt.command_errors import clear_errors
 
 if TYPE_CHECKING:
-    from mmpt.downstream.corpus import TaskTable
     from mmpt.downstream.evaluation import SavedTaskModel
+    from mmpt.downstream.task_corpus import TaskTable
 
 task_app = typer.Typer()
 
@@ -177,7 +177,7 @@ def _table(
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
-    from mmpt.downstream.corpus import evaluation_table, nlvr_table, store_table
+    from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, store_table
 
     if nlvr is not None and (pairs is not None or store is not None):
         raise ValueError("got --nlvr with --pairs or --store, expected one source")

@@ -10,15 +10,15 @@ from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
 from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
-from mmpt.downstream.corpus import TaskCorpus, open_task_corpus
 from mmpt.downstream.decoding import label_numbers
+from mmpt.downstream.finetuning_trainer import FineTuningTrainer
 from mmpt.downstream.gallery import write_gallery
 from mmpt.downstream.layer_rates import freeze_parameters
 from mmpt.downstream.prediction_files import write_predictions
 from mmpt.downstream.scoring import gold_classes
 from mmpt.downstream.section import TaskSection
+from mmpt.downstream.task_corpus import TaskCorpus, open_task_corpus
 from mmpt.downstream.tasks import TASKS, Task
-from mmpt.downstream.trainer import FineTuningTrainer
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from mmpt.downstream.corpus import TaskTable
 from mmpt.downstream.decoding import Prediction
 from mmpt.downstream.judging import Judgement, Shown
+from mmpt.downstream.task_corpus import TaskTable
 from mmpt.downstream.tasks import TASKS
 from mmpt.region_picture import draw_regions
 
