@@ -66,7 +66,8 @@ class Study:
         name = recipe.task.name
         if name not in self._gold:
             table: Any = evaluation_table(recipe.data, name).dataset.table
-            self._gold[name] = list(table["label_name"])
+            classes = "label_name" in table.column_names
+            self._gold[name] = list(table["label_name"]) if classes else [one for one, *_ in table["answers"]]
         measures = {}
         for who in said[0]:
             hits = [row[who]["prediction"] == gold for row, gold in zip(said, self._gold[name], strict=True)]
