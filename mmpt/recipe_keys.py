@@ -55,14 +55,15 @@ def apply_override(
 
     Args:
         raw: changed in place.
-        name: the full key, or its end where only one key has that end.
+        name: the full key, or its end where only one key has that end; a source of data that the recipe does not have
+            does not count.
         text: the value, as YAML.
         starts: mappings that an override of one of their keys changes where the recipe has none.
 
     Raises:
         ValueError: if the key is unknown or ambiguous, or the value has a wrong type.
     """
-    dotted = _full_name(name, schema)
+    dotted = _full_name(name, schema, raw)
     parent, _, last = dotted.rpartition(".")
     target, types = raw, schema
     for key in parent.split("."):
@@ -105,16 +106,29 @@ def _check_mapping(raw: dict[str, Any], types: Schema, source: str, prefix: str,
             raise ValueError(f"{source}: {name} is {value!r}, expected {describe(kind)}")
 
 
-def _full_name(name: str, schema: Schema) -> str:
+def _full_name(name: str, schema: Schema, raw: Mapping[str, Any]) -> str:
     known = list(_names(schema))
     if name in known:
         return name
     full = [key for key in known if key.endswith(f".{name}")]
+    present = [key for key in full if _has_parent(key, raw)]
+    full = present if len(full) > 1 and present else full
     if len(full) > 1:
         raise ValueError(f"--{name} is ambiguous; write {' or '.join('--' + key for key in full)}")
     if not full:
         raise ValueError(f"unknown key --{name}; {_hint(name, schema)}")
     return full[0]
+
+
+def _has_parent(name: str, raw: Any) -> bool:
+    """Whether the recipe has the mapping that holds a key; a section itself may be left out of it."""
+    section, *inner, _ = name.split(".")
+    found = raw.get(section) or {}
+    for key in inner:
+        if not isinstance(found.get(key), dict):
+            return False
+        found = found[key]
+    return True
 
 
 def _hint(name: str, schema: Schema) -> str:

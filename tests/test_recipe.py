@@ -104,6 +104,16 @@ def test_override_of_a_whole_mapping_replaces_it(tmp_path: Path) -> None:
     assert recipe.model.config["objective_weights"] == {"mrfr": 2.0}
 
 
+def test_override_means_the_source_of_data_that_the_recipe_has(tmp_path: Path) -> None:
+    generated, nlvr = (
+        load(tmp_path, text, "--statements", "1").data for text in (GENERATED, "data: {nlvr: {folder: x}}")
+    )
+    assert generated.generated is not None
+    assert generated.generated.statements == 1.0
+    assert nlvr.nlvr is not None
+    assert nlvr.nlvr.statements == 1
+
+
 def test_override_switches_the_source_of_data(tmp_path: Path) -> None:
     recipe = load(tmp_path, GENERATED, "--generated", "null", "--store", "s", "--pairs", "p.csv")
     assert recipe.data.generated is None
