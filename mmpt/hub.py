@@ -128,9 +128,10 @@ def _clear_errors(folder: Path, repo_id: str) -> Iterator[None]:
             raise PermissionError(f"this token may not write to {repo_id!r}: {error.server_message}") from error
         raise ConnectionError(f"the Hub refused {folder} as {repo_id!r}: {error}") from error
     except HTTPError as error:
+        why = str(error).rstrip(".") or type(error).__name__
         raise ConnectionError(
-            f"the connection broke while {folder} was pushed to {repo_id!r} ({str(error).rstrip('.') or type(error).__name__}); it does "
-            "not count as pushed. Push again: large files that are there already are not sent twice"
+            f"the connection broke while {folder} was pushed to {repo_id!r} ({why}); it does not count as pushed. Push "
+            "again: large files that are there already are not sent twice"
         ) from error
 
 
