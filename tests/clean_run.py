@@ -7,7 +7,10 @@ result.json.
 Nothing here, and nothing that this imports, may need mmpt.
 """
 
+import contextlib
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
+from transformers.utils import cached_file
 
 
 def difference(model: Any, cases: Path, name: str) -> float:
@@ -66,12 +70,24 @@ def check_processor(source: str, out: Path) -> dict[str, Any]:
     }
 
 
+def run_card(source: str) -> str:
+    """Return what the code of a pushed card prints."""
+    card = Path(str(cached_file(source, "README.md"))).read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    return printed.getvalue()
+
+
 def main(cases: Path, out: Path) -> None:
     """Check every case."""
     result: dict[str, Any] = {"mmpt": "mmpt" in sys.modules}
     for case in json.loads((cases / "cases.json").read_text()):
         folder = out / case["name"]
-        if case["auto"] == "AutoProcessor":
+        if case["auto"] == "README.md":
+            result[case["name"]] = run_card(case["source"])
+        elif case["auto"] == "AutoProcessor":
             result[case["name"]] = check_processor(case["source"], folder)
         else:
             result[case["name"]] = check_model(case["source"], case, cases, folder)

@@ -92,6 +92,7 @@ def main() -> None:
     recipe = recipe_file(CASES, GENERATED)
     options = ["--output_dir", str(CASES / "run"), "--push_to_hub", "--hub_model_id", "tester/run"]
     ended = RUNNER.invoke(app, ["pretrain", str(recipe), *options])
+    cases.append({"name": "run", "source": "tester/run", "auto": "README.md"})
     said["run"] = [ended.exit_code, ended.stderr[-2000:]]
     with RegionStoreWriter(CASES / "store", extractor={"name": "random"}) as writer:
         writer.add(random_regions(2, image_id="one"))
