@@ -290,7 +290,8 @@ def _training(recipe: Recipe, model: MmptPreTrainedModel, runtime: float | None)
     if recipe.task is None:
         lines.append("| objective | weight |\n| --- | --- |")
         lines += [
-            f"| {NAMES[name]} (`{name}`) | {weight:g} |" for name, weight in model.config.objective_weights.items()
+            f"| {NAMES.get(name, name)} (`{name}`) | {weight:g} |"
+            for name, weight in model.config.objective_weights.items()
         ]
         masking = recipe.masking
         shares = ", ".join(f"{name} {share:g}" for name, share in masking.shares.items())

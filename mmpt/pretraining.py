@@ -141,7 +141,7 @@ def _write_card(
         recipe,
         model,
         [
-            Rows(name, pairs.pairs["text"], pairs.pairs["image_id"])
+            Rows(name, pairs.pairs["text"][:], pairs.pairs["image_id"][:])
             for name, pairs in tables.items()
             if pairs is not None
         ],
