@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-import mmpt
+from mmpt import __version__
 from mmpt.configuration.self_contained import saved_class
 from mmpt.modeling_mmpt.modeling_base import MmptPreTrainedModel
 from mmpt.modeling_mmpt.objectives import OBJECTIVES
@@ -129,8 +129,9 @@ def write_card(
 
 def template() -> Path:
     """Return the file that cards are made from, model_cards/template.md of the checkout or of the installed package."""
-    places = [Path(root) / "model_cards" / "template.md" for root in mmpt.__path__]
-    return next(place for place in places if place.is_file())
+    package = Path(__file__).resolve().parent
+    installed = package / "model_cards"
+    return (installed if installed.is_dir() else package.parent / "model_cards") / "template.md"
 
 
 def name_the_source(card: str, repo_id: str) -> str:
@@ -345,7 +346,7 @@ def _table(measures: Sequence[Measure], title: str) -> str:
 
 
 def _environment(processes: int) -> str:
-    versions = [f"mmpt {mmpt.__version__}{_commit()}", f"Python {platform.python_version()}"]
+    versions = [f"mmpt {__version__}{_commit()}", f"Python {platform.python_version()}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS]
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, GPU: {', '.join(gpus) or 'none'}"
@@ -354,7 +355,7 @@ def _environment(processes: int) -> str:
 
 def _commit() -> str:
     """Return the commit of the checkout that runs, if it is one."""
-    root = Path(mmpt.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return ""
     git = ["git", "-C", str(root)]
@@ -378,6 +379,6 @@ def _citation() -> str:
         "@software{mmpt,\n"
         "  title = {mmpt: region-feature vision-and-language pre-training on Hugging Face Transformers},\n"
         "  author = {{The mmpt authors}},\n"
-        f"  version = {{{mmpt.__version__}}},\n"
+        f"  version = {{{__version__}}},\n"
         "}"
     )
