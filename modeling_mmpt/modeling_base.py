@@ -110,7 +110,8 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         return {"AutoConfig": type(self.config), "AutoModel": saved_class(backbone), self.auto_name: own}
 
     def set_auto_map(self, auto_map: dict[str, str]) -> None:
-        self.config.auto_map = auto_map
+        config: Any = self.config
+        config.auto_map = auto_map
 
 
 class MmptBackbone(MmptPreTrainedModel):
