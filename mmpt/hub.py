@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from safetensors import SafetensorError, safe_open
 
@@ -66,7 +66,9 @@ def push_folder(
             revision=revision,
         )
         there = api.get_paths_info(repo_id, list(contents), revision=commit.oid)
-        digests = {info.path: info.lfs.sha256 if info.lfs else info.blob_id for info in there if hasattr(info, "lfs")}
+        digests = {
+            info.path: info.lfs.sha256 if info.lfs else info.blob_id for info in there if isinstance(info, RepoFile)
+        }
         for name, content in contents.items():
             if digests.get(name) not in (_sha256(content), _git_blob(content)):
                 raise ConnectionError(f"{name} in {repo_id} is not what {folder} holds; push again")
