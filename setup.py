@@ -73,12 +73,13 @@ setup(
     python_requires=">=3.10",
     packages=[
         "mmpt",
+        "mmpt.model_cards",  # the template of the cards that runs write
         *(f"mmpt.{part}" for part in find_packages(str(ROOT / "mmpt"))),
         *(f"mmpt.{room}" for room in ROOMS),
         *(f"mmpt.{room}.{part}" for room in ROOMS for part in find_packages(str(ROOT / room))),
     ],
-    package_dir={f"mmpt.{room}": room for room in ROOMS},
-    package_data={"mmpt": ["py.typed"]},
+    package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards")},
+    package_data={"mmpt": ["py.typed"], "mmpt.model_cards": ["template.md"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mmpt = mmpt.cli:main"]},

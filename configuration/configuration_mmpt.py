@@ -99,6 +99,9 @@ class MmptConfig(MmptTaskConfig):
         *("text_to_region_attentions", "region_to_text_attentions"),
     ]
 
+    # Auto classes that know several classes of one configuration iterate over this, and None cannot be.
+    architectures: list[str] | None = field(default_factory=list)
+
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12

@@ -188,22 +188,48 @@ def register_auto_classes() -> None:
 
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
     from mmpt.modeling_mmpt.dual_stream_tasks import (
+        MmptDualStreamForGrounding,
+        MmptDualStreamForImageAndTextRetrieval,
+        MmptDualStreamForImagesAndTextClassification,
         MmptDualStreamForMultipleChoice,
         MmptDualStreamForQuestionAnswering,
+        MmptDualStreamForRegionToPhraseAlignment,
         MmptDualStreamForSequenceClassification,
     )
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
     from mmpt.modeling_mmpt.single_stream_tasks import (
+        MmptSingleStreamForGrounding,
+        MmptSingleStreamForImageAndTextRetrieval,
+        MmptSingleStreamForImagesAndTextClassification,
         MmptSingleStreamForMultipleChoice,
         MmptSingleStreamForQuestionAnswering,
+        MmptSingleStreamForRegionToPhraseAlignment,
         MmptSingleStreamForSequenceClassification,
     )
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.processing_mmpt import MmptProcessor
 
+    # Of several classes transformers takes the one that config.json names, or the first. The tasks beside the backbones
+    # are those that transformers has no Auto class for.
+    plain: Any = (
+        (
+            MmptSingleStreamModel,
+            MmptSingleStreamForGrounding,
+            MmptSingleStreamForImageAndTextRetrieval,
+            MmptSingleStreamForImagesAndTextClassification,
+            MmptSingleStreamForRegionToPhraseAlignment,
+        ),
+        (
+            MmptDualStreamModel,
+            MmptDualStreamForGrounding,
+            MmptDualStreamForImageAndTextRetrieval,
+            MmptDualStreamForImagesAndTextClassification,
+            MmptDualStreamForRegionToPhraseAlignment,
+        ),
+    )
     models: dict[Any, tuple[Any, ...]] = {
-        AutoModel: (MmptSingleStreamModel, MmptDualStreamModel),
+        AutoModel: plain,
         AutoModelForPreTraining: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
         AutoModelForVisualQuestionAnswering: (MmptSingleStreamForQuestionAnswering, MmptDualStreamForQuestionAnswering),
         AutoModelForSequenceClassification: (

@@ -1,7 +1,9 @@
 """What pre-training and fine-tuning share: complete checkpoints, a JSON log, epochs told, and a stop at NaN."""
 
 import json
+import logging
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
+
+logger = logging.getLogger(__name__)
 
 LOG_NAME = "log.jsonl"
 
@@ -113,6 +117,21 @@ class CheckedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save and folder.is_dir():
             mark_complete(folder)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push as transformers does, which takes weights and configuration out of a checkpoint and forgets the code."""
+        if self.is_world_process_zero():
+            for file in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(file, self.output_dir)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self) -> None:
+        """Wait for pushes as transformers does, and say which of them failed: it does not."""
+        super()._finish_current_push()
+        pushes = getattr(self, "push_in_progress", None)
+        for job in [] if pushes is None else pushes.jobs:
+            if (error := job.exception()) is not None:
+                logger.warning("a checkpoint was not pushed: %s", error)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Return the rows in their order, however training goes; several processes deal them out themselves."""

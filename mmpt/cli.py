@@ -134,6 +134,24 @@ def convert(
 
 
 @app.command()
+def push(
+    folder: Annotated[str, typer.Argument(help="Folder of a saved model or processor, or of a region store.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub: user/name, or name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch that is there; main by default.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Push a saved folder to the Hub, and check that it is there.
+
+    The token is that of `hf auth login`, or of HF_TOKEN. For instance: mmpt push runs/tiny me/tiny --private
+    """
+    with clear_errors(debug):
+        from mmpt.hub import push_folder
+
+        typer.echo(push_folder(folder, repo, private=private or None, revision=revision))
+
+
+@app.command()
 def env() -> None:
     """Print the versions that a bug report needs."""
     import torch

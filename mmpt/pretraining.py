@@ -2,14 +2,19 @@
 
 import json
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
+from mmpt.checked_trainer import CheckedTrainer
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
+from mmpt.hub import push_folder
+from mmpt.model_card import Rows, Sample, measures_of, measures_of_objectives, write_card
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
@@ -29,8 +34,9 @@ MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPre
 def pretrain(recipe: Recipe) -> dict[str, Any]:
     """Train as the recipe says and return the final metrics.
 
-    The output folder then holds the model and its processor, `recipe.yaml` (resolved), `log.jsonl`, `metrics.json` and
-    `curves.png`.
+    The output folder then holds the model and its processor, `recipe.yaml` (resolved), `log.jsonl`, `metrics.json`,
+    `curves.png`, and the model card with its sample, `README.md` and `sample.json`. With `training.push_to_hub` it is
+    pushed: each checkpoint as the recipe says, and the whole at the end.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
@@ -78,7 +84,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         recipe.write(output_dir / "recipe.yaml")
     resume = arguments.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # pushed below, whole
     metrics: dict[str, Any] = {"train": result.metrics}
     if corpus.evaluation is not None:
         metrics["evaluation"] = trainer.evaluate()
@@ -90,8 +96,20 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
             plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
         else:
             logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
+        _write_card(recipe, trainer, collator, corpus, metrics)
+        push_run(trainer, output_dir)
     trainer.accelerator.wait_for_everyone()
     return metrics
+
+
+def push_run(trainer: CheckedTrainer, output_dir: Path) -> None:
+    """Push the folder of a run that has ended, if its arguments say so; nothing of it is lost if the Hub refuses."""
+    args = trainer.args
+    if args.push_to_hub:
+        trainer._finish_current_push()
+        name, private = str(trainer.hub_model_id), args.hub_private_repo
+        address = push_folder(output_dir, name, private=private, token=args.hub_token, revision=args.hub_revision)
+        logger.warning("pushed to %s", address)
 
 
 def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTraining:
@@ -104,6 +122,42 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
     if section.from_pretrained is not None:
         return model_class.from_pretrained(section.from_pretrained, **section.config)
     return model_class(build_config(section, facts))
+
+
+def _write_card(
+    recipe: Recipe, trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus, metrics: dict[str, Any]
+) -> None:
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    tables = {"training": corpus.train, "evaluation": corpus.evaluation}
+    compositions = {f"compositions_{name}": value for name, value in metrics.get("grounding_compositions", {}).items()}
+    measures = measures_of_objectives(metrics.get("evaluation", {}))
+    measures += measures_of(metrics.get("grounding", {}) | compositions)
+    shown = corpus.train if corpus.evaluation is None else corpus.evaluation
+    text = shown.text_of(0)
+    if "mlm" in model.config.objective_weights:
+        text = mask_a_word(text, collator.processor.tokenizer, corpus.attribute_words)
+    write_card(
+        recipe.output_dir,
+        recipe,
+        model,
+        [
+            Rows(name, pairs.pairs["text"][:], pairs.pairs["image_id"][:])
+            for name, pairs in tables.items()
+            if pairs is not None
+        ],
+        corpus.train.regions,
+        measures,
+        Sample(text, shown.regions_of(0)),
+        metrics["train"].get("train_runtime"),
+        trainer.args.world_size,
+    )
+
+
+def mask_a_word(text: str, tokenizer: Any, preferred: Mapping[str, str]) -> str:
+    """Return a text with one word masked: the first of the preferred ones, or one near its beginning."""
+    words = text.split()
+    place = next((number for number, word in enumerate(words) if word in preferred), min(len(words) - 1, 3))
+    return " ".join([*words[:place], tokenizer.mask_token, *words[place + 1 :]])
 
 
 def _grounding(trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from mmpt.recipe_values import describe, fits, is_text, read_yaml
 
 Schema = dict[str, Any]
 """Key -> type, or -> Schema where the value is a mapping with known keys. The outermost keys are the sections."""
+
+SWITCHES = ("push_to_hub",)
+"""Keys that mean true on a command line where no value stands behind them."""
 
 
 def types_of(cls: Any) -> dict[str, Any]:
@@ -22,14 +26,18 @@ def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         ValueError: for a word that belongs to no key, or a key without a value.
     """
-    pairs, rest = [], iter(words)
-    for word in rest:
+    pairs, rest = [], deque(words)
+    while rest:
+        word = rest.popleft()
         if not word.startswith("--") or len(word) == 2:
             raise ValueError(f"got {word!r} on the command line, expected --key value")
         name, equals, text = word[2:].partition("=")
         if not equals:
-            text = next(rest, "--")
-            if text.startswith("--"):
+            if rest and not rest[0].startswith("--"):
+                text = rest.popleft()
+            elif name.rpartition(".")[2] in SWITCHES:
+                text = "true"
+            else:
                 raise ValueError(f"--{name} has no value; write --{name} VALUE, or --{name} true for a switch")
         pairs.append((name, text))
     return pairs

@@ -108,6 +108,8 @@ class MmptForQuestionAnswering(MmptDecisionModel):
     is VisualBERT's divergence from the scores divided by their sum.
     """
 
+    auto_name = "AutoModelForVisualQuestionAnswering"
+
     @property
     def decides_answers(self) -> bool:
         return self.config.answer_loss == "bce"
@@ -146,6 +148,8 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
 class MmptForSequenceClassification(MmptDecisionModel):
     """Any number of classes of an image and a text: entailment, true or false (NLVR). Labels: (batch,)."""
+
+    auto_name = "AutoModelForSequenceClassification"
 
 
 class MmptForImagesAndTextClassification(MmptDecisionModel):
@@ -217,6 +221,8 @@ class MmptForMultipleChoice(MmptDecisionModel):
     Texts have an axis of choices: input_ids (batch, choices, tokens), and so on. Regions are given once a row, or with
     that axis as well.
     """
+
+    auto_name = "AutoModelForMultipleChoice"
 
     def build_classifier(self) -> nn.Module:
         return classifier(self, self.pooled_size, 1)

@@ -185,6 +185,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
 
     # The losses are means already; without this the stock Trainer takes them for sums to be divided by a count.
     accepts_loss_kwargs = False
+    auto_name = "AutoModelForPreTraining"
     backbone: MmptBackbone
     heads: PreTrainingHeads
 

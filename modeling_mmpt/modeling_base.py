@@ -11,6 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.self_contained import SelfContained, saved_class
 from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
     MmptRegionEmbeddings,
@@ -73,10 +74,15 @@ class MmptPooler(nn.Module):
         return self.activation(self.dense(hidden[:, 0]))
 
 
-class MmptPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation, by transformers' conventions."""
+class MmptPreTrainedModel(SelfContained, PreTrainedModel):
+    """Loading, saving and initialisation, by transformers' conventions; a saved model carries its code.
+
+    Args:
+        auto_name: the Auto class that loads this class from a saved folder.
+    """
 
     config: MmptConfig
+    auto_name = "AutoModel"
     base_model_prefix = "backbone"
     input_modalities = ["image", "text"]
     main_input_name = "input_ids"
@@ -97,6 +103,15 @@ class MmptPreTrainedModel(PreTrainedModel):
             # A masked region is a zero vector, so its projection is the bias; at BERT's bias of zero the LayerNorm
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
             init.normal_(module.bias, std=self.config.initializer_range)
+
+    def hub_classes(self) -> dict[str, type]:
+        backbone = getattr(self, self.base_model_prefix, self)
+        own = saved_class(self)
+        return {"AutoConfig": type(self.config), "AutoModel": saved_class(backbone), self.auto_name: own}
+
+    def set_auto_map(self, auto_map: dict[str, str]) -> None:
+        config: Any = self.config
+        config.auto_map = auto_map
 
 
 class MmptBackbone(MmptPreTrainedModel):

@@ -13,6 +13,7 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from mmpt.configuration.self_contained import SelfContained
 from mmpt.processing.regions import Regions, boxes_from_pixels, check_boxes
 
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
@@ -34,7 +35,7 @@ class MmptImagesKwargs(ImagesKwargs, total=False):
     whole_image_region: bool
 
 
-class MmptImageProcessor(BaseImageProcessor):
+class MmptImageProcessor(SelfContained, BaseImageProcessor):
     """Turn the regions of one or many images into `region_features`, `region_boxes` and `region_attention_mask`.
 
     An image is given as `Regions`; as a dict of its fields; as a tuple (features, boxes); or as an array of features
@@ -65,6 +66,9 @@ class MmptImageProcessor(BaseImageProcessor):
         self.max_regions = max_regions
         self.box_format: BoxFormat = box_format
         self.whole_image_region = whole_image_region
+
+    def hub_classes(self) -> dict[str, type]:
+        return {"AutoImageProcessor": type(self)}
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Return the regions as they are: there is nothing to fetch."""

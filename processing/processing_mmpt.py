@@ -5,6 +5,7 @@ from typing import Any
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
+from mmpt.configuration.self_contained import SelfContained
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs
 
 
@@ -14,8 +15,8 @@ class MmptProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: MmptImagesKwargs
 
 
-class MmptProcessor(ProcessorMixin):
-    """Tokenizer and region processor in one: what a model of mmpt takes as input.
+class MmptProcessor(SelfContained, ProcessorMixin):
+    """Tokenizer and region processor in one: what a model of mmpt takes as input. A saved one carries its code.
 
     Args:
         image_processor: pads and checks regions.
@@ -33,6 +34,12 @@ class MmptProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: MmptImageProcessor | None = None, tokenizer: Any = None) -> None:
         super().__init__(image_processor, tokenizer)
+
+    def hub_classes(self) -> dict[str, type]:
+        return {"AutoProcessor": type(self)} | self.image_processor.hub_classes()
+
+    def set_auto_map(self, auto_map: dict[str, str]) -> None:
+        self.auto_map = self.image_processor.auto_map = auto_map
 
     def __call__(
         self,

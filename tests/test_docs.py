@@ -26,12 +26,14 @@ from tiny_detectors import save_detector
 
 from mmpt.processing.corpora.scenes import ALL_COMPOSITIONS, render, sample_scene
 from mmpt.recipe import load_recipe
+from tests.loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
 PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
 PATCH_PAGE = "adding-an-objective.md"  # its blocks run in a copy of the code that its diffs were applied to
+HUB_PAGE = "hub.md"  # its blocks and commands run in a process whose Hub is a server on this machine
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -124,7 +126,7 @@ def draw_original_nlvr(folder: Path) -> None:
         (folder / split / f"{split}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name != PATCH_PAGE])
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in (PATCH_PAGE, HUB_PAGE)])
 def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "nlvr.md":
         draw_original_nlvr(empty_folder / "corpus" / "nlvr")
@@ -150,6 +152,23 @@ def test_a_page_that_shows_something_else_is_found(empty_folder: Path) -> None:
     run_page(page.format(2), "right")
     with pytest.raises(AssertionError, match="wrong, line 5"):
         run_page(page.format(3), "wrong")
+
+
+def test_the_page_of_the_hub_prints_what_it_shows(tmp_path: Path) -> None:
+    script = "import sys, pathlib, test_docs; test_docs.run_page(pathlib.Path(sys.argv[1]).read_text(), 'hub.md', True)"
+    with LoopbackHub() as hub:
+        settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_token"}
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(DOCS / HUB_PAGE)],
+            cwd=tmp_path,
+            env=os.environ | settings | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert hub.repos["models/me/shapes-private"]["private"]
 
 
 def test_the_objective_that_a_page_adds_works(tmp_path: Path) -> None:

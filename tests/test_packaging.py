@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.clean_environment import make_site, run_clean
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
@@ -50,6 +53,28 @@ for name in ("configuration.configuration_mmpt", "modeling_mmpt.heads", "process
         bare.append(str(error))
 print(json.dumps([cost, [type(config).__name__ for config in configs], list(modules.values()), bare]))
 """
+# A model, a task head and a processor, saved by the installed package; its template of cards is there.
+SAVE = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import save_file
+import mmpt
+from mmpt.model_card import template
+from tests.hub_saved import every_class, outputs_of
+from tests.tiny_examples import TOKENIZER
+cases, installed = map(Path, sys.argv[1:])
+assert Path(mmpt.__file__).is_relative_to(installed) and template().is_relative_to(installed)
+rows = [{"name": "processor", "source": str(cases / "processor"), "auto": "AutoProcessor"}]
+mmpt.MmptProcessor(mmpt.MmptImageProcessor(max_regions=2), TOKENIZER).save_pretrained(cases / "processor")
+for saved in every_class():
+    if saved.name in ("single-pretraining", "dual-Grounding"):
+        saved.model.save_pretrained(cases / saved.name)
+        save_file(saved.batch, cases / f"{saved.name}.batch.safetensors")
+        outputs = {name: value.contiguous() for name, value in outputs_of(saved.model, saved.batch).items()}
+        save_file(outputs, cases / f"{saved.name}.outputs.safetensors")
+        rows.append({"name": saved.name, "source": str(cases / saved.name), "auto": saved.auto})
+(cases / "cases.json").write_text(json.dumps(rows))
+"""
 
 
 class Import(NamedTuple):
@@ -80,13 +105,26 @@ def imported() -> Import:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that the checkout stays clean and no old build gets in."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packed, so that the checkout stays clean and no old build gets in."""
+    source = tmp_path_factory.mktemp("source")
     for room in ROOMS:
         shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    (source / "model_cards").mkdir()
+    shutil.copy(ROOT / "model_cards" / "template.md", source / "model_cards")
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the unpacked sdist, as pip builds it where there is no wheel."""
+    target = tmp_path_factory.mktemp("wheel")
+    run(["-c", f"from setuptools import build_meta; build_meta.build_sdist({str(target)!r})"], source, [])
+    with tarfile.open(next(target.glob("*.tar.gz"))) as archive:
+        archive.extractall(target, filter="data")
+    source = next(path for path in target.iterdir() if path.is_dir())
     # Without isolation, because isolation fetches setuptools from the network.
     run(["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(target), str(source)], source, [])
     return next(target.glob("*.whl"))
@@ -121,7 +159,7 @@ def test_wheel_has_one_top_level_name(wheel: Path):
 
 
 def test_wheel_has_every_file_of_every_room(wheel: Path):
-    expected = {"mmpt/py.typed"}
+    expected = {"mmpt/py.typed", "mmpt/model_cards/template.md"}
     for room in ROOMS:
         inside = "mmpt" if room == "mmpt" else f"mmpt/{room}"
         expected |= {f"{inside}/{file.relative_to(ROOT / room).as_posix()}" for file in (ROOT / room).rglob("*.py")}
@@ -151,6 +189,20 @@ def test_checkout_uses_its_own_rooms(also_installed: bool, installed: Path, plac
         ROOT / "mmpt" / "recipe_values.py",
         ROOT / "processing" / "regions.py",
     ]
+
+
+def test_what_an_installed_package_saves_loads_without_it(installed: Path, tmp_path: Path):
+    cases, out = tmp_path / "cases", tmp_path / "out"
+    cases.mkdir()
+    out.mkdir()
+    run(["-c", SAVE, str(cases), str(installed)], tmp_path, [installed, ROOT, ROOT / "tests"])
+    done = run_clean(ROOT / "tests" / "clean_run.py", cases, out, site=make_site(tmp_path / "site"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert result["processor"]["same"]
+    for name in ("single-pretraining", "dual-Grounding"):
+        assert result[name]["module"] == "transformers_modules"
+        assert max(result[name]["difference"], result[name]["again"]) <= 1e-6
 
 
 def test_checkout_gives_no_class_twice(imported: Import):

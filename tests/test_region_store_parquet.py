@@ -112,6 +112,7 @@ def test_store_goes_to_the_hub_and_comes_back(store: RegionStore, tmp_path: Path
                 "HF_ENDPOINT": hub.url,
                 "HF_HUB_OFFLINE": "0",
                 "HF_HUB_DISABLE_XET": "1",
+                "HF_TOKEN": "hf_token",  # the repository is private, and streaming has no argument for it
                 "HF_HOME": str(tmp_path / "home"),
                 "PYTHONPATH": str(ROOT),
             },

@@ -19,11 +19,14 @@ from mmpt.downstream.scoring import gold_classes
 from mmpt.downstream.section import TaskSection
 from mmpt.downstream.task_corpus import TaskCorpus, open_task_corpus
 from mmpt.downstream.tasks import TASKS, Task
+from mmpt.model_card import Rows, Sample, measures_of, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.pretraining import push_run
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
-from mmpt.processing.task_collator import TaskDataCollator
+from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
 from mmpt.processing.task_dataset import TaskDataset
+from mmpt.processing.task_inputs import candidate_inputs, pair_inputs
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
 
@@ -34,8 +37,9 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     """Train as the recipe says and return the final metrics.
 
     The output folder then holds the model and its processor, `recipe.yaml` (resolved), `log.jsonl`, `metrics.json`,
-    `curves.png` and, where there are evaluation rows, `predictions.jsonl` and (`task.gallery`) `gallery.html`. With
-    early stopping the model is that of the best checkpoint.
+    `curves.png`, the model card with its sample (`README.md`, `sample.json`) and, where there are evaluation rows,
+    `predictions.jsonl` and (`task.gallery`) `gallery.html`. With early stopping the model is that of the best
+    checkpoint. With `training.push_to_hub` the folder is pushed.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
@@ -86,7 +90,7 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
         recipe.write(output_dir / "recipe.yaml")
     resume = arguments.resume_from_checkpoint
     result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # pushed below, whole
     metrics: dict[str, Any] = {"task": section.name, "train": result.metrics}
     if corpus.evaluation is not None:
         measured = trainer.evaluate()
@@ -104,8 +108,38 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
             plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
         else:
             logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
+        _write_card(recipe, trainer, without_labels(collator), corpus, metrics)
+        push_run(trainer, output_dir)
     trainer.accelerator.wait_for_everyone()
     return metrics
+
+
+def _write_card(
+    recipe: Recipe, trainer: FineTuningTrainer, collator: TaskDataCollator, corpus: TaskCorpus, metrics: dict[str, Any]
+) -> None:
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    shown = corpus.train if corpus.evaluation is None else corpus.evaluation.dataset
+    first = shown[0]
+    # A text with one image is what the processor takes; what other tasks read is written down ready.
+    if collator.inputs in (pair_inputs, candidate_inputs):
+        reads_mask = model.config.answer_reads == "second_last_token"
+        text = f"{first['text']} {collator.processor.tokenizer.mask_token}" if reads_mask else first["text"]
+        sample = Sample(text, first["regions"])
+    else:
+        inputs = {name: value for name, value in collator([first]).items() if name not in NOT_FOR_THE_MODEL}
+        sample = Sample(first["text"], inputs=inputs)
+    tables = {"training": corpus.train, "evaluation": None if corpus.evaluation is None else corpus.evaluation.dataset}
+    write_card(
+        recipe.output_dir,
+        recipe,
+        model,
+        [Rows(name, table.column("text"), table.column("image_id")) for name, table in tables.items() if table],
+        corpus.train.regions,
+        measures_of(metrics.get("evaluation", {})),
+        sample,
+        metrics["train"].get("train_runtime"),
+        trainer.args.world_size,
+    )
 
 
 def training_arguments(training: dict[str, Any], section: TaskSection, task: Task) -> MmptTrainingArguments:

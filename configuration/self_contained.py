@@ -1,0 +1,96 @@
+# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
+"""Folders that carry their own code: what makes a saved model or processor load where mmpt is not installed.
+
+Beside weights and configuration lie, flat, the module of the saved class and every module of mmpt that it imports;
+`auto_map` tells the Auto classes of transformers where each class is. A model that was loaded from such a folder is
+saved with the same files.
+"""
+
+import re
+import sys
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+from typing import Any
+
+LICENCE = "# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.\n"
+HOMES = ("mmpt", "transformers_modules")
+"""Top-level names of the packages whose code travels: this one, and what transformers loaded out of saved folders."""
+
+_IMPORT = re.compile(r"^( *)from (mmpt(?:\.\w+)*)?\.(\w+) import ", re.MULTILINE)
+
+
+class SelfContained:
+    """First base of a class whose `save_pretrained` and `push_to_hub` give a self-contained folder.
+
+    A subclass outside of this package is saved as transformers does it, without code.
+    """
+
+    def hub_classes(self) -> dict[str, type]:
+        """Return the class that each Auto class is to load from the folder, by the Auto class's name."""
+        raise NotImplementedError
+
+    def set_auto_map(self, auto_map: dict[str, str]) -> None:
+        """Put `auto_map` where it will be saved."""
+        self.auto_map = auto_map
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save as transformers does, with the code of the class beside."""
+        if _travels(saved_class(self)):
+            self.set_auto_map({name: _reference(cls) for name, cls in self.hub_classes().items()})
+        saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        if kwargs.get("is_main_process", True):
+            self._write_code(save_directory)
+        return saved
+
+    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+        # save_pretrained(..., push_to_hub=True) of transformers uploads before it returns.
+        self._write_code(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
+
+    def _write_code(self, folder: Any) -> None:
+        if _travels(saved_class(self)):
+            write_code(list(self.hub_classes().values()), Path(folder))
+
+
+def saved_class(instance: Any) -> type:
+    """Return the class that is saved; in training, FSDP puts one of its own in front of it."""
+    return next(cls for cls in type(instance).__mro__ if not cls.__name__.startswith("FSDP"))
+
+
+def write_code(classes: list[type], folder: Path) -> None:
+    """Write the modules of classes, and those of mmpt that they import, into a folder that is there.
+
+    Only the form of the imports among them changes, because they lie flat there, and licence and version stand on top.
+    """
+    waiting, done = [cls.__module__ for cls in classes], set()
+    while waiting:
+        module = waiting.pop()
+        if module in done:
+            continue
+        done.add(module)
+        package, _, name = module.rpartition(".")
+        source = _source_of(module)
+        for match in _IMPORT.finditer(source):
+            waiting.append(f"{match[2]}.{match[3]}" if match[2] else resolve_name(f".{match[3]}", package))
+        if module.startswith("mmpt."):
+            source = _header() + _IMPORT.sub(r"\1from .\3 import ", source.removeprefix(LICENCE))
+        (folder / f"{name}.py").write_text(source, encoding="utf-8", newline="\n")
+
+
+def _travels(cls: type) -> bool:
+    return cls.__module__.split(".")[0] in HOMES
+
+
+def _reference(cls: type) -> str:
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
+
+
+def _source_of(module: str) -> str:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"the source of {module} is not there, expected it beside the class that is saved")
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _header() -> str:
+    return f"{LICENCE}# From mmpt {sys.modules['mmpt'].__version__}; written by save_pretrained.\n"

@@ -1,0 +1,156 @@
+"""Saved folders on the Hub: checked before they are pushed, and compared with what lies there afterwards."""
+
+import fnmatch
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from mmpt.model_card import name_the_source
+from mmpt.processing.region_store import RegionStore
+from mmpt.processing.region_store_format import MANIFEST, sha256
+
+logger = logging.getLogger(__name__)
+
+KEPT_BACK = ("checkpoint-*", "training_args.bin", "predictions.jsonl", "gallery.html", "__pycache__", ".*", "*.tmp")
+"""What a run's folder has and a push leaves out: checkpoints, a pickle, and the texts of the evaluation rows."""
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """Push a saved model or processor, or a region store, and return the address of what was pushed.
+
+    All files of a model go up in one commit, and are compared with the folder afterwards: without an error they are
+    there. A region store becomes a dataset repository of Parquet files.
+
+    Args:
+        repo_id: `user/name`, or `name` alone for a repository of one's own; made if it is not there.
+        private: for a new repository.
+        token: the one of `hf auth login` by default.
+        revision: a branch that is there; main by default.
+
+    Raises:
+        FileNotFoundError, ValueError: if the folder holds none of these, or is incomplete.
+        PermissionError: if the Hub does not accept the token.
+        ConnectionError: if it cannot be reached or answers with an error, or if what lies there is not the folder.
+    """
+    folder = Path(folder)
+    with _clear_errors(folder, repo_id):
+        if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
+            return RegionStore.open(folder).push_to_hub(repo_id, private=private, token=token, revision=revision)
+        check_folder(folder)
+        if not (folder / "README.md").is_file():
+            logger.warning("%s has no README.md: the repository will have no model card", folder)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        contents: dict[str, bytes | Path] = {name: folder / name for name in files_to_push(folder)}
+        if "README.md" in contents:
+            card = (folder / "README.md").read_text(encoding="utf-8")
+            contents["README.md"] = name_the_source(card, repo_id).encode()
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(name, _for_upload(content)) for name, content in contents.items()],
+            commit_message=f"Upload {folder.name}",
+            revision=revision,
+        )
+        there = api.get_paths_info(repo_id, list(contents), revision=commit.oid)
+        digests = {
+            info.path: info.lfs.sha256 if info.lfs else info.blob_id for info in there if isinstance(info, RepoFile)
+        }
+        for name, content in contents.items():
+            if digests.get(name) not in (_sha256(content), _git_blob(content)):
+                raise ConnectionError(f"{name} in {repo_id} is not what {folder} holds; push again")
+        return f"{api.endpoint}/{repo_id}/tree/{commit.oid}"
+
+
+def files_to_push(folder: Path) -> list[str]:
+    """Return the paths of a folder's files that a push takes."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        name
+        for name in names
+        if not any(fnmatch.fnmatch(part, pattern) for part in name.split("/") for pattern in KEPT_BACK)
+    ]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless a folder holds a whole saved model or processor.
+
+    Raises:
+        FileNotFoundError: if it holds neither, or a file of weights is missing.
+        ValueError: if a file of weights is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        if any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+            return
+        raise FileNotFoundError(
+            f"{folder} has no config.json, expected a folder of save_pretrained, mmpt pretrain or mmpt finetune, or a "
+            "region store"
+        )
+    index = folder / "model.safetensors.index.json"
+    shards = ["model.safetensors"]
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise FileNotFoundError(f"{folder} lacks the weights {shard}; was saving it interrupted? Save it again")
+        try:
+            with safe_open(folder / shard, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{folder / shard} is damaged ({error}); save it again") from None
+
+
+@contextmanager
+def _clear_errors(folder: Path, repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise PermissionError(f"{error}; log in with `hf auth login`, or set HF_TOKEN") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise PermissionError(
+                f"the Hub does not accept the token for {repo_id!r}; log in with `hf auth login`, or set HF_TOKEN to a "
+                "token that may write"
+            ) from error
+        if status == 403:
+            raise PermissionError(f"this token may not write to {repo_id!r}: {error.server_message}") from error
+        raise ConnectionError(f"the Hub refused {folder} as {repo_id!r}: {error}") from error
+    except HTTPError as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise ConnectionError(
+            f"the connection broke while {folder} was pushed to {repo_id!r} ({why}); it does not count as pushed. Push "
+            "again: large files that are there already are not sent twice"
+        ) from error
+
+
+def _for_upload(content: bytes | Path) -> bytes | str:
+    return content if isinstance(content, bytes) else str(content)
+
+
+def _sha256(content: bytes | Path) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    return sha256(content)
+
+
+def _git_blob(content: bytes | Path) -> str:
+    """Return the name that git gives a file, which the Hub tells of files that are not large."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if size > 50_000_000:  # only large files are that size
+        return ""
+    raw = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % size + raw).hexdigest()
