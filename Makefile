@@ -44,11 +44,10 @@ fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
 kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes
 	$(BIN)/python -m tests.kill_run
 
-bench: $(INSTALLED) ## the benchmarks, which write JSON below runs/benchmarks
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.conversion
-	$(BIN)/python -m benchmarks.store
-	$(BIN)/python -m benchmarks.retrieval
+bench: export OMP_NUM_THREADS := 1
+bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)
+	for name in step memory levers loader collator trainer scaling; do $(BIN)/python -m benchmarks $$name --quick || exit 1; done
+	$(BIN)/python -m benchmarks store --images 64 --rows 20000 --rounds 2
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml

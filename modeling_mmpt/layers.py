@@ -44,6 +44,11 @@ class MmptAttention(nn.Module):
         self, hidden: Tensor, context: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager."""
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Once, and not by each of the three projections.
+            dtype, same = torch.get_autocast_dtype(hidden.device.type), context is hidden
+            hidden = hidden.to(dtype)
+            context = hidden if same else context.to(dtype)
         query, key, value = (
             project(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
             for project, source in ((self.query, hidden), (self.key, context), (self.value, context))

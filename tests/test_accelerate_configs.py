@@ -1,0 +1,37 @@
+"""The files that `accelerate launch --config_file` takes: accelerate's own loader accepts them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from mmpt.modeling_mmpt import layers
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes/accelerate"
+KINDS = {
+    "ddp": DistributedType.MULTI_GPU,
+    "fsdp2": DistributedType.FSDP,
+    "multi_node": DistributedType.MULTI_GPU,
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
+def test_accelerate_loads_it(name: str) -> None:
+    config = load_config_from_file(str(FOLDER / f"{name}.yaml"))
+    assert isinstance(config, ClusterConfig)
+    assert config.distributed_type == KINDS[name]
+    assert config.num_processes == 8 * config.num_machines
+
+
+def test_fsdp_names_layers_that_exist_and_keys_that_accelerate_knows() -> None:
+    given = yaml.safe_load((FOLDER / "fsdp2.yaml").read_text())["fsdp_config"]
+    for name in given["fsdp_transformer_layer_cls_to_wrap"].split(","):
+        assert issubclass(getattr(layers, name), torch.nn.Module)
+    known = set(FullyShardedDataParallelPlugin.__dataclass_fields__)
+    renamed = {"transformer_layer_cls_to_wrap": "transformer_cls_names_to_wrap", "offload_params": "cpu_offload"}
+    for key in given:
+        short = key.removeprefix("fsdp_")
+        assert renamed.get(short, short) in known | {"version"}, key
