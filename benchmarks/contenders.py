@@ -68,7 +68,7 @@ def make_model(name: str, size: str, attention: str = "sdpa") -> Any:
     )
     if name in ("single", "dual"):
         config = make_config(name, size, attn_implementation=attention)
-        model_class = MmptSingleStreamForPreTraining if name == "single" else MmptDualStreamForPreTraining
+        model_class: Any = MmptSingleStreamForPreTraining if name == "single" else MmptDualStreamForPreTraining
         return model_class(config).train()
     if name == "lxmert":
         return LxmertForPreTraining(LxmertConfig(**common, l_layers=text, r_layers=region, x_layers=joined)).train()

@@ -42,7 +42,7 @@ def measure(
     rates: dict[str, list[float]] = {precision: [] for precision in precisions}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     work: dict[str, list[float]] = {name: [] for name in contenders}
-    tokens: list[int] = []
+    tokens = [0] * (rounds + 1)  # of a round's batch
     for number in range(rounds + 1):  # the first one warms up
         first = number * batch_size % len(pairs)
         examples = [pairs[row] for row in range(first, first + batch_size)]
@@ -52,7 +52,7 @@ def measure(
             seconds, batch = contender.step(examples)
             parts[name].append(seconds)
             work[name].append(contender.flops(batch))
-        tokens.append(int(batch["attention_mask"].sum() + batch["region_attention_mask"].sum()))
+            tokens[number] = int(batch["attention_mask"].sum() + batch["region_attention_mask"].sum())
     results, times = {}, {}
     for name, contender in contenders.items():
         steps = times[name] = [sum(step.values()) for step in parts[name][1:]]

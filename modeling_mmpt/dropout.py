@@ -36,7 +36,8 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _kept(gradient, *ctx.saved_tensors, ctx.scale), None
+        (keep,) = ctx.saved_tensors
+        return _kept(gradient, keep, ctx.scale), None
 
 
 def _kept(values: Tensor, keep: Tensor, scale: float) -> Tensor:

@@ -129,8 +129,8 @@ class MmptTaskModel(MmptPreTrainedModel):
         kwargs["return_dict"] = True
         return self.decide({name: value for name, value in inputs.items() if value is not None}, labels, **kwargs)
 
-    def encode_to_pool(self, inputs: Inputs, **kwargs: Any) -> MmptModelOutput:
-        """Run the backbone for its pooled vectors: the last layer is computed in the first places alone.
+    def encode_to_pool(self, inputs: Inputs, **kwargs: Any) -> Any:
+        """Return the backbone's output for its pooled vectors: the last layer is computed in the first places alone.
 
         Everywhere, if hidden states or attentions are asked for.
         """
