@@ -33,11 +33,15 @@ class SelfContained:
         """Put `auto_map` where it will be saved."""
         self.auto_map = auto_map
 
+    def forget_auto_map(self) -> None:
+        """Take away what transformers does not put there when it loads; called after saving."""
+
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Save as transformers does, with the code of the class beside."""
         if _travels(saved_class(self)):
             self.set_auto_map({name: _reference(cls) for name, cls in self.hub_classes().items()})
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        self.forget_auto_map()
         if kwargs.get("is_main_process", True):
             self._write_code(save_directory)
         return saved

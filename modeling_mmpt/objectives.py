@@ -90,6 +90,8 @@ def is_labelled(labels: Tensor) -> Tensor:
     labels: (...,) class numbers, or (..., width) vectors of floats; returns (...,).
     """
     if labels.is_floating_point():
+        if not labels.shape[-1]:
+            return labels.new_zeros(labels.shape[:-1], dtype=torch.bool)
         # Both reductions together take an eighth of a comparison of every number.
         return (labels.amax(-1) != IGNORED) | (labels.amin(-1) != IGNORED)
     return labels != IGNORED

@@ -15,7 +15,11 @@ class MmptProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: MmptImagesKwargs
 
 
-class MmptProcessor(SelfContained, ProcessorMixin):
+class SelfContainedProcessor(SelfContained, ProcessorMixin):
+    """What `MmptProcessor` extends: transformers asks the class before a processor in the order of inheritance."""
+
+
+class MmptProcessor(SelfContainedProcessor):
     """Tokenizer and region processor in one: what a model of mmpt takes as input. A saved one carries its code.
 
     Args:
@@ -40,6 +44,9 @@ class MmptProcessor(SelfContained, ProcessorMixin):
 
     def set_auto_map(self, auto_map: dict[str, str]) -> None:
         self.auto_map = self.image_processor.auto_map = auto_map
+
+    def forget_auto_map(self) -> None:
+        self.__dict__.pop("auto_map", None)
 
     def __call__(
         self,

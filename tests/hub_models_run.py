@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from safetensors.torch import save_file
+from transformers import Trainer, TrainerCallback
 from typer.testing import CliRunner
 
 from mmpt import MmptImageProcessor, MmptProcessor, RegionStore, RegionStoreWriter
@@ -27,6 +28,16 @@ from tests.tiny_training import tiny_collator, tiny_model, tiny_trainer
 
 CASES = Path(sys.argv[1])
 RUNNER = CliRunner()
+
+
+class WaitForPush(TrainerCallback):
+    """End each push before training goes on: the next save would change the files while they are sent."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, *arguments: Any, **others: Any) -> None:
+        self.trainer._finish_current_push()
 
 
 def remember(saved: Saved) -> dict[str, str]:
@@ -67,6 +78,7 @@ def main() -> None:
         hub_always_push=True,
     )
     trainer.processing_class = processor
+    trainer.add_callback(WaitForPush(trainer))
     trainer.train()
     trainer._finish_current_push()
     batch = tiny_batch() | {"input_ids": tiny_batch()["input_ids"] % 40}

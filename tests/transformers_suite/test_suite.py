@@ -10,16 +10,10 @@ from fetch import shared_tests
 from hf_suite import NOT_FETCHED, load, model_case, processor_case, register_names
 from tiny_cases import BATCH, CLASSES, FEATURE, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
-from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
+from mmpt import register_auto_classes
+from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
@@ -30,15 +24,7 @@ from mmpt.processing.word_tokenizer import build_word_tokenizer
 if shared_tests() is None:
     pytest.skip(NOT_FETCHED, allow_module_level=True)
 
-for config_class, model_class, pretraining_class in (
-    (MmptSingleStreamConfig, MmptSingleStreamModel, MmptSingleStreamForPreTraining),
-    (MmptDualStreamConfig, MmptDualStreamModel, MmptDualStreamForPreTraining),
-):
-    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-    AutoModel.register(config_class, model_class, exist_ok=True)
-    AutoModelForPreTraining.register(config_class, pretraining_class, exist_ok=True)
-    AutoImageProcessor.register(config_class, image_processor_classes={"pil": MmptImageProcessor}, exist_ok=True)
-    AutoProcessor.register(config_class, MmptProcessor, exist_ok=True)
+register_auto_classes()
 register_names(
     base=["MmptSingleStreamModel", "MmptDualStreamModel"],
     pretraining=["MmptSingleStreamForPreTraining", "MmptDualStreamForPreTraining"],
