@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
-from mmpt.modeling_mmpt import dropout, heads, layers, objectives
+from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 
 
@@ -43,6 +43,11 @@ def heads_everywhere(contender: Any) -> Iterator[None]:
 def last_layer_everywhere(_: Any) -> AbstractContextManager:
     """Compute the last layer at every place."""
     return patch.object(heads, "returns_states", lambda *_: True)
+
+
+def padding(_: Any) -> AbstractContextManager:
+    """Compute in padding too."""
+    return patch.object(modeling_base, "computed_places", lambda valid, _: torch.ones_like(valid))
 
 
 def fused_attention(_: Any) -> AbstractContextManager:
@@ -104,6 +109,7 @@ def checkpointing(contender: Any) -> Iterator[None]:
 
 OFF: dict[str, Callable[[Any], AbstractContextManager]] = {
     "heads at predicted places only": heads_everywhere,
+    "nothing computed in padding": padding,
     "bf16": full_precision,
     "half precision attends without the fused kernel": fused_attention,
     "dropout draws four elements a number": torch_dropout,

@@ -378,7 +378,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
 
 
 def _read_places(reads: str, labels: dict[str, Tensor], given: Tensor) -> Tensor:
-    """Return (batch, places), the first place of each row and those with a label; short rows are filled up with others.
+    """Return (batch, tokens or regions), True at the first place of each row and where there is a label.
 
     Args:
         reads: "tokens" or "regions".
@@ -389,7 +389,7 @@ def _read_places(reads: str, labels: dict[str, Tensor], given: Tensor) -> Tensor
         if OBJECTIVES[name].reads == reads:
             read |= is_labelled(label)
     read[:, 0] = True
-    return read.byte().argsort(dim=1, descending=True, stable=True)[:, : int(read.sum(1).max())]
+    return read
 
 
 def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:

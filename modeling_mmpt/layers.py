@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
 from mmpt.modeling_mmpt.dropout import MmptDropout, apply_dropout
+from mmpt.modeling_mmpt.packing import Packing
 
 PLAIN_ATTENTION_KEYS = 200
 """Up to so many keys, half precision on a CPU is attended to without the fused kernel."""
@@ -41,19 +42,30 @@ class MmptAttention(nn.Module):
         self.output = nn.Linear(inner_size, query_size)
 
     def forward(
-        self, hidden: Tensor, context: Tensor, attention_mask: Tensor | None, **kwargs: Any
+        self,
+        hidden: Tensor,
+        context: Tensor,
+        attention_mask: Tensor | None,
+        queries: Packing | None = None,
+        keys: Packing | None = None,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager."""
+        """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager.
+
+        Args:
+            queries: of `hidden`, where it is packed: (places, query_size), and so is what is returned.
+            keys: of `context`, where it is packed.
+        """
         if torch.is_autocast_enabled(hidden.device.type):
             # Once, and not by each of the three projections.
             dtype, same = torch.get_autocast_dtype(hidden.device.type), context is hidden
             hidden = hidden.to(dtype)
             context = hidden if same else context.to(dtype)
-        query, key, value = (
-            project(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
-            for project, source in ((self.query, hidden), (self.key, context), (self.value, context))
-        )
-        if context is not hidden and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+        query = self._split_heads(self.query(hidden), queries)
+        key, value = (self._split_heads(project(context), keys) for project in (self.key, self.value))
+        batch, _, length, _ = query.shape
+        itself = context is hidden and queries is keys
+        if not itself and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             # A two-dimensional mask means flash attention. The library unpads queries with the keys' mask, which is
             # right for self-attention only: here only the keys are unpadded, and every query is kept.
             query, key, value, packed = _pack_keys(query, key, value, attention_mask)
@@ -72,7 +84,14 @@ class MmptAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.output(attended.reshape(*hidden.shape[:-1], -1)), weights
+        attended = attended.reshape(batch, length, -1)
+        return self.output(attended if queries is None else queries.join_heads(attended)), weights
+
+    def _split_heads(self, projected: Tensor, packing: Packing | None) -> Tensor:
+        """Return (batch, heads, length, head_dim)."""
+        if packing is not None:
+            return packing.split_heads(projected, self.head_dim)
+        return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class MmptFeedForward(nn.Module):
@@ -101,39 +120,48 @@ class MmptLayer(GradientCheckpointingLayer):
         self.feed_forward = MmptFeedForward(config, hidden_size, intermediate_size)
 
     def forward(
-        self, hidden: Tensor, attention_mask: Tensor | None, read: Tensor | None = None, **kwargs: Any
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None,
+        packing: Packing | None = None,
+        read: Packing | None = None,
+        **kwargs: Any,
     ) -> Tensor:
-        """Return (batch, length, hidden), or of the places `read`, (batch, places), alone."""
-        queries = hidden if read is None else hidden.gather(1, _across(read, hidden))
-        attended, _ = self.attention(queries, hidden, attention_mask, **kwargs)
-        return self.feed_forward(self.attention_layer_norm(queries + self.dropout(attended)))
+        """Return (batch, length, hidden).
+
+        Args:
+            packing: of `hidden`, where it is packed: (places, hidden), and so is what is returned.
+            read: places among these, alone in what is returned.
+        """
+        asked, places = hidden, packing
+        if read is not None and packing is not None:
+            asked, places = read.select(hidden, packing), read
+        attended, _ = self.attention(asked, hidden, attention_mask, queries=places, keys=packing, **kwargs)
+        return self.feed_forward(self.attention_layer_norm(asked + self.dropout(attended)))
 
 
 def run_layers(
-    layers: nn.ModuleList, hidden: Tensor, attention_mask: Any, read: Tensor | None = None, **kwargs: Any
+    layers: nn.ModuleList,
+    hidden: Tensor,
+    attention_mask: Any,
+    packing: Packing | None = None,
+    read: Packing | None = None,
+    **kwargs: Any,
 ) -> Tensor:
-    """Return `hidden` after the layers.
+    """Return `hidden` after the layers, in its own shape.
 
     Args:
-        read: (batch, places), where the result is read. The last layer is computed there alone, and the result is zero
-            elsewhere: what no head reads costs nothing.
+        packing: of `hidden`, where it is packed.
+        read: the places among these where the result is read. The last layer is computed there alone, and what is
+            returned is (batch, length, hidden), zero elsewhere: what no head reads costs nothing.
     """
-    if not isinstance(attention_mask, Tensor | None):
-        read = None  # flex attention's mask is made for every query
-    whole = len(layers) if read is None else len(layers) - 1
-    for layer in layers[: max(whole, 0)]:
-        hidden = layer(hidden, attention_mask, **kwargs)
-    if read is None or not layers:
+    for layer in layers if read is None else layers[: max(len(layers) - 1, 0)]:
+        hidden = layer(hidden, attention_mask, packing=packing, **kwargs)
+    if read is None or packing is None:
         return hidden
-    if attention_mask is not None and attention_mask.dim() == 4:
-        attention_mask = attention_mask[:, :, :1]  # every query attends to the same keys
-    there = layers[-1](hidden, attention_mask, read=read, **kwargs)
-    return torch.zeros_like(hidden, dtype=there.dtype).scatter(1, _across(read, there), there)
-
-
-def _across(places: Tensor, hidden: Tensor) -> Tensor:
-    """Return (batch, places, width), an index of whole vectors of `hidden`."""
-    return places[..., None].expand(-1, -1, hidden.shape[-1])
+    if not layers:
+        return packing.unpack(hidden)
+    return read.unpack(layers[-1](hidden, attention_mask, packing=packing, read=read, **kwargs))
 
 
 class MmptCoAttentionLayer(GradientCheckpointingLayer):
@@ -168,6 +196,8 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         regions: Tensor,
         text_mask: Tensor | None,
         region_mask: Tensor | None,
+        text_packing: Packing | None = None,
+        region_packing: Packing | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return text, regions and the weights of text to regions (batch, heads, tokens, regions) and back.
@@ -175,11 +205,16 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         Args:
             text_mask: for regions as queries and text as keys.
             region_mask: for text as queries and regions as keys.
+            text_packing: of `text`, where it is packed; `region_packing` the same of `regions`.
         """
         region_attention = self.text_attention if self.shared else self.region_attention
         region_layer_norm = self.text_layer_norm if self.shared else self.region_layer_norm
-        text_update, text_to_region = self.text_attention(text, regions, region_mask, **kwargs)
-        region_update, region_to_text = region_attention(regions, text, text_mask, **kwargs)
+        text_update, text_to_region = self.text_attention(
+            text, regions, region_mask, queries=text_packing, keys=region_packing, **kwargs
+        )
+        region_update, region_to_text = region_attention(
+            regions, text, text_mask, queries=region_packing, keys=text_packing, **kwargs
+        )
         text = self.text_layer_norm(text + self.dropout(text_update))
         regions = region_layer_norm(regions + self.dropout(region_update))
         if self.has_feed_forward:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
@@ -18,6 +19,7 @@ from mmpt.modeling_mmpt.embeddings import (
     MmptTextEmbeddings,
     attend_to_some_region,
 )
+from mmpt.modeling_mmpt.packing import Packing
 
 
 @dataclass
@@ -175,6 +177,33 @@ class MmptBackbone(MmptPreTrainedModel):
             return text_pooled, region_pooled, region_pooled if text_pooled is None else text_pooled
         joined = text_pooled * region_pooled if self.config.pooled_fusion == "mul" else text_pooled + region_pooled
         return text_pooled, region_pooled, joined
+
+
+def pack_sequences(
+    config: MmptConfig, hidden: Tensor, valid: Tensor, read: Tensor | None
+) -> tuple[Tensor, Any, Packing | None, Packing | None]:
+    """Return the input of encoder layers and its attention mask; packed, with both packings, where `read` is given.
+
+    Flex attention's mask is made for every query, so there nothing is packed.
+
+    Args:
+        hidden: (batch, length, hidden).
+        valid: (batch, length), False in padding.
+        read: (batch, length), True where the encoder's output is read.
+    """
+    if read is not None:
+        packing = Packing(computed_places(valid, read))
+        mask = create_bidirectional_mask(config, hidden[:, : packing.width], packing.close_up(valid))
+        if isinstance(mask, Tensor) and mask.dim() == 4:
+            mask = mask[:, :, :1]  # every query attends to the same keys
+        if isinstance(mask, Tensor | None):
+            return packing.pack(hidden), mask, packing, Packing(read)
+    return hidden, create_bidirectional_mask(config, hidden, valid), None, None
+
+
+def computed_places(valid: Tensor, read: Tensor) -> Tensor:
+    """Return (batch, length), True where an encoder has work to do; a place in padding that is read counts."""
+    return valid | read
 
 
 def pools_regions(config: MmptConfig) -> bool:

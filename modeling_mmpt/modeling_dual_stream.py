@@ -11,7 +11,13 @@ from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_layers
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
+from mmpt.modeling_mmpt.modeling_base import (
+    MmptBackbone,
+    MmptModelOutput,
+    MmptPooler,
+    pack_sequences,
+    pools_regions,
+)
 
 
 class MmptDualStreamModel(MmptBackbone):
@@ -122,27 +128,35 @@ class MmptDualStreamModel(MmptBackbone):
     ) -> MmptModelOutput:
         config = self.config
         embedded_text, embedded_regions = self._embed(**inputs)
+        given = zip((embedded_text, embedded_regions), read, strict=True)
+        if any(part is not None and places is None for part, places in given):
+            read = (None, None)
         text, text_valid = embedded_text or (None, None)
         regions, region_valid = embedded_regions or (None, None)
         text_mask = region_mask = text_keys = region_keys = None
+        text_packing = region_packing = text_read = region_read = None
         if text is not None:
-            text_mask = create_bidirectional_mask(config, text, text_valid)
+            text, text_mask, text_packing, text_read = pack_sequences(config, text, text_valid, read[0])
         if regions is not None:
-            region_mask = create_bidirectional_mask(config, regions, region_valid)
-        if text is not None and regions is not None:
+            regions, region_mask, region_packing, region_read = pack_sequences(config, regions, region_valid, read[1])
+        if text_packing is not None and region_packing is not None:
+            text_keys, region_keys = text_mask, region_mask
+        elif text is not None and regions is not None:
             region_keys = create_bidirectional_mask(config, text, region_valid, encoder_hidden_states=regions)
             text_keys = create_bidirectional_mask(config, regions, text_valid, encoder_hidden_states=text)
 
         text_done = region_done = 0
         stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, strict=True)
         for number, (text_stop, region_stop) in enumerate(stops):
-            text = _run(self.text_layers[text_done:text_stop], text, text_mask, **kwargs)
-            regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, **kwargs)
+            text = _run(self.text_layers[text_done:text_stop], text, text_mask, text_packing, **kwargs)
+            regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, region_packing, **kwargs)
             text_done, region_done = text_stop, region_stop
             if text is not None and regions is not None and not late:
-                text, regions, *_ = self.co_attention_layers[number](text, regions, text_keys, region_keys, **kwargs)
-        text = _run(self.text_layers[text_done:], text, text_mask, read=read[0], **kwargs)
-        regions = _run(self.region_layers[region_done:], regions, region_mask, read=read[1], **kwargs)
+                text, regions, *_ = self.co_attention_layers[number](
+                    text, regions, text_keys, region_keys, text_packing, region_packing, **kwargs
+                )
+        text = _run(self.text_layers[text_done:], text, text_mask, text_packing, text_read, **kwargs)
+        regions = _run(self.region_layers[region_done:], regions, region_mask, region_packing, region_read, **kwargs)
 
         text_pooled, region_pooled, joined = self._pool(text, regions)
         return MmptModelOutput(
@@ -167,6 +181,6 @@ class MmptDualStreamForPreTraining(MmptForPreTraining):
         self.post_init()
 
 
-def _run(layers: nn.ModuleList, hidden: Tensor | None, mask: Any, **kwargs: Any) -> Tensor | None:
+def _run(layers: nn.ModuleList, hidden: Tensor | None, *arguments: Any, **kwargs: Any) -> Tensor | None:
     """Return `hidden` after the layers of its stream; None stays None."""
-    return None if hidden is None else run_layers(layers, hidden, mask, **kwargs)
+    return None if hidden is None else run_layers(layers, hidden, *arguments, **kwargs)

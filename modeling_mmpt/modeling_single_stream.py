@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -12,7 +11,13 @@ from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_layers
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPooler, pools_regions
+from mmpt.modeling_mmpt.modeling_base import (
+    MmptBackbone,
+    MmptModelOutput,
+    MmptPooler,
+    pack_sequences,
+    pools_regions,
+)
 
 
 class MmptSingleStreamModel(MmptBackbone):
@@ -71,11 +76,11 @@ class MmptSingleStreamModel(MmptBackbone):
             inputs_embeds: (batch, tokens, hidden), instead of `input_ids`.
             task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
             late: encode each modality by itself, as a model with `fusion="late"` does always.
-            read_tokens: (batch, places), numbers of the tokens whose last state is read, the first one (which is
-                pooled) among them; the last layer is computed there alone and the others' states are zero. With
-                regions in the input, `read_regions` is needed too. Not to be used with `output_hidden_states` or
-                `output_attentions`.
-            read_regions: (batch, places), the same of the regions.
+            read_tokens: (batch, tokens), True where the last state is read, the first one (which is pooled) among them.
+                The last layer is computed there alone, the others at these and at valid places; the other states are
+                zero. With regions in the input, `read_regions` is needed too. Not to be used with
+                `output_hidden_states` or `output_attentions`.
+            read_regions: (batch, regions), the same of the regions.
 
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
@@ -95,6 +100,8 @@ class MmptSingleStreamModel(MmptBackbone):
         )
         given = [part for part in (text, regions) if part is not None]
         read = [places for part, places in ((text, read_tokens), (regions, read_regions)) if part is not None]
+        if any(places is None for places in read):
+            read = [None] * len(read)
         kwargs["return_dict"] = True
         late = self.config.fusion == "late" or late
         if late and len(given) == 2:
@@ -102,17 +109,14 @@ class MmptSingleStreamModel(MmptBackbone):
             output = _join([self._encode(*part, places, **kwargs) for part, places in zip(given, read, strict=True)])
         else:
             joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
-            if len(read) == 2 and read_tokens is not None and read_regions is not None and text is not None:
-                places = torch.cat([read_tokens, text[0].shape[1] + read_regions], dim=1)
-            else:
-                places = read[0] if len(read) == 1 else None
-            output = self._encode(joint, mask, places, **kwargs)
+            places = [part for part in read if part is not None]  # of all, or of none
+            output = self._encode(joint, mask, torch.cat(places, dim=1) if places else None, **kwargs)
         return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
 
     @capture_outputs
     def _encode(self, hidden: Tensor, mask: Tensor, read: Tensor | None, **kwargs: Any) -> MmptModelOutput:
-        attention_mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
-        return MmptModelOutput(last_hidden_state=run_layers(self.layers, hidden, attention_mask, read, **kwargs))
+        packed = pack_sequences(self.config, hidden, mask, read)
+        return MmptModelOutput(last_hidden_state=run_layers(self.layers, *packed, **kwargs))
 
     def _split(self, output: MmptModelOutput, tokens: int, has_regions: bool) -> MmptModelOutput:
         """Add the views of text and regions to the joint output; they share its memory."""

@@ -136,9 +136,14 @@ class MmptTaskModel(MmptPreTrainedModel):
         """
         if not returns_states(self.config, kwargs):
             text = inputs.get("input_ids", inputs.get("inputs_embeds"))
-            for name, given in (("read_tokens", text), ("read_regions", inputs.get("region_features"))):
+            task_token = int(inputs.get("task_ids") is not None)
+            for name, given, more in (
+                ("read_tokens", text, task_token),
+                ("read_regions", inputs.get("region_features"), 0),
+            ):
                 if given is not None:
-                    kwargs[name] = torch.zeros(len(given), 1, dtype=torch.long, device=given.device)
+                    first = torch.arange(given.shape[1] + more, device=given.device) == 0
+                    kwargs[name] = first.expand(len(given), -1)
         return self.backbone(**inputs, **kwargs)
 
     def refuse_other_fusion(self, reason: str) -> None:

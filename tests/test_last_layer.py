@@ -7,7 +7,7 @@ import torch
 from tiny_models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_pretraining
 from torch import Tensor
 
-from mmpt.modeling_mmpt import heads, layers, task_base
+from mmpt.modeling_mmpt import heads, modeling_base, task_base
 from tests.tiny_task_models import CASES, task_batch, task_labels, tiny_task
 
 # Of a dual stream: there are layers behind the last co-attention of either stream.
@@ -77,7 +77,10 @@ def test_other_fusions_lose_nothing(stream: str, fusion: str, monkeypatch: pytes
 def test_only_the_places_that_are_read_are_computed(stream: str) -> None:
     model, batch = tiny_backbone(stream, **STOPS[stream]), tiny_batch()
     whole = model(**batch)
-    places = {"read_tokens": torch.tensor([[0, 2]] * 3), "read_regions": torch.tensor([[0]] * 3)}
+    places = {
+        "read_tokens": torch.tensor([[1, 0, 1, 0, 0]] * 3).bool(),
+        "read_regions": torch.tensor([[1, 0, 0, 0]] * 3).bool(),
+    }
     part = model(**batch, **places)
     for name, kept in (("text", [0, 2]), ("region", [0])):
         found, expected = part[f"{name}_last_hidden_state"], whole[f"{name}_last_hidden_state"]
@@ -90,7 +93,7 @@ def test_states_are_whole_where_they_are_asked_for(monkeypatch: pytest.MonkeyPat
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a part of the places was read")
 
-    monkeypatch.setattr(layers, "_across", refuse)
+    monkeypatch.setattr(modeling_base, "Packing", refuse)
     model = tiny_pretraining("single")
     states = model(**tiny_batch(), **tiny_labels(), output_hidden_states=True).hidden_states
     torch.testing.assert_close(states[-1], model.backbone(**tiny_batch()).last_hidden_state)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_backbone, tiny_batch, tiny_config
+from tiny_models import tiny_backbone, tiny_batch, tiny_config, tiny_labels, tiny_pretraining
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
@@ -173,6 +173,13 @@ def test_packed_keys_agree_with_padded_ones(packed: str, stream: str, case: str)
     torch.testing.assert_close(
         actual.region_last_hidden_state[regions], expected.region_last_hidden_state[regions], atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("stream", ["single", "dual"])
+def test_losses_of_packed_keys_agree_with_those_of_padded_ones(packed: str, stream: str):
+    batch = tiny_batch() | tiny_labels()
+    expected, actual = (tiny_pretraining(stream, attention=name)(**batch).loss for name in ("sdpa", packed))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_packed_keys_take_holes_and_other_lengths_on_either_side(packed: str):

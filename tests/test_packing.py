@@ -1,0 +1,89 @@
+"""Sequences without padding: the places that are kept, and no others, with values and gradients of the padded way."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import STREAMS, tiny_backbone, tiny_batch
+from torch import Tensor
+
+from mmpt.modeling_mmpt.packing import Packing
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> Tensor:
+    """Return (batch, length) with one place or more, holes and empty rows among them."""
+    batch, length = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    places = draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length).filter(any))
+    return torch.tensor(places).view(batch, length)
+
+
+@settings(deadline=None)
+@given(masks())
+def test_what_is_packed_is_what_a_mask_selects(keep: Tensor) -> None:
+    packing = Packing(keep)
+    hidden = torch.arange(1.0, 1 + 3 * keep.numel()).view(*keep.shape, 3)
+    packed = packing.pack(hidden)
+    torch.testing.assert_close(packed, hidden[keep])
+    torch.testing.assert_close(packing.unpack(packed), hidden * keep[..., None])
+    closed = packing.close_up(keep)
+    assert closed.shape == (len(keep), packing.width)
+    assert closed.sum(1).tolist() == keep.sum(1).tolist()
+    assert torch.equal(closed, closed.sort(dim=1, descending=True).values)
+
+
+@settings(deadline=None)
+@given(masks(), st.data())
+def test_places_of_a_packing_are_found_in_a_larger_one(keep: Tensor, data: st.DataObject) -> None:
+    places = keep.nonzero().tolist()
+    some = data.draw(st.lists(st.sampled_from(places), min_size=1, unique_by=tuple))
+    part = torch.zeros_like(keep)
+    part[tuple(torch.tensor(some).t())] = True
+    hidden = torch.arange(1.0, 1 + keep.numel()).view(*keep.shape, 1)
+    whole = Packing(keep)
+    torch.testing.assert_close(Packing(part).select(whole.pack(hidden), whole), hidden[part])
+
+
+@settings(deadline=None)
+@given(masks(), st.integers(1, 3))
+def test_heads_are_split_and_joined_as_of_padded_rows(keep: Tensor, heads: int) -> None:
+    packing, closed = Packing(keep), Packing(keep).close_up(keep)
+    draw = torch.Generator().manual_seed(0)
+    packed = torch.randn(int(keep.sum()), 2 * heads, generator=draw, dtype=torch.double, requires_grad=True)
+    split = packing.split_heads(packed, 2)
+    assert split.shape == (len(keep), heads, packing.width, 2)
+    rows = split.transpose(1, 2).flatten(2)  # (batch, width, heads * 2)
+    torch.testing.assert_close(rows[closed], packed)
+    torch.testing.assert_close(packing.join_heads(rows), packed)
+    there = closed[:, None, :, None]
+    assert torch.autograd.gradcheck(lambda one: packing.split_heads(one, 2) * there, packed)
+    grid = rows.detach().requires_grad_()
+    assert torch.autograd.gradcheck(packing.join_heads, grid)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_valid_places_are_those_of_a_padded_batch(stream: str, attention: str) -> None:
+    model, batch = tiny_backbone(stream, attention=attention), tiny_batch()
+    batch["attention_mask"][1] = torch.tensor([0, 0, 1, 1, 0])  # padded on both sides
+    batch["region_attention_mask"][2] = 0
+    read = {name: torch.zeros_like(batch[mask]).bool() for name, mask in MASKS.items()}
+    for name, mask in MASKS.items():
+        read[name] |= batch[mask].bool()
+        read[name][:, 0] = True  # the place that is pooled, in padding in row 1
+    padded, packed = model(**batch), model(**batch, **read)
+    torch.testing.assert_close(packed.pooler_output, padded.pooler_output, atol=1e-5, rtol=1e-5)
+    for name, states in (("read_tokens", "text_last_hidden_state"), ("read_regions", "region_last_hidden_state")):
+        torch.testing.assert_close(packed[states][read[name]], padded[states][read[name]], atol=1e-5, rtol=1e-5)
+        assert not packed[states][~read[name]].any()
+
+
+@pytest.mark.parametrize("missing", ["read_tokens", "read_regions"])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_nothing_is_packed_where_one_modality_says_nothing(stream: str, missing: str) -> None:
+    model, batch = tiny_backbone(stream), tiny_batch()
+    read = {name: torch.ones_like(batch[mask]).bool() for name, mask in MASKS.items() if name != missing}
+    torch.testing.assert_close(model(**batch, **read).last_hidden_state, model(**batch).last_hidden_state)
+
+
+MASKS = {"read_tokens": "attention_mask", "read_regions": "region_attention_mask"}
