@@ -16,8 +16,9 @@ from torch import Tensor
 from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
-from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives
+from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives, packing
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
+from mmpt.modeling_mmpt.packing import Packing
 
 
 @contextmanager
@@ -47,7 +48,16 @@ def last_layer_everywhere(_: Any) -> AbstractContextManager:
 
 def padding(_: Any) -> AbstractContextManager:
     """Compute in padding too."""
-    return patch.object(modeling_base, "computed_places", lambda valid, _: torch.ones_like(valid))
+
+    def everywhere(needed: Tensor, among: Tensor | None = None) -> Packing:
+        return Packing(torch.ones_like(needed) if among is None else needed, among)
+
+    return patch.object(modeling_base, "Packing", everywhere)
+
+
+def any_number_of_places(_: Any) -> AbstractContextManager:
+    """Compute exactly the places that are needed."""
+    return patch.object(packing, "MULTIPLE", 1)
 
 
 def fused_attention(_: Any) -> AbstractContextManager:
@@ -110,6 +120,7 @@ def checkpointing(contender: Any) -> Iterator[None]:
 OFF: dict[str, Callable[[Any], AbstractContextManager]] = {
     "heads at predicted places only": heads_everywhere,
     "nothing computed in padding": padding,
+    "numbers of places are multiples of 16": any_number_of_places,
     "bf16": full_precision,
     "half precision attends without the fused kernel": fused_attention,
     "dropout draws four elements a number": torch_dropout,

@@ -192,18 +192,13 @@ def pack_sequences(
         read: (batch, length), True where the encoder's output is read.
     """
     if read is not None:
-        packing = Packing(computed_places(valid, read))
+        packing = Packing(valid | read)
         mask = create_bidirectional_mask(config, hidden[:, : packing.width], packing.close_up(valid))
         if isinstance(mask, Tensor) and mask.dim() == 4:
             mask = mask[:, :, :1]  # every query attends to the same keys
         if isinstance(mask, Tensor | None):
-            return packing.pack(hidden), mask, packing, Packing(read)
+            return packing.pack(hidden), mask, packing, Packing(read, packing.keep)
     return hidden, create_bidirectional_mask(config, hidden, valid), None, None
-
-
-def computed_places(valid: Tensor, read: Tensor) -> Tensor:
-    """Return (batch, length), True where an encoder has work to do; a place in padding that is read counts."""
-    return valid | read
 
 
 def pools_regions(config: MmptConfig) -> bool:

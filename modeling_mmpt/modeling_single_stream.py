@@ -77,9 +77,9 @@ class MmptSingleStreamModel(MmptBackbone):
             task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
             late: encode each modality by itself, as a model with `fusion="late"` does always.
             read_tokens: (batch, tokens), True where the last state is read, the first one (which is pooled) among them.
-                The last layer is computed there alone, the others at these and at valid places; the other states are
-                zero. With regions in the input, `read_regions` is needed too. Not to be used with
-                `output_hidden_states` or `output_attentions`.
+                The last layer is computed there, the others at these and at valid places; states elsewhere say nothing.
+                With regions in the input, `read_regions` is needed too. Not to be used with `output_hidden_states` or
+                `output_attentions`.
             read_regions: (batch, regions), the same of the regions.
 
         Raises:

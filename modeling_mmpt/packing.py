@@ -9,15 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MULTIPLE = 16
+"""Numbers of places are multiples of it: a matrix product is prepared anew for every new number of rows."""
+
 
 class Packing:
     """The places of a batch of sequences that are computed.
 
     Args:
-        keep: (batch, length), True at these places; one or more in some row.
+        needed: (batch, length), True at the places that must be; one or more in some row.
+        among: (batch, length), the places from which some more may be taken, up to a multiple of `MULTIPLE`; all by
+            default. Those of `needed` are among them.
     """
 
-    def __init__(self, keep: Tensor) -> None:
+    def __init__(self, needed: Tensor, among: Tensor | None = None) -> None:
+        others = (~needed if among is None else among & ~needed).t()  # by place: no row becomes the longest by far
+        taken = others & (others.flatten().cumsum(0).view(others.shape) <= -needed.sum() % MULTIPLE)
+        self.keep = keep = needed | taken.t()
         self.shape = keep.shape
         batch = len(keep)
         ranks = keep.cumsum(1) - 1

@@ -7,7 +7,7 @@ import torch
 from tiny_models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_pretraining
 from torch import Tensor
 
-from mmpt.modeling_mmpt import heads, modeling_base, task_base
+from mmpt.modeling_mmpt import heads, modeling_base, packing, task_base
 from tests.tiny_task_models import CASES, task_batch, task_labels, tiny_task
 
 # Of a dual stream: there are layers behind the last co-attention of either stream.
@@ -74,13 +74,14 @@ def test_other_fusions_lose_nothing(stream: str, fusion: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_only_the_places_that_are_read_are_computed(stream: str) -> None:
+def test_only_the_places_that_are_read_are_computed(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = tiny_backbone(stream, **STOPS[stream]), tiny_batch()
     whole = model(**batch)
     places = {
         "read_tokens": torch.tensor([[1, 0, 1, 0, 0]] * 3).bool(),
         "read_regions": torch.tensor([[1, 0, 0, 0]] * 3).bool(),
     }
+    monkeypatch.setattr(packing, "MULTIPLE", 1)
     part = model(**batch, **places)
     for name, kept in (("text", [0, 2]), ("region", [0])):
         found, expected = part[f"{name}_last_hidden_state"], whole[f"{name}_last_hidden_state"]
