@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from mmpt.allocator import keep_freed_memory
+from mmpt.process_settings import settle_in
 
 GEMM = 2048
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -51,7 +51,7 @@ def start(
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--precision", choices=list(DTYPES), default="bf16", help="of our models")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--give-memory-back", action="store_true", help="let freed memory go, as the C library does")
+    parser.add_argument("--bare-process", action="store_true", help="without what training commands set for a process")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run, not how fast")
     parser.add_argument("--out", type=Path, default=Path(f"runs/benchmarks/{name}.json"))
@@ -59,14 +59,14 @@ def start(
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options, made small by --quick, and set threads, seed and, for all contenders, the allocator."""
+    """Return the options, made small by --quick, and set threads, seed and what training commands set."""
     arguments = parser.parse_args(words)
     if arguments.quick:
         arguments.size, arguments.batch_size, arguments.rounds = "tiny", 8, 2
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    if not arguments.give_memory_back:
-        keep_freed_memory()
+    if not arguments.bare_process:
+        settle_in()
     return arguments
 
 

@@ -131,17 +131,16 @@ class MmptDualStreamModel(MmptBackbone):
         given = zip((embedded_text, embedded_regions), read, strict=True)
         if any(part is not None and places is None for part, places in given):
             read = (None, None)
-        text, text_valid = embedded_text or (None, None)
-        regions, region_valid = embedded_regions or (None, None)
-        text_mask = region_mask = text_keys = region_keys = None
+        text = regions = text_mask = region_mask = text_keys = region_keys = None
         text_packing = region_packing = text_read = region_read = None
-        if text is not None:
-            text, text_mask, text_packing, text_read = pack_sequences(config, text, text_valid, read[0])
-        if regions is not None:
-            regions, region_mask, region_packing, region_read = pack_sequences(config, regions, region_valid, read[1])
+        if embedded_text is not None:
+            text, text_mask, text_packing, text_read = pack_sequences(config, *embedded_text, read[0])
+        if embedded_regions is not None:
+            regions, region_mask, region_packing, region_read = pack_sequences(config, *embedded_regions, read[1])
         if text_packing is not None and region_packing is not None:
             text_keys, region_keys = text_mask, region_mask
-        elif text is not None and regions is not None:
+        elif embedded_text is not None and embedded_regions is not None:
+            (text, text_valid), (regions, region_valid) = embedded_text, embedded_regions
             region_keys = create_bidirectional_mask(config, text, region_valid, encoder_hidden_states=regions)
             text_keys = create_bidirectional_mask(config, regions, text_valid, encoder_hidden_states=text)
 

@@ -134,7 +134,7 @@ class MmptDataCollator(DataCollatorMixin):
         if self.classify_all_regions:
             classified = detected & torch.from_numpy(region_rows & ~mismatched)[:, None]
         batch.update(self._region_labels(batch, records, predicted, classified))
-        batch["region_features"][masked] = 0.0
+        batch["region_features"][masked.nonzero(as_tuple=True)] = 0.0  # with the mask itself every number is read
         if self.processor.image_processor.whole_image_region:
             set_whole_image_feature(batch["region_features"], detected & ~masked)
         batch["masked_regions"] = masked

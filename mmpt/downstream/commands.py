@@ -49,11 +49,11 @@ def finetune(
 
         loaded = load_recipe(recipe, context.args, command="finetune")
         check_output_dir(loaded.output_dir)
-        from mmpt.allocator import keep_freed_memory
         from mmpt.downstream.finetuning import finetune as run
         from mmpt.process_group import leave_process_group
+        from mmpt.process_settings import settle_in
 
-        keep_freed_memory()
+        settle_in()
         run(loaded)
         leave_process_group()
         if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes

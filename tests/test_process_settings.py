@@ -13,7 +13,7 @@ import sys
 import torch
 
 if sys.argv[1] == "keep":
-    from mmpt.allocator import keep_freed_memory
+    from mmpt.process_settings import keep_freed_memory
 
     assert keep_freed_memory()
 for step in range(22):
