@@ -88,15 +88,25 @@ def _check_probs(record: Regions, classes: int, row: int) -> None:
             f"class_probs of {record.title(row)} have {probs.shape[1]} classes, the model has num_region_classes "
             f"{classes}, background included; use the detector that the model was made for"
         )
+
+
+def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[Any]:
+    """Return the class distributions of some regions, (places, classes); what no label is made of is not read.
+
+    Raises:
+        ValueError: if one of them is not a distribution, naming the image and the region.
+    """
+    probs = np.asarray(record.class_probs)[places]
     sums = probs.sum(1, dtype=np.float32)
-    fine = (np.abs(sums - 1) <= PROBABILITY_TOLERANCE).all() and probs.min() >= 0
-    if not fine:
-        wrong = np.flatnonzero(~(np.abs(sums - 1) <= PROBABILITY_TOLERANCE) | (probs.min(1) < 0))
+    # A NaN compares as False.
+    wrong = np.flatnonzero(~((np.abs(sums - 1) <= PROBABILITY_TOLERANCE) & (probs.min(1) >= 0)))
+    if len(wrong):
         raise ValueError(
-            f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {wrong[0]} ({len(wrong)} of "
-            f"{len(sums)} regions are off), expected numbers of 0 or more that sum to 1; a detector with sigmoid "
-            "scores needs a softmax over its classes"
+            f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {places[wrong[0]]} "
+            f"({len(wrong)} of {len(sums)} masked regions are off), expected numbers of 0 or more that sum to 1; a "
+            "detector with sigmoid scores needs a softmax over its classes"
         )
+    return probs
 
 
 def _check_labels(labels: NDArray[Any] | None, classes: int, name: str, which: str, size_name: str) -> None:

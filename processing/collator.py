@@ -14,7 +14,7 @@ from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
-from mmpt.processing.batch_checks import check_records, check_tokenizer
+from mmpt.processing.batch_checks import check_records, check_tokenizer, checked_probs
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.mismatching import Texts, mismatch
@@ -265,11 +265,15 @@ class MmptDataCollator(DataCollatorMixin):
             record = records[row]
             here = np.flatnonzero(seen[row])
             places = here + offset
+            probs = None
+            if record.class_probs is not None and ("mrc" in self.objectives or "mrc_kl" in self.objectives):
+                probs = checked_probs(record, here, row)
             if "mrc" in self.objectives:
-                arrays["mrc_labels"][row, places] = _classes(record, here, config.region_background_class)
-            if "mrc_kl" in self.objectives:
-                masked = np.flatnonzero(told[row])
-                arrays["mrc_kl_labels"][row, masked + offset] = record.class_probs[masked]  # type: ignore[index]
+                given = np.asarray(record.labels)[here] if probs is None else probs
+                arrays["mrc_labels"][row, places] = _classes(given, config.region_background_class)
+            if "mrc_kl" in self.objectives and probs is not None:
+                masked = told[row, here]
+                arrays["mrc_kl_labels"][row, places[masked]] = probs[masked]
             if "mrc_attribute" in self.objectives:
                 arrays["mrc_attribute_labels"][row, places] = record.attribute_labels[here]  # type: ignore[index]
             for name, scores in (
@@ -337,12 +341,15 @@ def _example_id(example: Mapping[str, Any]) -> int:
     return crc32(f"{example['image_id']}\0{example['text']}".encode()) if given is None else int(given)
 
 
-def _classes(record: Regions, here: Array, background: int | None) -> Array:
-    """Return the most likely class of the regions `here`, background never; -100 where only that is known."""
-    if record.class_probs is not None:
-        probs = np.asarray(record.class_probs)[here].astype(np.float32)
+def _classes(given: Array, background: int | None) -> Array:
+    """Return the most likely class, background never, of distributions; of class numbers -100 where only that is known.
+
+    given: (regions, classes) or (regions,).
+    """
+    if given.ndim == 2:
+        probs = given.astype(np.float32)
         if background is not None:
             probs[:, background] = -1.0
         return probs.argmax(1)
-    classes = np.asarray(record.labels)[here].astype(np.int64)
+    classes = given.astype(np.int64)
     return classes if background is None else np.where(classes == background, IGNORED, classes)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mmpt.processing.batch_checks import check_records, check_tokenizer
+from mmpt.processing.batch_checks import check_records, check_tokenizer, checked_probs
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from tests.tiny_examples import CLASSES, FEATURE, TOKENIZER, random_regions, small_config
 
@@ -63,6 +63,23 @@ def test_regions_that_have_what_the_objectives_need_pass(objectives: tuple[str, 
     check_records([random_regions(2, **fields)], small_config(objectives))
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([FLAT, [0.9] * 5], r"sum to 4.5 in region 1 \(1 of 2 .*a detector with sigmoid scores needs"),
+        ([[0.203, 0.2, 0.2, 0.2, 0.2], FLAT], r"sum to 1.003 in region 0 \(1 of 2"),
+        ([[1.2, -0.2, 0, 0, 0], FLAT], "sum to 1 in region 0 .*expected numbers of 0 or more"),
+        ([[np.nan] * 5, FLAT], "sum to nan in region 0"),
+    ],
+)
+def test_what_is_no_distribution_is_refused_where_it_is_read(rows: list[list[float]], message: str) -> None:
+    record = random_regions(2, image_id="cat-7", **probs(*rows))
+    with pytest.raises(ValueError, match="image 'cat-7' " + message):
+        checked_probs(record, np.arange(2), 0)
+    fine = [row for row, given in enumerate(rows) if given == FLAT]
+    np.testing.assert_array_equal(checked_probs(record, np.array(fine), 0), record.class_probs[fine])
+
+
 def test_an_image_without_regions_needs_nothing() -> None:
     empty = random_regions(0, features=np.zeros((0, 0)), class_probs=None, labels=None)
     check_records([empty], small_config())
@@ -84,14 +101,6 @@ def test_an_image_without_regions_needs_nothing() -> None:
         ),
         (("mrc_kl",), probs([0.5, 0.5], [0.5, 0.5]), "have 2 classes, the model has num_region_classes 5, background"),
         (("mrc",), probs([0.5, 0.5], [0.5, 0.5]), "have 2 classes, the model has num_region_classes 5"),
-        (
-            ("mrc_kl",),
-            probs(FLAT, [0.9] * 5),
-            r"sum to 4.5 in region 1 \(1 of 2 .*a detector with sigmoid scores needs",
-        ),
-        (("mrc_kl",), probs([0.203, 0.2, 0.2, 0.2, 0.2], FLAT), r"sum to 1.003 in region 0 \(1 of 2"),
-        (("mrc",), probs([1.2, -0.2, 0, 0, 0], FLAT), "sum to 1 in region 0 .*expected numbers of 0 or more"),
-        (("mrc_kl",), probs([np.nan] * 5, FLAT), "sum to nan in region 0"),
         (("mrc",), {"class_probs": None, "labels": None}, "has no labels, which a class objective needs"),
         (
             ("mrc",),

@@ -181,12 +181,16 @@ def test_a_tokenizer_without_mask_or_words_is_refused() -> None:
             [EXAMPLES[0] | {"regions": random_regions(2, class_probs=None)}],
             "has no class_probs, which objective 'mrc_kl'",
         ),
+        (
+            [EXAMPLES[0] | {"regions": random_regions(2, class_probs=np.full((2, 5), 0.9), image_id="cat-7")}],
+            "class_probs of image 'cat-7' sum to 4.5 in region",
+        ),
         ([EXAMPLES[0] | {"regions": "cat.jpg"}], "got str for the regions of an image"),
     ],
 )
 def test_wrong_examples_are_refused(examples: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_collator(mismatch_probability=0.0)(examples)
+        make_collator(mismatch_probability=0.0, policy="joint")(examples)
 
 
 def test_a_collator_survives_pickling() -> None:
