@@ -17,7 +17,7 @@ from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
 from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives, packing
-from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
+from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.packing import Packing
 
 
@@ -27,8 +27,8 @@ def heads_everywhere(contender: Any) -> Iterator[None]:
     model: Any = contender.model
     run, losses = model.heads.forward, model._objective_losses
 
-    def losses_everywhere(reads: str, hidden: Tensor, labels: dict[str, Tensor], *rest: Any) -> Any:
-        selected = torch.stack([is_labelled(given) for given in labels.values()]).any(0)
+    def losses_everywhere(reads: str, hidden: Tensor, labels: dict[str, tuple[Tensor, Tensor]], *rest: Any) -> Any:
+        selected = torch.stack([there for _, there in labels.values()]).any(0)
 
         def everywhere(reads: str, _: Tensor, names: set[str], projection: Tensor) -> dict[str, Tensor]:
             return {name: made[selected] for name, made in run(reads, hidden, names, projection).items()}

@@ -29,12 +29,16 @@ def write_store(folder: Path, pairs: PairDataset) -> PairDataset:
 
 
 def wait(contender: Contender, pairs: Any, batch_size: int, workers: int) -> dict[str, float]:
-    """Return medians over an epoch: the wait for a batch, and its share of wait and step, by CPU and by the clock."""
+    """Return medians over an epoch: the wait for a batch, and its share of wait and step, by CPU and by the clock.
+
+    And what it takes to let go of the batch, whose memory a worker shares.
+    """
     collate = contender.collator
     loader: Any = DataLoader(pairs, batch_size, collate_fn=collate, num_workers=workers, drop_last=True)
     clocks = {"cpu": time.process_time, "clock": time.perf_counter}
     waits: dict[str, list[float]] = {name: [] for name in clocks}
     shares: dict[str, list[float]] = {name: [] for name in clocks}
+    releases: list[float] = []
     batches = iter(loader)
     for number in range(len(loader)):
         marks = {name: [clock()] for name, clock in clocks.items()}
@@ -48,8 +52,11 @@ def wait(contender: Contender, pairs: Any, batch_size: int, workers: int) -> dic
             if number:  # workers start with the first
                 waits[name].append(ready - begin)
                 shares[name].append((ready - begin) / (end - begin))
-    contender.collator = collate
-    return {
+        contender.collator = collate
+        begin = time.process_time()
+        batch = None
+        releases.append(time.process_time() - begin)
+    return {"release_ms": 1e3 * statistics.median(releases)} | {
         f"{name}_{what}": scale * statistics.median(values[name])
         for name in clocks
         for what, values, scale in (("wait_ms", waits, 1e3), ("share", shares, 1.0))
@@ -70,7 +77,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for workers in arguments.workers:
             row = found[str(workers)] = wait(contender, pairs, arguments.batch_size, workers)
             print(f"{workers} workers: {row['cpu_wait_ms']:.1f} ms of CPU a step, {row['cpu_share']:.1%};", end=" ")
-            print(f"{row['clock_wait_ms']:.1f} ms by the clock, {row['clock_share']:.1%}")
+            print(f"{row['clock_wait_ms']:.1f} ms by the clock, {row['clock_share']:.1%};", end=" ")
+            print(f"{row['release_ms']:.1f} ms of CPU to release it")
     write(arguments, {"workers": found})
 
 

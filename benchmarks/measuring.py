@@ -51,7 +51,7 @@ def start(
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--precision", choices=list(DTYPES), default="bf16", help="of our models")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bare-process", action="store_true", help="without what training commands set for a process")
+    parser.add_argument("--settled", action="store_true", help="with what training commands set for their process")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run, not how fast")
     parser.add_argument("--out", type=Path, default=Path(f"runs/benchmarks/{name}.json"))
@@ -59,13 +59,13 @@ def start(
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options, made small by --quick, and set threads, seed and what training commands set."""
+    """Return the options, made small by --quick, and set threads and seed."""
     arguments = parser.parse_args(words)
     if arguments.quick:
         arguments.size, arguments.batch_size, arguments.rounds = "tiny", 8, 2
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    if not arguments.bare_process:
+    if arguments.settled:
         settle_in()
     return arguments
 

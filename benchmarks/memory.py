@@ -42,7 +42,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = start(__doc__, "memory", batch_size=64, rounds=1, sizes=sorted(SIZES))
     parser.add_argument("--contenders", nargs="+", default=DEFAULT, metavar="MODEL")
     parser.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
-    parser.set_defaults(bare_process=True)
     parser.add_argument("--one", action="store_true", help="measure the one contender in this process")
     arguments = parse(parser, words)
     if arguments.one:

@@ -271,6 +271,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
                     f"{name}_labels were given but the objective is off; name {name!r} in objective_weights "
                     f"(on are {', '.join(self.config.objective_weights)}) or leave the labels out"
                 )
+        labelled = {name: is_labelled(given) for name, given in labels.items()}
         kwargs["return_dict"] = True
         if labels and task_ids is None and not returns_states(self.config, kwargs):
             sizes = {
@@ -281,7 +282,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             }
             for reads, given in sizes.items():
                 if given is not None:
-                    kwargs[f"read_{reads}"] = _read_places(reads, labels, given)
+                    kwargs[f"read_{reads}"] = _read_places(reads, labelled, given)
         states: MmptModelOutput = self.backbone(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -319,7 +320,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             losses = self._objective_losses(
                 reads,
                 hidden,
-                {name: labels[name] for name in names},
+                {name: (labels[name], labelled[name]) for name in names},
                 weights,
                 loss_denominators,
                 output,
@@ -341,22 +342,25 @@ class MmptForPreTraining(MmptPreTrainedModel):
         self,
         reads: str,
         hidden: Tensor,
-        labels: dict[str, Tensor],
+        labels: dict[str, tuple[Tensor, Tensor]],
         weights: dict[str, Tensor | None],
         denominators: dict[str, Tensor] | None,
         output: MmptForPreTrainingOutput,
     ) -> dict[str, Tensor]:
-        """Return the loss of each objective in `labels`, all of which read `hidden`, and fill in `output`."""
-        # (batch,) or (batch, tokens or regions): where any of these objectives has a label.
-        selected = torch.stack([is_labelled(given) for given in labels.values()]).any(0)
+        """Return the loss of each objective in `labels`, all of which read `hidden`, and fill in `output`.
+
+        Args:
+            labels: by objective, and where there is one: (batch,) or (batch, tokens or regions).
+        """
+        selected = torch.stack([there for _, there in labels.values()]).any(0)  # where any of these has a label
         heads = {OBJECTIVES[name].head for name in labels}
         predictions = self.heads(reads, hidden[selected], heads, self._feature_projection())
         losses = {}
-        for name, given in labels.items():
+        for name, (given, there) in labels.items():
             objective = OBJECTIVES[name]
             prediction, target = predictions[objective.head], given[selected]
             setattr(output, LOGITS_FIELDS[objective.head], prediction)
-            labelled = is_labelled(target)
+            labelled = there[selected]
             prediction, target = prediction[labelled], target[labelled]
             smooth = name == "mrfr" and self.config.region_feature_loss == "smooth_l1"
             values = (smooth_l1 if smooth else objective.loss)(prediction, target)
@@ -377,17 +381,18 @@ class MmptForPreTraining(MmptPreTrainedModel):
         return self.backbone.region_embeddings.feature_projection.weight
 
 
-def _read_places(reads: str, labels: dict[str, Tensor], given: Tensor) -> Tensor:
+def _read_places(reads: str, labelled: dict[str, Tensor], given: Tensor) -> Tensor:
     """Return (batch, tokens or regions), True at the first place of each row and where there is a label.
 
     Args:
         reads: "tokens" or "regions".
+        labelled: by objective, where there is one.
         given: (batch, tokens or regions, ...).
     """
     read = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
-    for name, label in labels.items():
+    for name, there in labelled.items():
         if OBJECTIVES[name].reads == reads:
-            read |= is_labelled(label)
+            read |= there
     read[:, 0] = True
     return read
 
