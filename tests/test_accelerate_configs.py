@@ -1,5 +1,8 @@
 """The files that `accelerate launch --config_file` takes: accelerate's own loader accepts them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,13 @@ def test_fsdp_names_layers_that_exist_and_keys_that_accelerate_knows() -> None:
     for key in given:
         short = key.removeprefix("fsdp_")
         assert renamed.get(short, short) in known | {"version"}, key
+
+
+def test_the_file_for_one_machine_starts_processes_on_a_cpu(tmp_path: Path) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / "ddp.yaml")]
+    command += ["--num_processes", "2", "--main_process_port", "0", str(script)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2", "rank 1 of 2"]
