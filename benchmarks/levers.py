@@ -36,14 +36,18 @@ def heads_everywhere(contender: Any) -> Iterator[None]:
         with patch.object(model.heads, "forward", everywhere):
             return losses(reads, hidden, labels, *rest)
 
-    # The last layer would be zero where no head reads it by rights.
+    # Behind the last layer there would be zeros where no head reads it by rights.
     with last_layer_everywhere(contender), patch.object(model, "_objective_losses", losses_everywhere):
         yield
 
 
 def last_layer_everywhere(_: Any) -> AbstractContextManager:
-    """Compute the last layer at every place."""
-    return patch.object(heads, "returns_states", lambda *_: True)
+    """Compute the last layer wherever the others are computed."""
+
+    def all_that_are(needed: Tensor, among: Tensor | None = None) -> Packing:
+        return Packing(needed if among is None else among, among)
+
+    return patch.object(modeling_base, "Packing", all_that_are)
 
 
 def padding(_: Any) -> AbstractContextManager:

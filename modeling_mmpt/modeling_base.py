@@ -191,14 +191,13 @@ def pack_sequences(
         valid: (batch, length), False in padding.
         read: (batch, length), True where the encoder's output is read.
     """
-    if read is not None:
-        packing = Packing(valid | read)
-        mask = create_bidirectional_mask(config, hidden[:, : packing.width], packing.close_up(valid))
-        if isinstance(mask, Tensor) and mask.dim() == 4:
-            mask = mask[:, :, :1]  # every query attends to the same keys
-        if isinstance(mask, Tensor | None):
-            return packing.pack(hidden), mask, packing, Packing(read, packing.keep)
-    return hidden, create_bidirectional_mask(config, hidden, valid), None, None
+    if read is None or config._attn_implementation == "flex_attention":
+        return hidden, create_bidirectional_mask(config, hidden, valid), None, None
+    packing = Packing(valid | read)
+    mask = create_bidirectional_mask(config, hidden[:, : packing.width], packing.close_up(valid))
+    if mask is not None and mask.dim() == 4:
+        mask = mask[:, :, :1]  # every query attends to the same keys
+    return packing.pack(hidden), mask, packing, Packing(read, packing.keep)
 
 
 def pools_regions(config: MmptConfig) -> bool:

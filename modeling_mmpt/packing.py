@@ -17,7 +17,7 @@ class Packing:
     """The places of a batch of sequences that are computed.
 
     Args:
-        needed: (batch, length), True at the places that must be; one or more in some row.
+        needed: (batch, length), True at the places that must be; one or more in each row that is read.
         among: (batch, length), the places from which some more may be taken, up to a multiple of `MULTIPLE`; all by
             default. Those of `needed` are among them.
     """
@@ -36,8 +36,10 @@ class Packing:
         slots = torch.arange(batch, device=keep.device)[:, None] * self.width + ranks
         self.slots = slots.flatten()[self.places]
         """(places,), each in (batch, width) with its rows closed up."""
-        self.sources = self.slots.new_zeros(batch * self.width)
-        """(batch * width,), the place of each slot; any where the row is shorter."""
+        # A shorter row ends in its own first place: what is masked there must not be another row's.
+        firsts = (self.numbers.view_as(keep)[:, 0] - keep[:, 0].long() + 1).clamp(max=len(self.slots) - 1)
+        self.sources = firsts.repeat_interleave(self.width)
+        """(batch * width,), the place of each slot; one of the row's own where the row is shorter."""
         self.sources[self.slots] = torch.arange(len(self.slots), device=keep.device)
 
     def pack(self, hidden: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ class Packing:
         return packed.index_select(0, among.numbers[self.places])
 
     def split_heads(self, packed: Tensor, head_dim: int) -> Tensor:
-        """Return (batch, heads, width, head_dim) of (places, heads * head_dim); any place's where the row is shorter.
+        """Return (batch, heads, width, head_dim) of (places, heads * head_dim); repeated where the row is shorter.
 
         What attention makes of a shorter row's end must go nowhere: masked as keys, left out as queries.
         """

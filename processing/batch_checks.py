@@ -103,8 +103,8 @@ def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[An
     if len(wrong):
         raise ValueError(
             f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {places[wrong[0]]} "
-            f"({len(wrong)} of {len(sums)} masked regions are off), expected numbers of 0 or more that sum to 1; a "
-            "detector with sigmoid scores needs a softmax over its classes"
+            f"({len(wrong)} of the {len(sums)} regions that are predicted are off), expected numbers of 0 or more that "
+            "sum to 1; a detector with sigmoid scores needs a softmax over its classes"
         )
     return probs
 

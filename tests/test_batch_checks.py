@@ -66,8 +66,8 @@ def test_regions_that_have_what_the_objectives_need_pass(objectives: tuple[str, 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([FLAT, [0.9] * 5], r"sum to 4.5 in region 1 \(1 of 2 .*a detector with sigmoid scores needs"),
-        ([[0.203, 0.2, 0.2, 0.2, 0.2], FLAT], r"sum to 1.003 in region 0 \(1 of 2"),
+        ([FLAT, [0.9] * 5], r"sum to 4.5 in region 1 \(1 of the 2 regions .*a detector with sigmoid scores needs"),
+        ([[0.203, 0.2, 0.2, 0.2, 0.2], FLAT], r"sum to 1.003 in region 0 \(1 of the 2 "),
         ([[1.2, -0.2, 0, 0, 0], FLAT], "sum to 1 in region 0 .*expected numbers of 0 or more"),
         ([[np.nan] * 5, FLAT], "sum to nan in region 0"),
     ],

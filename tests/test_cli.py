@@ -1,6 +1,7 @@
 """The command line: arguments, errors, start-up."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from torch import ones
 from transformers import LxmertConfig, LxmertForPreTraining
 from typer.testing import CliRunner
 
+from mmpt import process_settings
 from mmpt.cli import app
 from mmpt.recipe import Recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "parity" / "golden" / "visualbert_original"
 RUNNER = CliRunner()
 RECIPE = "data: {generated: {train_scenes: 8, eval_scenes: 4}}\n"
@@ -52,6 +55,26 @@ def test_pretrain_hands_over_the_overridden_recipe_and_names_its_files_last(reci
     assert runs[0].masking.seed == 4
     folder = recipe.parent / "run"
     assert result.stdout.splitlines()[-2:] == [str(folder / "curves.png"), str(folder / "metrics.json")]
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("pretrain", "mmpt.pretraining"), ("finetune", "mmpt.downstream.finetuning")]
+)
+def test_a_training_command_settles_its_process_first(
+    command: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    stand_in = ModuleType(module)
+    setattr(stand_in, command, lambda recipe: order.append("trained"))
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    monkeypatch.setattr(process_settings, "keep_freed_memory", lambda: order.append("settled"))
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    recipe = {"pretrain": "recipes/tiny.yaml", "finetune": "recipes/tasks/vqa.yaml"}[command]
+    words = [command, str(ROOT / recipe), "--output_dir", str(tmp_path / "run")]
+    result = RUNNER.invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert order == ["settled", "trained"]
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sequences without padding: the places that are kept, and no others, with values and gradients of the padded way."""
 
+import math
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -94,6 +95,25 @@ def test_valid_places_are_those_of_a_padded_batch(stream: str, attention: str) -
     torch.testing.assert_close(packed.pooler_output, padded.pooler_output, atol=1e-5, rtol=1e-5)
     for name, states in (("read_tokens", "text_last_hidden_state"), ("read_regions", "region_last_hidden_state")):
         torch.testing.assert_close(packed[states][read[name]], padded[states][read[name]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_row_depends_on_no_other(stream: str, attention: str, late: bool) -> None:
+    model, batch = tiny_backbone(stream, attention=attention), tiny_batch()
+    batch["attention_mask"][1] = 0  # as if there were no text: every key is masked
+    read = {name: torch.zeros_like(batch[mask]).bool() for name, mask in MASKS.items()}
+    for places in read.values():
+        places[:, 0] = True
+    with patch.object(packing, "MULTIPLE", 1):
+        before = model(**batch, **read, late=late)
+        batch["region_features"][0, 0] = math.nan
+        batch["input_ids"][0] = batch["input_ids"][0].flip(0)
+        after = model(**batch, **read, late=late)
+    assert after.region_last_hidden_state[0].isnan().any()
+    for name in ("text_last_hidden_state", "region_last_hidden_state", "pooler_output"):
+        torch.testing.assert_close(after[name][1:], before[name][1:], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("missing", ["read_tokens", "read_regions"])
