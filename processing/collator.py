@@ -261,7 +261,7 @@ class MmptDataCollator(DataCollatorMixin):
                     labels[scores] = torch.ones(shape)
         arrays = {name: tensor.numpy() for name, tensor in labels.items()}  # the same memory, written to below
         seen, told = classified.numpy()[:, offset:], predicted.numpy()[:, offset:]
-        for row in np.flatnonzero(seen.any(1)):
+        for row in np.flatnonzero(seen.any(1)).tolist():
             record = records[row]
             here = np.flatnonzero(seen[row])
             places = here + offset
