@@ -156,12 +156,12 @@ def run_layers(
             returned is (batch, length, hidden), zero elsewhere: what no head reads costs nothing.
     """
     for layer in layers if read is None else layers[: max(len(layers) - 1, 0)]:
-        hidden = layer(hidden, attention_mask, packing=packing, **kwargs)
+        hidden = layer(hidden, attention_mask, packing, **kwargs)
     if read is None or packing is None:
         return hidden
     if not layers:
         return packing.unpack(hidden)
-    return read.unpack(layers[-1](hidden, attention_mask, packing=packing, read=read, **kwargs))
+    return read.unpack(layers[-1](hidden, attention_mask, packing, read, **kwargs))
 
 
 class MmptCoAttentionLayer(GradientCheckpointingLayer):
