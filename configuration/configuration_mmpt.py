@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
 from mmpt.configuration.configuration_tasks import MmptTaskConfig
+from mmpt.configuration.errors import MmptValueError
 
 logger = logging.get_logger(__name__)
 
@@ -156,7 +157,7 @@ class MmptConfig(MmptTaskConfig):
             hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(sorted(known))}"
             message = f"{type(self).__name__} has no field {key!r}; {hint}"
             if self.transformers_version is None:
-                raise ValueError(message)
+                raise MmptValueError(message)
             # Only a saved configuration has a version. Other code may have set an attribute before it was saved, and
             # a trained model must not become unreadable for that.
             logger.warning(message)
@@ -166,7 +167,7 @@ class MmptConfig(MmptTaskConfig):
 
     def validate_schema_version(self) -> None:
         if self.schema_version > 1:
-            raise ValueError(
+            raise MmptValueError(
                 f"this configuration has schema_version {self.schema_version}, this mmpt reads 1 and older; "
                 "install a newer mmpt"
             )
@@ -176,20 +177,20 @@ class MmptConfig(MmptTaskConfig):
 
     def validate_regions(self) -> None:
         if self.region_box_octaves and not self.region_box_dim:
-            raise ValueError(
+            raise MmptValueError(
                 f"region_box_octaves is {self.region_box_octaves} but region_box_dim is 0: there is no box to encode; "
                 "set region_box_dim to 4, 5, 6 or 7"
             )
         if self.region_type_embedding != "none":
             rows = self.type_vocab_size if self.region_type_embedding == "shared" else self.region_type_vocab_size
             if not 0 <= self.region_token_type_id < rows:
-                raise ValueError(
+                raise MmptValueError(
                     f"region_token_type_id is {self.region_token_type_id}, expected 0..{rows - 1}: the "
                     f"{self.region_type_embedding} type table has {rows} rows"
                 )
         background = self.region_background_class
         if background is not None and self.num_region_classes and not 0 <= background < self.num_region_classes:
-            raise ValueError(
+            raise MmptValueError(
                 f"region_background_class is {background}, expected 0..{self.num_region_classes - 1} "
                 "(num_region_classes counts every logit) or None"
             )
@@ -200,9 +201,9 @@ class MmptConfig(MmptTaskConfig):
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
+                raise MmptValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
             if weight < 0:
-                raise ValueError(f"the weight of objective {name!r} is {weight}, expected 0 or more")
+                raise MmptValueError(f"the weight of objective {name!r} is {weight}, expected 0 or more")
         needs = {
             "num_region_classes": CLASS_OBJECTIVE_NAMES,
             "num_region_attributes": ("mrc_attribute",),
@@ -211,7 +212,7 @@ class MmptConfig(MmptTaskConfig):
         for size, objectives in needs.items():
             wanted = [name for name in objectives if name in self.objective_weights]
             if wanted and getattr(self, size) < 1:
-                raise ValueError(
+                raise MmptValueError(
                     f"objective {wanted[0]!r} is on but {size} is {getattr(self, size)}; set {size}, or leave "
                     f"{wanted[0]!r} out of objective_weights"
                 )
@@ -353,7 +354,7 @@ class MmptDualStreamConfig(MmptConfig):
         if self.region_hidden_size is None or widths[0] == widths[1]:
             return
         if self.share_co_attention:
-            raise ValueError(
+            raise MmptValueError(
                 f"share_co_attention needs streams of one width, got hidden_size {widths[0]} and region_hidden_size "
                 f"{widths[1]}; make them equal or set share_co_attention=False"
             )
@@ -362,7 +363,7 @@ class MmptDualStreamConfig(MmptConfig):
             ("region_type_embedding", "shared"),
         ):
             if getattr(self, name) == shared:
-                raise ValueError(
+                raise MmptValueError(
                     f"{name}='shared' needs streams of one width, got hidden_size {widths[0]} and region_hidden_size "
                     f"{widths[1]}; make them equal or set {name}='own'"
                 )
@@ -370,7 +371,7 @@ class MmptDualStreamConfig(MmptConfig):
     def validate_co_attention(self) -> None:
         text, region = self.text_co_attention_layers, self.region_co_attention_layers
         if len(text) != len(region):
-            raise ValueError(
+            raise MmptValueError(
                 f"text_co_attention_layers has {len(text)} entries and region_co_attention_layers {len(region)}; "
                 "each co-attention layer needs one place in either stream"
             )
@@ -379,7 +380,7 @@ class MmptDualStreamConfig(MmptConfig):
             ("region_co_attention_layers", region, self.region_num_hidden_layers),
         ):
             if layers != sorted(layers) or any(not 0 <= i <= count for i in layers):
-                raise ValueError(
+                raise MmptValueError(
                     f"{name} is {layers}, expected ascending numbers in 0..{count} (the stream has {count} layers)"
                 )
 
@@ -461,4 +462,4 @@ _VOLTA: dict[str, Any] = dict(
 
 def _check_divides(size: int, heads: int, size_name: str, heads_name: str) -> None:
     if heads < 1 or size % heads:
-        raise ValueError(f"{size_name} {size} cannot be split into {heads_name} {heads} equal heads")
+        raise MmptValueError(f"{size_name} {size} cannot be split into {heads_name} {heads} equal heads")

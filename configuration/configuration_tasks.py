@@ -7,6 +7,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from mmpt.configuration.errors import MmptValueError
+
 
 @strict
 class MmptTaskConfig(PreTrainedConfig):
@@ -67,11 +69,11 @@ class MmptTaskConfig(PreTrainedConfig):
 
     def validate_task_losses(self) -> None:
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
+            raise MmptValueError(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
         if self.retrieval_negatives < 1:
-            raise ValueError(f"retrieval_negatives is {self.retrieval_negatives}, expected 1 or more")
+            raise MmptValueError(f"retrieval_negatives is {self.retrieval_negatives}, expected 1 or more")
         if self.contrastive_size < 0:
-            raise ValueError(f"contrastive_size is {self.contrastive_size}, expected 0 (off) or more")
+            raise MmptValueError(f"contrastive_size is {self.contrastive_size}, expected 0 (off) or more")
         weights = self.class_weights
         if weights is not None and not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise ValueError(f"class_weights is {weights}, expected numbers of 0 or more")
+            raise MmptValueError(f"class_weights is {weights}, expected numbers of 0 or more")

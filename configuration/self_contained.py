@@ -12,6 +12,8 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
+from mmpt.configuration.errors import MmptImportError
+
 LICENCE = "# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.\n"
 HOMES = ("mmpt", "transformers_modules")
 """Top-level names of the packages whose code travels: this one, and what transformers loaded out of saved folders."""
@@ -92,7 +94,7 @@ def _reference(cls: type) -> str:
 def _source_of(module: str) -> str:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"the source of {module} is not there, expected it beside the class that is saved")
+        raise MmptImportError(f"the source of {module} is not there, expected it beside the class that is saved")
     return Path(spec.origin).read_text(encoding="utf-8")
 
 

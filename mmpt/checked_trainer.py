@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
+from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class CheckedTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
-            raise ValueError(
+            raise MmptValueError(
                 f"got {self.args.n_gpu} GPUs in one process, expected one; launch with torchrun --nproc_per_node "
                 f"{self.args.n_gpu}, or name one GPU in CUDA_VISIBLE_DEVICES"
             )
@@ -72,14 +73,14 @@ class CheckedTrainer(Trainer):
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(self.output_dir)
             if found is None:
-                raise ValueError(
+                raise MmptValueError(
                     f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
                 )
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint:
             reason = why_incomplete(Path(resume_from_checkpoint))
             if reason is not None:
-                raise ValueError(f"cannot resume: {reason}; resume from an older checkpoint")
+                raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
         elif self.is_world_process_zero():
             unmark(self.output_dir)
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -140,7 +141,7 @@ class CheckedTrainer(Trainer):
     def _stop_unless_finite(self, loss: float, logs: Mapping[str, float]) -> None:
         if math.isfinite(loss):
             return
-        raise FloatingPointError(
+        raise MmptFloatingPointError(
             f"the loss is {loss} at step {self.state.global_step}{self.broken_parts(logs)}; nothing was saved since "
             "the last complete checkpoint. Lower the learning rate, clip gradients (max_grad_norm), or train in fp32 "
             "or bf16 instead of fp16"

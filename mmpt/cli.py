@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmpt.command_errors import clear_errors
+from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.commands import task_app
 from mmpt.region_commands import region_app
 
@@ -37,7 +38,7 @@ def pretrain(
     """
     with clear_errors(debug):
         if recipe.startswith("-"):
-            raise ValueError(f"got {recipe!r} first, expected the recipe: mmpt pretrain RECIPE [--key VALUE ...]")
+            raise MmptValueError(f"got {recipe!r} first, expected the recipe: mmpt pretrain RECIPE [--key VALUE ...]")
         from mmpt.recipe import check_output_dir, load_recipe
 
         loaded = load_recipe(recipe, context.args)
@@ -97,7 +98,7 @@ def convert(
     """
     with clear_errors(debug):
         if out is None and not dry_run:
-            raise ValueError("got no OUT, expected a new folder to write: mmpt convert SOURCE OUT")
+            raise MmptValueError("got no OUT, expected a new folder to write: mmpt convert SOURCE OUT")
         from mmpt import register_auto_classes
         from mmpt.predecessors.conversion import convert as run
         from mmpt.predecessors.conversion import plan_conversion
@@ -108,7 +109,7 @@ def convert(
         if to is not None:
             others = (config, tokenizer, settings, allow_unknown, labels, dry_run, family != "auto", task != "auto")
             if out is None or any(others):
-                raise ValueError("--to takes SOURCE and OUT alone: the folder of this package tells the rest")
+                raise MmptValueError("--to takes SOURCE and OUT alone: the folder of this package tells the rest")
             convert_back(source, out, to)
             typer.echo(out)
             return
@@ -123,7 +124,7 @@ def convert(
         for setting in settings or []:
             name, equals, value = setting.partition("=")
             if not equals:
-                raise ValueError(f"got --set {setting!r}, expected FIELD=VALUE")
+                raise MmptValueError(f"got --set {setting!r}, expected FIELD=VALUE")
             options[name] = read_yaml(value, f"--set {name}")
         if dry_run:
             typer.echo(str(plan_conversion(source, **options).report))

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import typer
 
+from mmpt.configuration.errors import MmptError
+
 
 @contextlib.contextmanager
 def clear_errors(debug: bool) -> Iterator[None]:
@@ -24,22 +26,17 @@ def clear_errors(debug: bool) -> Iterator[None]:
 def bad_input(error: Exception) -> Exception | None:
     """Return the error to show where it is about what a person gave, or None where it may be a fault of the program.
 
-    A file that is missing or cannot be read is; another one is where our own code or TrainingArguments
-    raised it, not where a library failed in the middle of its work.
+    Errors of this package are, and so are files that cannot be read and values that transformers' TrainingArguments
+    refuses. Another error of a library may come from the middle of its work.
     """
     from huggingface_hub.errors import StrictDataclassError
 
     if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
         return error.__cause__  # it has the message; the error around it says which method of a configuration ran
-    if isinstance(error, OSError):
+    if isinstance(error, MmptError | OSError):
         return error
-    if isinstance(error, typer.Exit):  # a RuntimeError, but none of ours
-        return None
-    if isinstance(error, ValueError | KeyError | ImportError | RuntimeError) and _raised_in(error).startswith(
-        ("mmpt.", "transformers.training_args")
-    ):
-        return error
-    return None
+    refused = isinstance(error, ValueError | ImportError) and _raised_in(error) == "transformers.training_args"
+    return error if refused else None
 
 
 def _raised_in(error: Exception) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
+from mmpt.configuration.errors import MmptValueError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ def plot_curves(log_path: Path, png: Path) -> bool:
     events = _read(log_path)
     panels = _panels(events)
     if not panels:
-        raise ValueError(
+        raise MmptValueError(
             f"{log_path} has no loss in {len(events)} events, expected keys like mlm_loss; did the run log?"
         )
     try:
@@ -86,7 +87,7 @@ def _read(log_path: Path) -> list[dict[str, Any]]:
             events.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
-                raise ValueError(f"{log_path}, line {number} is not JSON: {error}") from None
+                raise MmptValueError(f"{log_path}, line {number} is not JSON: {error}") from None
             logger.warning("%s ends in the middle of an event; it was left out", log_path)
     return events
 

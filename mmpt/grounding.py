@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import IGNORED, kl_divergence, squared_error
 from mmpt.processing.collator import MmptDataCollator
@@ -225,11 +226,11 @@ def _plain_batch(
 
 def _probs(regions: Regions) -> np.ndarray:
     if regions.class_probs is None:
-        raise ValueError(f"image {regions.image_id!r} has no class_probs, which measuring MRC needs")
+        raise MmptValueError(f"image {regions.image_id!r} has no class_probs, which measuring MRC needs")
     return np.asarray(regions.class_probs, dtype=np.float32)
 
 
 def _share(name: str, right: float, total: int) -> dict[str, float]:
     if not total:
-        raise ValueError(f"{name}: there is no case to count; are the evaluation pairs empty?")
+        raise MmptValueError(f"{name}: there is no case to count; are the evaluation pairs empty?")
     return {name: right / total, f"{name}_count": total}

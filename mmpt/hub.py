@@ -12,6 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from mmpt.configuration.errors import MmptConnectionError, MmptFileNotFoundError, MmptPermissionError, MmptValueError
 from mmpt.model_card import name_the_source
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.region_store_format import MANIFEST, sha256
@@ -71,7 +72,7 @@ def push_folder(
         }
         for name, content in contents.items():
             if digests.get(name) not in (_sha256(content), _git_blob(content)):
-                raise ConnectionError(f"{name} in {repo_id} is not what {folder} holds; push again")
+                raise MmptConnectionError(f"{name} in {repo_id} is not what {folder} holds; push again")
         return f"{api.endpoint}/{repo_id}/tree/{commit.oid}"
 
 
@@ -95,7 +96,7 @@ def check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         if any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
             return
-        raise FileNotFoundError(
+        raise MmptFileNotFoundError(
             f"{folder} has no config.json, expected a folder of save_pretrained, mmpt pretrain or mmpt finetune, or a "
             "region store"
         )
@@ -105,12 +106,12 @@ def check_folder(folder: Path) -> None:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     for shard in shards:
         if not (folder / shard).is_file():
-            raise FileNotFoundError(f"{folder} lacks the weights {shard}; was saving it interrupted? Save it again")
+            raise MmptFileNotFoundError(f"{folder} lacks the weights {shard}; was saving it interrupted? Save it again")
         try:
             with safe_open(folder / shard, framework="pt"):
                 pass
         except SafetensorError as error:
-            raise ValueError(f"{folder / shard} is damaged ({error}); save it again") from None
+            raise MmptValueError(f"{folder / shard} is damaged ({error}); save it again") from None
 
 
 @contextmanager
@@ -118,20 +119,20 @@ def _clear_errors(folder: Path, repo_id: str) -> Iterator[None]:
     try:
         yield
     except LocalTokenNotFoundError as error:
-        raise PermissionError(f"{error}; log in with `hf auth login`, or set HF_TOKEN") from error
+        raise MmptPermissionError(f"{error}; log in with `hf auth login`, or set HF_TOKEN") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:
-            raise PermissionError(
+            raise MmptPermissionError(
                 f"the Hub does not accept the token for {repo_id!r}; log in with `hf auth login`, or set HF_TOKEN to a "
                 "token that may write"
             ) from error
         if status == 403:
-            raise PermissionError(f"this token may not write to {repo_id!r}: {error.server_message}") from error
-        raise ConnectionError(f"the Hub refused {folder} as {repo_id!r}: {error}") from error
+            raise MmptPermissionError(f"this token may not write to {repo_id!r}: {error.server_message}") from error
+        raise MmptConnectionError(f"the Hub refused {folder} as {repo_id!r}: {error}") from error
     except HTTPError as error:
         why = str(error).rstrip(".") or type(error).__name__
-        raise ConnectionError(
+        raise MmptConnectionError(
             f"the connection broke while {folder} was pushed to {repo_id!r} ({why}); it does not count as pushed. Push "
             "again: large files that are there already are not sent twice"
         ) from error

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
 from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
 from mmpt.recipe_values import read_yaml, write_yaml
@@ -202,20 +203,20 @@ def load_recipe(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MmptFileNotFoundError(
             f"recipe {str(path)!r} is not a file; give the path of a YAML file, recipes/tiny.yaml say"
         )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"recipe {str(path)!r} is not text in UTF-8; is it a YAML file?") from None
+        raise MmptValueError(f"recipe {str(path)!r} is not text in UTF-8; is it a YAML file?") from None
     raw = read_yaml(text, str(path))
     raw = {} if raw is None else raw
     expect_mapping(raw, f"{path}", "the sections model, data, masking or task, and training")
     if command == "pretrain" and "task" in raw:
-        raise ValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
+        raise MmptValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
     if command == "finetune" and "masking" in raw:
-        raise ValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
+        raise MmptValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
     pairs = split_overrides(overrides)
     schema = _schema(_choose_stream(raw, pairs, str(path), command), command)
     check_keys(raw, schema, str(path))
@@ -265,7 +266,7 @@ def check_output_dir(path: str | Path) -> None:
             probe.write(b"mmpt")
             probe.flush()
     except OSError as error:
-        raise PermissionError(
+        raise MmptPermissionError(
             f"output folder {str(path)!r} cannot be written ({error.strerror}); choose another with --output_dir"
         ) from error
 
@@ -303,13 +304,15 @@ def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], so
     stream = asked[-1] if asked else model.get("stream", "single")
     if stream not in PRESETS:
         where = "--stream" if asked else f"{source}: model.stream"
-        raise ValueError(f"{where} is {stream!r}, expected 'single' or 'dual'")
+        raise MmptValueError(f"{where} is {stream!r}, expected 'single' or 'dual'")
     sections = {name: model.pop(name) or {} for name in PRESETS if name in model}
     for name, section in sections.items():
         expect_mapping(section, f"{source}: model.{name}", f"keys for the {name} stream alone")
         twice = sorted(set(section) & set(model), key=str)
         if twice:
-            raise ValueError(f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them")
+            raise MmptValueError(
+                f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them"
+            )
         if name != stream:  # not used in this run, checked all the same
             check_keys({"model": section}, _schema(name, command), source)
     model.update(sections.get(stream, {}))
@@ -333,7 +336,9 @@ def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
         data["scene_task"] = SceneTaskSource(**data["scene_task"])
     if "nlvr" in data:
         if "folder" not in data["nlvr"]:
-            raise ValueError(f"{path}: data.nlvr has no folder; give the folder of NLVR's parquet files with --folder")
+            raise MmptValueError(
+                f"{path}: data.nlvr has no folder; give the folder of NLVR's parquet files with --folder"
+            )
         data["nlvr"] = NlvrSource(**data["nlvr"])
     masking = MaskingSection(**raw.get("masking", {}))
     training = {"output_dir": f"runs/{path.stem}"} | {
@@ -342,7 +347,7 @@ def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
     task = None
     if command == "finetune":
         if "name" not in raw.get("task", {}):
-            raise ValueError(
+            raise MmptValueError(
                 f"{path} says no task; give task.name, one of {', '.join(get_args(TaskName))}, with --task.name"
             )
         task = TaskSection(**raw["task"])
@@ -355,33 +360,35 @@ def _check_values(recipe: Recipe, source: str) -> None:
     if model.preset is not None and model.preset not in PRESETS[model.stream]:
         other = next((name for name, presets in PRESETS.items() if model.preset in presets), None)
         hint = f"; it is a {other}-stream model: set --stream {other}" if other else ""
-        raise ValueError(
+        raise MmptValueError(
             f"{source}: model.preset is {model.preset!r}, expected one of {', '.join(PRESETS[model.stream])} for the "
             f"{model.stream} stream{hint}"
         )
     if model.preset is not None and model.from_pretrained is not None:
-        raise ValueError(
+        raise MmptValueError(
             f"{source}: model.preset and model.from_pretrained are both given, but the weights in "
             f"{model.from_pretrained!r} bring their architecture with them; leave preset out"
         )
     sources = ("generated" if recipe.task is None else "scene_task", "nlvr", "store")
     given = [name for name in sources if getattr(data, name) is not None]
     if len(given) != 1:
-        raise ValueError(
+        raise MmptValueError(
             f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of {sources[0]}, nlvr and "
             f"store (switch one off with --{sources[0]} null)"
         )
     if data.store is None and (data.pairs or data.eval_pairs):
-        raise ValueError(f"{source}: data.pairs is given without data.store; say where the regions are with --store")
+        raise MmptValueError(
+            f"{source}: data.pairs is given without data.store; say where the regions are with --store"
+        )
     if data.store is not None and data.pairs is None:
-        raise ValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
+        raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
     if "hub_token" in recipe.training:
-        raise ValueError(
+        raise MmptValueError(
             f"{source}: training.hub_token would be written into the run's folder for all to read; leave it out and "
             "log in with `hf auth login`"
         )
     if min(masking.shares.values(), default=0) < 0 or sum(masking.shares.values()) <= 0:
-        raise ValueError(
+        raise MmptValueError(
             f"{source}: masking.shares is {masking.shares}, expected 0 or more for each of "
             f"{', '.join(MASKING_SHARES)}, and above 0 for one"
         )
@@ -412,4 +419,4 @@ def _check_values(recipe: Recipe, source: str) -> None:
     for name, value, low, high in ranges:
         if value is not None and (value < low or (high is not None and value > high)):
             wanted = f"{low} or more" if high is None else f"{low} to {high}"
-            raise ValueError(f"{source}: {name} is {value}, expected {wanted}")
+            raise MmptValueError(f"{source}: {name} is {value}, expected {wanted}")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.recipe_values import describe, fits, is_text, read_yaml
 
 Schema = dict[str, Any]
@@ -30,7 +31,7 @@ def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     while rest:
         word = rest.popleft()
         if not word.startswith("--") or len(word) == 2:
-            raise ValueError(f"got {word!r} on the command line, expected --key value")
+            raise MmptValueError(f"got {word!r} on the command line, expected --key value")
         name, equals, text = word[2:].partition("=")
         if not equals:
             if rest and not rest[0].startswith("--"):
@@ -38,7 +39,7 @@ def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
             elif name.rpartition(".")[2] in SWITCHES:
                 text = "true"
             else:
-                raise ValueError(f"--{name} has no value; write --{name} VALUE, or --{name} true for a switch")
+                raise MmptValueError(f"--{name} has no value; write --{name} VALUE, or --{name} true for a switch")
         pairs.append((name, text))
     return pairs
 
@@ -79,7 +80,7 @@ def apply_override(
     if not target:
         target.update(starts.get(parent, {}))
     if parent == "model.objective_weights" and not target:
-        raise ValueError(
+        raise MmptValueError(
             f"--{name} sets one weight, but the recipe has no model.objective_weights, and an objective without a "
             f"weight is off; name all that are on: --objective_weights '{{{last}: {text}, ...}}'"
         )
@@ -95,14 +96,14 @@ def expect_mapping(value: Any, name: str, what: str) -> None:
     """Raise ValueError unless the value is a mapping."""
     if isinstance(value, dict):
         return
-    raise ValueError(f"{name} is {value!r}, expected a mapping with {what}")
+    raise MmptValueError(f"{name} is {value!r}, expected a mapping with {what}")
 
 
 def _check_mapping(raw: dict[str, Any], types: Schema, source: str, prefix: str, schema: Schema) -> None:
     for key in list(raw):
         name = f"{prefix}{key}"
         if key not in types:
-            raise ValueError(f"{source}: unknown {'key' if prefix else 'section'} {name!r}; {_hint(name, schema)}")
+            raise MmptValueError(f"{source}: unknown {'key' if prefix else 'section'} {name!r}; {_hint(name, schema)}")
         kind, value = types[key], raw[key]
         if isinstance(kind, dict):
             if value is None:
@@ -111,7 +112,7 @@ def _check_mapping(raw: dict[str, Any], types: Schema, source: str, prefix: str,
             expect_mapping(value, f"{source}: {name}", f"keys like {next(iter(kind))}")
             _check_mapping(value, kind, source, f"{name}.", schema)
         elif not fits(value, kind):
-            raise ValueError(f"{source}: {name} is {value!r}, expected {describe(kind)}")
+            raise MmptValueError(f"{source}: {name} is {value!r}, expected {describe(kind)}")
 
 
 def _full_name(name: str, schema: Schema, raw: Mapping[str, Any]) -> str:
@@ -122,9 +123,9 @@ def _full_name(name: str, schema: Schema, raw: Mapping[str, Any]) -> str:
     present = [key for key in full if _has_parent(key, raw)]
     full = present if len(full) > 1 and present else full
     if len(full) > 1:
-        raise ValueError(f"--{name} is ambiguous; write {' or '.join('--' + key for key in full)}")
+        raise MmptValueError(f"--{name} is ambiguous; write {' or '.join('--' + key for key in full)}")
     if not full:
-        raise ValueError(f"unknown key --{name}; {_hint(name, schema)}")
+        raise MmptValueError(f"unknown key --{name}; {_hint(name, schema)}")
     return full[0]
 
 

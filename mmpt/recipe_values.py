@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 
+from mmpt.configuration.errors import MmptValueError
+
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
@@ -73,7 +75,7 @@ def read_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ValueError(f"{source}{place}: not valid YAML: {problem or error}") from None
+        raise MmptValueError(f"{source}{place}: not valid YAML: {problem or error}") from None
 
 
 def write_yaml(values: Any) -> str:

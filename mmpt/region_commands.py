@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mmpt.command_errors import clear_errors
+from mmpt.configuration.errors import MmptValueError
 
 region_app = typer.Typer()
 
@@ -48,7 +49,7 @@ def extract(
         from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 
         if box_format not in ("pixel", "normalized"):
-            raise ValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
+            raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
         source = open_images(images)
         extractor = RegionExtractor.from_pretrained(
             model,
@@ -124,9 +125,9 @@ def validate(
     """
     with clear_errors(debug):
         if (source or allow_pickle) and not repair:
-            raise ValueError("got --source without --repair, which it is for")
+            raise MmptValueError("got --source without --repair, which it is for")
         if eval_pairs and not pairs:
-            raise ValueError("got --eval-pairs without --pairs, expected both")
+            raise MmptValueError("got --eval-pairs without --pairs, expected both")
         sound = _repair(store, source, allow_pickle) if repair else _check(store, deep)
         if pairs:
             sound = _check_join(store, pairs, eval_pairs, format) and sound
@@ -181,7 +182,7 @@ def pairs(
         writers = {".parquet": table.to_parquet, ".jsonl": table.to_json, ".csv": table.to_csv}
         suffix = Path(out).suffix
         if suffix not in writers:
-            raise ValueError(f"got --out {out!r}, expected a name that ends in {', '.join(writers)}")
+            raise MmptValueError(f"got --out {out!r}, expected a name that ends in {', '.join(writers)}")
         writers[suffix](out)
         typer.echo(f"{out}: {len(table):,} rows, columns {', '.join(table.column_names)}")
 
@@ -192,7 +193,7 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
     from mmpt.progress import Progress
 
     if shard_bytes < 1:
-        raise ValueError(f"got --shard-bytes {shard_bytes}, expected 1 or more")
+        raise MmptValueError(f"got --shard-bytes {shard_bytes}, expected 1 or more")
     with Progress(source.total, unit) as progress:
         report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
     if report.resumed_at:
@@ -262,5 +263,5 @@ def _part_of(shard: str | None) -> tuple[int, int]:
         return 1, 1
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"got --shard {shard!r}, expected i/n with i from 1 to n: 1/4, say")
+        raise MmptValueError(f"got --shard {shard!r}, expected i/n with i from 1 to n: 1/4, say")
     return int(match[1]), int(match[2])

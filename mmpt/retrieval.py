@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptFileNotFoundError, MmptImportError, MmptValueError
 from mmpt.inference.example_rows import is_many
 from mmpt.inference.pipeline import MmptPipeline
 
@@ -47,7 +48,7 @@ class RetrievalIndex:
             ValueError: if the pipeline has no regions, or its model no contrastive head.
         """
         if not pipeline.regions:
-            raise ValueError("the pipeline has no regions to index, expected MmptPipeline(..., regions=store)")
+            raise MmptValueError("the pipeline has no regions to index, expected MmptPipeline(..., regions=store)")
         return cls._of(pipeline, "image_id", list(pipeline.regions), string_factory)
 
     @classmethod
@@ -56,7 +57,7 @@ class RetrievalIndex:
     ) -> "RetrievalIndex":
         """Index texts, as `of_images` does images."""
         if not len(texts):
-            raise ValueError("got no texts to index, expected at least one")
+            raise MmptValueError("got no texts to index, expected at least one")
         return cls._of(pipeline, "text", list(texts), string_factory)
 
     def search(self, query: Any, top_k: int = 10, rerank: int = 50) -> Any:
@@ -74,7 +75,7 @@ class RetrievalIndex:
             ValueError: if fewer items would be seen than are wanted.
         """
         if top_k < 1 or 0 < rerank < top_k:
-            raise ValueError(f"top_k is {top_k} and rerank {rerank}, expected 1 <= top_k <= rerank, or rerank 0")
+            raise MmptValueError(f"top_k is {top_k} and rerank {rerank}, expected 1 <= top_k <= rerank, or rerank 0")
         queries = list(query) if is_many(query) else [query]
         if not queries:
             return []
@@ -108,7 +109,7 @@ class RetrievalIndex:
         """
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"{folder} is not empty, expected a new folder for the index")
+            raise MmptFileExistsError(f"{folder} is not empty, expected a new folder for the index")
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / f"{INDEX_FILE}.partial"
         self.table.save_faiss_index(INDEX, unfinished)
@@ -132,7 +133,7 @@ class RetrievalIndex:
         _check_faiss()
         file = Path(folder) / INDEX_FILE
         if not file.is_file():
-            raise FileNotFoundError(f"{folder} holds no finished index, expected {INDEX_FILE} in it; make it again")
+            raise MmptFileNotFoundError(f"{folder} holds no finished index, expected {INDEX_FILE} in it; make it again")
         table = load_from_disk(str(folder))
         assert isinstance(table, Dataset)
         table.set_format()
@@ -140,14 +141,14 @@ class RetrievalIndex:
         table.load_faiss_index(INDEX, file)
         index = cls(pipeline, table)
         if index.item == "image_id" and first["image_id"] not in (pipeline.regions or ()):
-            raise ValueError(
+            raise MmptValueError(
                 f"{folder} is an index of images, the first is {first['image_id']!r}, which the pipeline does not "
                 "have, expected the regions that were indexed: MmptPipeline(..., regions=store)"
             )
         embed = pipeline.embed_images if index.item == "image_id" else pipeline.embed_texts
         embedding = embed(first[index.item]).numpy()
         if embedding.shape != np.shape(first[INDEX]) or embedding @ first[INDEX] < SAME_COSINE:
-            raise ValueError(f"{folder} was made by another model, or of other regions; index them again")
+            raise MmptValueError(f"{folder} was made by another model, or of other regions; index them again")
         return index
 
     @classmethod
@@ -167,4 +168,4 @@ class RetrievalIndex:
 
 def _check_faiss() -> None:
     if find_spec("faiss") is None:
-        raise ImportError("an index needs FAISS, which is not installed; pip install 'mmpt[retrieval]'")
+        raise MmptImportError("an index needs FAISS, which is not installed; pip install 'mmpt[retrieval]'")

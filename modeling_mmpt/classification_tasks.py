@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
@@ -90,7 +91,7 @@ class MmptDecisionModel(MmptTaskModel):
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         """Return the logits of one decision, (batch, classes)."""
         if pooled is None:
-            raise ValueError(
+            raise MmptValueError(
                 f"{type(self).__name__} got no text, and this model has no pooled vector of regions alone; give "
                 "input_ids, or choose fusion 'late' or 'hybrid', or pooled_fusion 'mul' or 'sum'"
             )
@@ -125,7 +126,7 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
     def build_classifier(self) -> nn.Module:
         if self.config.answer_reads == "second_last_token" and self.pooled_size != self.config.hidden_size:
-            raise ValueError(
+            raise MmptValueError(
                 f"answer_reads='second_last_token' needs pooler_size {self.pooled_size} to be hidden_size "
                 f"{self.config.hidden_size}; leave pooler_size out"
             )
@@ -133,7 +134,7 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.shape != logits.shape or not labels.is_floating_point():
-            raise ValueError(
+            raise MmptValueError(
                 f"labels are {tuple(labels.shape)} of {labels.dtype}, expected a float score for each answer, "
                 f"{tuple(logits.shape)}"
             )
@@ -184,7 +185,7 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         for name, value in inputs.items():
             if is_of_regions(name) and value is not None and (value.dim() < 3 or value.shape[1] != self.images):
-                raise ValueError(
+                raise MmptValueError(
                     f"{name} is {tuple(value.shape)}, expected (batch, {self.images}, regions, ...): two images a text"
                 )
         if self.config.image_pair == "triplet" or self.config.image_pair_types:
@@ -207,7 +208,7 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
         rows = {"none": 0, "own": config.region_type_vocab_size, "shared": config.type_vocab_size}
         if rows[config.region_type_embedding] < config.region_token_type_id + self.images:
             setting = "image_pair='triplet'" if config.image_pair == "triplet" else "image_pair_types=True"
-            raise ValueError(
+            raise MmptValueError(
                 f"{setting} tells two images apart by their region types, but region_type_embedding is "
                 f"{config.region_type_embedding!r} with {rows[config.region_type_embedding]} rows, expected "
                 f"{config.region_token_type_id + self.images} or more; set region_type_embedding='own' and "
@@ -232,7 +233,7 @@ class MmptForMultipleChoice(MmptDecisionModel):
         dimensions = 3 if "input_ids" in inputs else 4
         if text is None or text.dim() != dimensions:
             got = "none" if text is None else tuple(text.shape)
-            raise ValueError(f"the texts are {got}, expected (batch, choices, tokens): some texts for each image")
+            raise MmptValueError(f"the texts are {got}, expected (batch, choices, tokens): some texts for each image")
         choices = text.shape[1]
         regions = inputs.get("region_features")
         shared = regions is not None and regions.dim() == 3

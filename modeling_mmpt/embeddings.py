@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 
 
@@ -39,7 +40,7 @@ class MmptTextEmbeddings(nn.Module):
         batch, tokens, _ = embeds.shape
         positions = self.position_embeddings.num_embeddings
         if tokens > positions:
-            raise ValueError(
+            raise MmptValueError(
                 f"the text has {tokens} tokens, the model has {positions} positions (max_position_embeddings); "
                 f"truncate with truncation=True, max_length={positions}"
             )
@@ -50,7 +51,7 @@ class MmptTextEmbeddings(nn.Module):
         embedded = embeds + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
         if task_ids is not None:
             if self.task_embeddings is None:
-                raise ValueError("task_ids were given but the model has no task embeddings; set num_task_tokens")
+                raise MmptValueError("task_ids were given but the model has no task embeddings; set num_task_tokens")
             task = self.task_embeddings(task_ids)[:, None]
             embedded = torch.cat([embedded[:, :1], task, embedded[:, 1:]], dim=1)
         return self.dropout(self.layer_norm(embedded))
@@ -146,24 +147,24 @@ class MmptRegionEmbeddings(nn.Module):
     def _check(self, features: Tensor, boxes: Tensor | None, type_ids: Tensor | None) -> None:
         config = self.config
         if features.dim() != 3 or features.shape[1] < 1:
-            raise ValueError(
+            raise MmptValueError(
                 f"region_features has shape {tuple(features.shape)}, expected (batch, regions, feature) with one "
                 "region or more; the processor gives an image without regions one whole-image region"
             )
         if features.shape[-1] != config.region_feature_dim:
-            raise ValueError(
+            raise MmptValueError(
                 f"region_features are {features.shape[-1]} numbers wide, the model expects region_feature_dim "
                 f"{config.region_feature_dim}. Were the features extracted with the detector this model was made for?"
             )
         if self.box_projection is not None and boxes is None:
-            raise ValueError("region_boxes are missing: the model embeds boxes; pass (batch, regions, 4) in 0..1")
+            raise MmptValueError("region_boxes are missing: the model embeds boxes; pass (batch, regions, 4) in 0..1")
         if boxes is not None and boxes.shape != (*features.shape[:2], 4):
-            raise ValueError(
+            raise MmptValueError(
                 f"region_boxes has shape {tuple(boxes.shape)}, expected {(*features.shape[:2], 4)}: x1 y1 x2 y2 in "
                 "0..1; further numbers such as the area are computed by the model"
             )
         if type_ids is not None and config.region_type_embedding == "none":
-            raise ValueError(
+            raise MmptValueError(
                 "region_type_ids were given but region_type_embedding is 'none'; set it to 'own' or 'shared', or "
                 "leave region_type_ids out"
             )

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from mmpt.configuration.errors import MmptValueError
+
 DECISIONS = ("joint", "text", "regions")
 """Who decides: both modalities together, and each by itself."""
 
@@ -105,15 +107,15 @@ class MmptLateFusion(nn.Module):
     def __init__(self, text_model: PreTrainedModel, region_model: PreTrainedModel, rule: str = "mean") -> None:
         super().__init__()
         if rule not in (*RULES, "learned"):
-            raise ValueError(f"rule is {rule!r}, expected one of {', '.join((*RULES, 'learned'))}")
+            raise MmptValueError(f"rule is {rule!r}, expected one of {', '.join((*RULES, 'learned'))}")
         labels = [sorted((model.config.id2label or {}).items()) for model in (text_model, region_model)]
         if labels[0] != labels[1]:
-            raise ValueError(
+            raise MmptValueError(
                 f"the models have other labels, {labels[0][:5]!r} and {labels[1][:5]!r}, expected the same in one order"
             )
         kinds = [getattr(model, "decides_answers", None) for model in (text_model, region_model)]
         if None in kinds or kinds[0] != kinds[1]:
-            raise ValueError(
+            raise MmptValueError(
                 f"got {type(text_model).__name__} and {type(region_model).__name__}, expected two models for question "
                 "answering with one answer_loss, or two for classification"
             )

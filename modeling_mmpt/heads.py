@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
@@ -196,7 +197,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             ValueError: for matching with late fusion.
         """
         if self.config.fusion == "late" and "itm" in self.config.objective_weights:
-            raise ValueError(
+            raise MmptValueError(
                 "objective 'itm' is on with fusion 'late': whether text and image match cannot be told from either "
                 "alone; leave 'itm' out of objective_weights, or set fusion='early'"
             )
@@ -267,7 +268,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         labels = {name: given for name, given in labels.items() if given is not None}
         for name in labels:
             if name not in self.config.objective_weights:
-                raise ValueError(
+                raise MmptValueError(
                     f"{name}_labels were given but the objective is off; name {name!r} in objective_weights "
                     f"(on are {', '.join(self.config.objective_weights)}) or leave the labels out"
                 )
@@ -316,7 +317,9 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 continue
             if hidden is None:
                 needed = "text (input_ids)" if reads == "tokens" else "regions (region_features)"
-                raise ValueError(f"{names[0]}_labels were given without {needed}; pass both, or leave the labels out")
+                raise MmptValueError(
+                    f"{names[0]}_labels were given without {needed}; pass both, or leave the labels out"
+                )
             losses = self._objective_losses(
                 reads,
                 hidden,

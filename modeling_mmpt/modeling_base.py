@@ -12,6 +12,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.self_contained import SelfContained, saved_class
 from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
@@ -147,9 +148,9 @@ class MmptBackbone(MmptPreTrainedModel):
     ) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
         """Return the embedded text with its mask, and the regions with theirs; None for what was not given."""
         if input_ids is not None and inputs_embeds is not None:
-            raise ValueError("got input_ids and inputs_embeds, expected one of them: they say the same")
+            raise MmptValueError("got input_ids and inputs_embeds, expected one of them: they say the same")
         if input_ids is None and inputs_embeds is None and region_features is None:
-            raise ValueError("got no input, expected input_ids (or inputs_embeds), region_features, or both")
+            raise MmptValueError("got no input, expected input_ids (or inputs_embeds), region_features, or both")
         text = regions = None
         if input_ids is not None or inputs_embeds is not None:
             embedded = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)

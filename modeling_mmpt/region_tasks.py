@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
@@ -43,7 +44,7 @@ class MmptForGrounding(MmptTaskModel):
         loss = None
         if labels is not None:
             if labels.shape != logits.shape:
-                raise ValueError(
+                raise MmptValueError(
                     f"labels are {tuple(labels.shape)}, expected an overlap a region, {tuple(logits.shape)}"
                 )
             loss = self._loss(logits, labels.float())
@@ -85,7 +86,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     ) -> MmptTaskOutput:
         self.refuse_one_modality(inputs)
         if phrase_positions is None:
-            raise ValueError(
+            raise MmptValueError(
                 "got no phrase_positions, expected (batch, phrases): the last token of each phrase, -100 for none"
             )
         states = self.backbone(**inputs, **kwargs)
@@ -100,7 +101,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         loss = None
         if labels is not None:
             if labels.shape != logits.shape:
-                raise ValueError(
+                raise MmptValueError(
                     f"labels are {tuple(labels.shape)}, expected (batch, phrases, regions), {tuple(logits.shape)}"
                 )
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)

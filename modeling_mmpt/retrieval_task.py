@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
 
@@ -111,7 +112,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
 
     def _contrastive_head(self) -> MmptContrastiveHead:
         if self.contrastive is None:
-            raise ValueError(
+            raise MmptValueError(
                 "this model has no contrastive head, so a text or an image alone has no embedding; fine-tune with "
                 "contrastive_size above 0 (256, say)"
             )

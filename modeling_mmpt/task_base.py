@@ -10,6 +10,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.fusion import MmptWeightedMean, is_of_regions
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 
@@ -153,7 +154,7 @@ class MmptTaskModel(MmptPreTrainedModel):
             ValueError: with the reason why the task is not defined otherwise.
         """
         if self.config.fusion != "early":
-            raise ValueError(
+            raise MmptValueError(
                 f"{type(self).__name__} has no fusion {self.config.fusion!r}: {reason}; set fusion='early'"
             )
 
@@ -166,13 +167,15 @@ class MmptTaskModel(MmptPreTrainedModel):
         has_text = "input_ids" in inputs or "inputs_embeds" in inputs
         for name, given in (("input_ids", has_text), ("region_features", "region_features" in inputs)):
             if not given:
-                raise ValueError(f"{type(self).__name__} got no {name}, expected text and regions together")
+                raise MmptValueError(f"{type(self).__name__} got no {name}, expected text and regions together")
 
     def class_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of class numbers, (batch,), with the configuration's smoothing and class weights."""
         weights = self.config.class_weights
         if weights is not None and len(weights) != logits.shape[-1]:
-            raise ValueError(f"class_weights has {len(weights)} entries, expected one for each of {logits.shape[-1]}")
+            raise MmptValueError(
+                f"class_weights has {len(weights)} entries, expected one for each of {logits.shape[-1]}"
+            )
         return F.cross_entropy(
             logits.float(),
             labels,

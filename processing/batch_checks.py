@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.regions import Regions
 
 PROBABILITY_TOLERANCE = 2e-3
@@ -21,19 +22,19 @@ def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
     """
     size = len(tokenizer)
     if size > config.vocab_size:
-        raise ValueError(
+        raise MmptValueError(
             f"the tokenizer has {size} tokens, the model has vocab_size {config.vocab_size}; use the tokenizer that "
             "the model was made with, or call model.resize_token_embeddings(len(tokenizer))"
         )
     if "mlm" in config.objective_weights and tokenizer.mask_token_id is None:
-        raise ValueError(
+        raise MmptValueError(
             "the tokenizer has no mask token, which objective 'mlm' needs; use a tokenizer with one, or add it with "
             "tokenizer.add_special_tokens({'mask_token': '[MASK]'}) and resize the embeddings"
         )
     if tokenizer.pad_token_id is None:
-        raise ValueError("the tokenizer has no pad token, which batches need; set tokenizer.pad_token")
+        raise MmptValueError("the tokenizer has no pad token, which batches need; set tokenizer.pad_token")
     if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
-        raise ValueError(
+        raise MmptValueError(
             f"the tokenizer pads with id {tokenizer.pad_token_id}, the model with pad_token_id {config.pad_token_id}; "
             "use the tokenizer that the model was made with"
         )
@@ -48,7 +49,7 @@ def check_feature_widths(records: Sequence[Regions], config: MmptConfig) -> None
     width = config.region_feature_dim
     for row, record in enumerate(records):
         if len(record) and record.feature_dim != width:
-            raise ValueError(
+            raise MmptValueError(
                 f"features of {record.title(row)} are {record.feature_dim} numbers wide, the model expects "
                 f"region_feature_dim {width}; use features of the detector that the model was made for"
             )
@@ -79,12 +80,12 @@ def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
 def _check_probs(record: Regions, classes: int, row: int) -> None:
     probs = record.class_probs
     if probs is None:
-        raise ValueError(
+        raise MmptValueError(
             f"{record.title(row)} has no class_probs, which objective 'mrc_kl' needs; store the detector's "
             "distribution, or leave 'mrc_kl' out of objective_weights"
         )
     if probs.shape[1] != classes:
-        raise ValueError(
+        raise MmptValueError(
             f"class_probs of {record.title(row)} have {probs.shape[1]} classes, the model has num_region_classes "
             f"{classes}, background included; use the detector that the model was made for"
         )
@@ -101,7 +102,7 @@ def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[An
     # A NaN compares as False.
     wrong = np.flatnonzero(~((np.abs(sums - 1) <= PROBABILITY_TOLERANCE) & (probs.min(1) >= 0)))
     if len(wrong):
-        raise ValueError(
+        raise MmptValueError(
             f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {places[wrong[0]]} "
             f"({len(wrong)} of the {len(sums)} regions that are predicted are off), expected numbers of 0 or more that "
             "sum to 1; a detector with sigmoid scores needs a softmax over its classes"
@@ -111,9 +112,9 @@ def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[An
 
 def _check_labels(labels: NDArray[Any] | None, classes: int, name: str, which: str, size_name: str) -> None:
     if labels is None:
-        raise ValueError(f"{name} has no {which}, which a class objective needs; store them, or switch it off")
+        raise MmptValueError(f"{name} has no {which}, which a class objective needs; store them, or switch it off")
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
+        raise MmptValueError(
             f"{which} of {name} run from {labels.min()} to {labels.max()}, expected 0..{classes - 1} "
             f"({size_name} is {classes}, background included)"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
 from mmpt.processing.batch_checks import check_records, check_tokenizer, checked_probs
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
@@ -86,7 +87,7 @@ class MmptDataCollator(DataCollatorMixin):
         corrupted = {OBJECTIVES[name].corrupts for name in self.objectives}
         self._deals = [deal for deal in DEALS if DEALS[deal] in corrupted and self.shares.get(deal, 0) > 0]
         if not self._deals:
-            raise ValueError(
+            raise MmptValueError(
                 f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
                 "give an active objective's deal a share above 0"
             )
@@ -176,7 +177,7 @@ class MmptDataCollator(DataCollatorMixin):
         steps = [example["step"] for example in examples if example.get("step") is not None]
         if len(steps) < len(examples):
             found = sorted({str(example.get("step")) for example in examples})
-            raise ValueError(
+            raise MmptValueError(
                 f"policy 'one_objective' draws by optimiser step, got steps {found} in one batch, "
                 "expected a number in every example; MmptTrainer's sampler gives it, else use 'conditional'"
             )
@@ -287,39 +288,39 @@ class MmptDataCollator(DataCollatorMixin):
     def _check_arguments(self) -> None:
         for name in ("probability", "mismatch_probability", "hard_negative_rate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a share in 0..1")
+                raise MmptValueError(f"{name} is {getattr(self, name)}, expected a share in 0..1")
         if self.policy not in ("conditional", "joint", "one_objective"):
-            raise ValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
+            raise MmptValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
         unknown = set(self.shares) - set(DEALS)
         if unknown:
-            raise ValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
+            raise MmptValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
         for deal, share in self.shares.items():
             if not 0 <= share < float("inf"):
-                raise ValueError(f"the share of {deal!r} is {share}, expected 0 or more")
+                raise MmptValueError(f"the share of {deal!r} is {share}, expected 0 or more")
         if self.overlap_threshold is not None and not 0 <= self.overlap_threshold <= 1:
-            raise ValueError(
+            raise MmptValueError(
                 f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"
             )
         specials = self.processor.tokenizer.num_special_tokens_to_add()
         # With less, a tokenizer cuts nothing at all.
         if self.max_text_length is not None and self.max_text_length <= specials:
-            raise ValueError(
+            raise MmptValueError(
                 f"max_text_length is {self.max_text_length}, expected more than the {specials} special tokens that "
                 "the tokenizer puts around a text, or None for all that the model reads"
             )
         if "qa" in self.objectives:
-            raise ValueError(
+            raise MmptValueError(
                 "objective 'qa' needs answers, which this collator does not make; leave 'qa' out of objective_weights "
                 "or add qa_labels to the batch yourself"
             )
 
     def _check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         if not len(examples):
-            raise ValueError("got a batch without examples, expected at least one")
+            raise MmptValueError("got a batch without examples, expected at least one")
         for row, example in enumerate(examples):
             for name in ("text", "image_id", "regions"):
                 if name not in example:
-                    raise ValueError(
+                    raise MmptValueError(
                         f"example {row} of the batch has no {name!r}, got {', '.join(example) or 'nothing'}; give "
                         "text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
                         "stock Trainer"
@@ -332,7 +333,7 @@ def _ordinary_token_ids(tokenizer: Any) -> Array:
     vocabulary = tokenizer.get_vocab()
     ids = [i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused")]
     if not ids:
-        raise ValueError("the tokenizer has special tokens only, expected ordinary words beside them")
+        raise MmptValueError("the tokenizer has special tokens only, expected ordinary words beside them")
     return np.array(sorted(ids), dtype=np.int64)
 
 

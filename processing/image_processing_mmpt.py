@@ -14,6 +14,7 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.self_contained import SelfContained
 from mmpt.processing.regions import Regions, boxes_from_pixels, check_boxes
 
@@ -178,17 +179,17 @@ def _as_list(images: Any) -> list[Any]:
         if images.ndim == 2:
             return [images]
         if images.ndim != 3:
-            raise ValueError(
+            raise MmptValueError(
                 f"an array of regions has shape {tuple(images.shape)}, expected (regions, feature) or (images, "
                 "regions, feature)"
             )
     if not isinstance(images, Sequence | np.ndarray | Tensor) or isinstance(images, str | bytes):
-        raise ValueError(
+        raise MmptValueError(
             f"got {type(images).__name__} for the regions, expected Regions, a dict with features and boxes, an array "
             "(regions, feature), or a list of these. Raw images become regions by extraction"
         )
     if not len(images):
-        raise ValueError("got an empty list of images, expected at least one")
+        raise MmptValueError("got an empty list of images, expected at least one")
     return list(images)
 
 
@@ -203,7 +204,7 @@ def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
         values = {"features": image, "boxes": np.tile(np.array(WHOLE_IMAGE, dtype=np.float32), (len(image), 1))}
         box_format = "normalized"
     else:
-        raise ValueError(
+        raise MmptValueError(
             f"got {type(image).__name__} for the regions of an image, expected Regions, a dict or an array"
         )
     known = [item.name for item in fields(Regions)]
@@ -211,10 +212,10 @@ def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ValueError(f"regions have no field {name!r}; {hint}")
+            raise MmptValueError(f"regions have no field {name!r}; {hint}")
     for name in ("features", "boxes"):
         if name not in values:
-            raise ValueError(f"regions have no {name!r}, got {', '.join(values)}")
+            raise MmptValueError(f"regions have no {name!r}, got {', '.join(values)}")
     scalars = ("width", "height", "image_id")
     values = {name: value if name in scalars else np.asarray(value) for name, value in values.items()}
     if values["features"].dtype not in (np.float16, np.float32):
@@ -223,7 +224,9 @@ def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
         values["features"] = np.zeros((0, 0), dtype=np.float32)
     if box_format == "pixel":
         if not values.get("width") or not values.get("height"):
-            raise ValueError("box_format='pixel' needs the width and height of the image beside its boxes, in pixels")
+            raise MmptValueError(
+                "box_format='pixel' needs the width and height of the image beside its boxes, in pixels"
+            )
         boxes = np.asarray(values["boxes"], dtype=np.float32)
         values["boxes"] = boxes_from_pixels(boxes, int(values["width"]), int(values["height"]))
     return Regions(**values)
@@ -243,14 +246,14 @@ def _keep_best(regions: Regions, limit: int | None) -> Regions:
 
 def _check_options(max_regions: int | None, box_format: str | None, others: Mapping[str, Any]) -> None:
     if max_regions is not None and max_regions < 1:
-        raise ValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
+        raise MmptValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
     if box_format is not None and box_format not in get_args(BoxFormat):
-        raise ValueError(f"box_format is {box_format!r}, expected 'normalized' (0..1) or 'pixel'")
+        raise MmptValueError(f"box_format is {box_format!r}, expected 'normalized' (0..1) or 'pixel'")
     # transformers adds keys of its own to a saved processor, so that only what is nearly ours can be refused.
     for name in others:
         near = difflib.get_close_matches(name, ("max_regions", "box_format", "whole_image_region"), n=1, cutoff=0.8)
         if near:
-            raise ValueError(f"the processor of regions has no option {name!r}; did you mean {near[0]!r}?")
+            raise MmptValueError(f"the processor of regions has no option {name!r}; did you mean {near[0]!r}?")
 
 
 def _common_width(records: Sequence[Regions], feature_dim: int | None) -> int:
@@ -260,7 +263,7 @@ def _common_width(records: Sequence[Regions], feature_dim: int | None) -> int:
             continue
         first = first or record
         if record.feature_dim != first.feature_dim:
-            raise ValueError(
+            raise MmptValueError(
                 f"features of {record.title(row)} are {record.feature_dim} numbers wide, those before it in the "
                 f"batch {first.feature_dim}; a batch takes features of one detector"
             )
@@ -274,7 +277,7 @@ def _check_batch(features: Tensor, boxes: Tensor, records: Sequence[Regions]) ->
     # An infinite number is the lowest or the highest, and NaN is both: far faster than to look at each.
     if features.numel() and not all(math.isfinite(bound) for bound in features.aminmax()):
         row = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(
+        raise MmptValueError(
             f"features of {records[row].title(row)} hold NaN or infinite numbers, expected finite ones; "
             "extract them anew, or leave the image out"
         )

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
+
 if TYPE_CHECKING:
     from mmpt.processing.pair_dataset import PairTable
 
@@ -195,7 +197,7 @@ class _Columns:
         for name in ("text", "image_id"):
             if name not in names:
                 listed = ", ".join(map(repr, names)) or "none"
-                raise ValueError(f"the pair table has no column {name!r}, got {listed}; rename a column")
+                raise MmptValueError(f"the pair table has no column {name!r}, got {listed}; rename a column")
         kinds: dict[str, pa.DataType] = {name: pa.large_string() for name in PAIR_COLUMNS}
         kinds["hard_negative_image_ids"] = pa.large_list(pa.large_string())
         columns = {}
@@ -208,13 +210,13 @@ class _Columns:
                 else:
                     table: Any = pairs.select_columns([name]).with_format("arrow")[:]
                     if pa.types.is_integer(table.column(name).type):
-                        raise TypeError("its values are whole numbers")  # Arrow would cast them
+                        raise MmptTypeError("its values are whole numbers")  # Arrow would cast them
                     columns[name] = table.column(name).cast(kind)
             except (pa.ArrowException, TypeError, ValueError) as error:
-                raise ValueError(f"column {name!r} does not hold {kind} ({error}); turn it into that") from error
+                raise MmptValueError(f"column {name!r} does not hold {kind} ({error}); turn it into that") from error
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns of the pair table have different lengths, {lengths}")
+            raise MmptValueError(f"the columns of the pair table have different lengths, {lengths}")
         return cls(columns)
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from mmpt.configuration.errors import MmptIndexError, MmptTypeError, MmptValueError
 from mmpt.processing.regions import Regions
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ LIST_TYPE = pa.large_list(STRING_TYPE)
 SCAN_ROWS = 65_536  # rows looked at together when no drawn candidate can be a partner
 
 
-class MissingRegionsError(ValueError):
+class MissingRegionsError(MmptValueError):
     """Images of a pair table have no regions.
 
     Args:
@@ -98,7 +99,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
-            raise IndexError(f"row {int(index)} is not in this table, expected 0..{len(self) - 1}")
+            raise MmptIndexError(f"row {int(index)} is not in this table, expected 0..{len(self) - 1}")
         row = {name: column[int(index)].as_py() for name, column in self._columns.items()}
         item = {name: value for name, value in row.items() if value is not None}
         item |= {"example_id": int(index), "epoch": int(self._epoch), "regions": self.regions[row["image_id"]]}
@@ -200,11 +201,13 @@ def read_pair_columns(pairs: "PairTable") -> dict[str, pa.ChunkedArray]:
         ValueError: if it is empty, lacks a column, or an id or text is no string or empty.
     """
     if not isinstance(pairs, Mapping) and not hasattr(pairs, "with_format"):
-        raise TypeError(f"the pair table is a {type(pairs).__name__}, expected a datasets.Dataset or a dict of columns")
+        raise MmptTypeError(
+            f"the pair table is a {type(pairs).__name__}, expected a datasets.Dataset or a dict of columns"
+        )
     names = list(pairs) if isinstance(pairs, Mapping) else list(pairs.column_names)
     for name in REQUIRED_COLUMNS:
         if name not in names:
-            raise ValueError(
+            raise MmptValueError(
                 f"the pair table has no column {name!r}, got {', '.join(map(str, names)) or 'none'}; rename a column, "
                 "or choose one split of a DatasetDict"
             )
@@ -216,9 +219,11 @@ def read_pair_columns(pairs: "PairTable") -> dict[str, pa.ChunkedArray]:
         columns = {name: table.column(name) for name in known}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"the columns of the pair table have different lengths, {lengths}; expected one row a pair")
+        raise MmptValueError(
+            f"the columns of the pair table have different lengths, {lengths}; expected one row a pair"
+        )
     if not lengths["text"]:
-        raise ValueError("the pair table is empty, expected at least one row")
+        raise MmptValueError("the pair table is empty, expected at least one row")
     return {name: _checked(name, column) for name, column in columns.items()}
 
 
@@ -229,7 +234,7 @@ def _from_python(name: str, values: Sequence[Any]) -> pa.ChunkedArray:
             continue
         fits = isinstance(value, (list, tuple)) and all(map(_is_text, value)) if is_list else _is_text(value)
         if not fits:
-            raise ValueError(f"column {name!r} holds {value!r:.80} in row {row}, expected {_expected(name)}")
+            raise MmptValueError(f"column {name!r} holds {value!r:.80} in row {row}, expected {_expected(name)}")
     return pa.chunked_array([list(values)], LIST_TYPE if is_list else STRING_TYPE)
 
 
@@ -245,17 +250,19 @@ def _checked(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     else:
         kind = getattr(column.type, "value_type", None)
     if kind not in (pa.null(), pa.string(), pa.large_string(), pa.string_view()):
-        raise ValueError(f"column {name!r} holds {column.type}, {column[0]} in row 0; expected {_expected(name)}")
+        raise MmptValueError(f"column {name!r} holds {column.type}, {column[0]} in row 0; expected {_expected(name)}")
     column = column.cast(LIST_TYPE if name in LIST_COLUMNS else STRING_TYPE)
     if name in REQUIRED_COLUMNS and column.null_count:
         row = column.is_null().index(True).as_py()
-        raise ValueError(f"column {name!r} is null in row {row}, expected {_expected(name)}")
+        raise MmptValueError(f"column {name!r} is null in row {row}, expected {_expected(name)}")
     is_list = name in LIST_COLUMNS
     strings = column.combine_chunks().flatten().fill_null("") if is_list else column
     place = pc.call_function("utf8_trim_whitespace", [strings]).index("").as_py()
     if place >= 0:
         row = column.combine_chunks().value_parent_indices()[place].as_py() if is_list else place
-        raise ValueError(f"column {name!r} holds {column[row].as_py()!r:.80} in row {row}, expected {_expected(name)}")
+        raise MmptValueError(
+            f"column {name!r} holds {column[row].as_py()!r:.80} in row {row}, expected {_expected(name)}"
+        )
     return column
 
 

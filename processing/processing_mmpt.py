@@ -5,6 +5,7 @@ from typing import Any
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.self_contained import SelfContained
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs
 
@@ -65,7 +66,7 @@ class MmptProcessor(SelfContainedProcessor):
             ValueError: if neither is given, or if there is not one text an image.
         """
         if images is None and text is None:
-            raise ValueError("got neither text nor regions, expected text=..., images=..., or both")
+            raise MmptValueError("got neither text nor regions, expected text=..., images=..., or both")
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         data: dict[str, Any] = {}
         if text is not None:
@@ -79,7 +80,7 @@ class MmptProcessor(SelfContainedProcessor):
             texts = 1 if isinstance(text, str) else len(text)
             images_given = len(data["region_features"])
             if texts != images_given:
-                raise ValueError(
+                raise MmptValueError(
                     f"got {texts} texts and regions of {images_given} images, expected one text an image; repeat the "
                     "regions for each text of an image"
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpt.configuration.errors import MmptKeyError, MmptValueError
 from mmpt.processing.region_store_checks import find_faults
 from mmpt.processing.region_store_format import (
     OPTIONAL,
@@ -47,7 +48,7 @@ class RegionStore(Mapping[str, Regions]):
             shards = range(len(self._starts))
             self._index = IdIndex.build(batch.ids for number in shards for batch in self._shard(number)[1])
             if again := self._index.duplicates():
-                raise ValueError(f"{path} has {len(again)} ids twice, {again[0]!r} is the first: it is damaged")
+                raise MmptValueError(f"{path} has {len(again)} ids twice, {again[0]!r} is the first: it is damaged")
         else:
             self._index = IdIndex.read(checked_size(path, manifest["index"]), rows)
         if not self.complete:
@@ -80,13 +81,13 @@ class RegionStore(Mapping[str, Regions]):
     def __getitem__(self, image_id: str) -> Regions:
         row = self._index.row(image_id)
         if row is None:
-            raise KeyError(
+            raise MmptKeyError(
                 f"image {image_id!r} is not in {self.path} ({len(self)} images, {next(iter(self), None)!r} is the "
                 "first). Was the store built from the same split?"
             )
         batch, row = self._locate(row)
         if batch.ids[row].as_py() != image_id:
-            raise ValueError(
+            raise MmptValueError(
                 f"image {image_id!r} in {self.path}: its row holds another image; it is damaged, validate(deep=True) "
                 "says where"
             )
@@ -100,7 +101,7 @@ class RegionStore(Mapping[str, Regions]):
         """
         row = self._index.row(image_id)
         if row is None:
-            raise KeyError(f"image {image_id!r} is not in {self.path}")
+            raise MmptKeyError(f"image {image_id!r} is not in {self.path}")
         batch, row = self._locate(row)
         return batch.row(row)
 
@@ -159,7 +160,7 @@ class RegionStore(Mapping[str, Regions]):
         faults = find_faults(self.path, deep=deep)
         if faults:
             listed = ". ".join(map(str, faults))
-            raise ValueError(f"{self.path} is damaged. {listed}. Copy or write the named files again, or mend them")
+            raise MmptValueError(f"{self.path} is damaged. {listed}. Copy or write the named files again, or mend them")
 
     def _locate(self, row: int) -> tuple[ShardBatch, int]:
         """Return the batch of a row, and the row in it."""

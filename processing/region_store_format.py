@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+
 SCHEMA_VERSION = 2  # 1 had neither index nor errors, and no manifest before the last shard
 MANIFEST = "manifest.json"
 INDEX = "index.arrow"
@@ -129,16 +131,16 @@ def read_batches(file: Path) -> list[ShardBatch]:
         try:
             reader = pa.ipc.open_stream(source)
             if not reader.schema.equals(SCHEMA):
-                raise ValueError(f"{file} is damaged (its columns are not those of a region store); copy it again")
+                raise MmptValueError(f"{file} is damaged (its columns are not those of a region store); copy it again")
             batches = list(reader)
             for batch in batches:
                 batch.validate()
                 batch.column(0).validate(full=True)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{file} is damaged ({error}); copy or write it again") from None
+            raise MmptValueError(f"{file} is damaged ({error}); copy or write it again") from None
     for name in REQUIRED:
         if any(batch.column(name).null_count for batch in batches):
-            raise ValueError(f"{file} is damaged ({name} has gaps); copy or write it again")
+            raise MmptValueError(f"{file} is damaged ({name} has gaps); copy or write it again")
     return [ShardBatch(batch) for batch in batches]
 
 
@@ -148,7 +150,7 @@ def open_shard(path: Path, entry: dict[str, Any]) -> list[ShardBatch]:
     batches = read_batches(file)
     rows = sum(map(len, batches))
     if rows != entry["rows"]:
-        raise ValueError(f"{file} is damaged: {rows} rows can be read, expected {entry['rows']}; copy it again")
+        raise MmptValueError(f"{file} is damaged: {rows} rows can be read, expected {entry['rows']}; copy it again")
     return batches
 
 
@@ -170,17 +172,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder, expected a region store")
+        raise MmptFileNotFoundError(f"{path} is not a folder, expected a region store")
     if not file.is_file():
         hint = "its writing was interrupted; write it again" if any(path.glob("shard-*")) else "it is no region store"
-        raise FileNotFoundError(f"{path} has no {MANIFEST}: {hint}")
+        raise MmptFileNotFoundError(f"{path} has no {MANIFEST}: {hint}")
     try:
         manifest = json.loads(file.read_bytes())
         version = int(manifest["schema_version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}), expected JSON with a schema_version; copy it again") from None
+        raise MmptValueError(
+            f"{file} is damaged ({error!r}), expected JSON with a schema_version; copy it again"
+        ) from None
     if version > SCHEMA_VERSION:
-        raise ValueError(
+        raise MmptValueError(
             f"{path} has schema version {version}, this mmpt reads up to {SCHEMA_VERSION}; pip install --upgrade mmpt"
         )
     if version == 1:
@@ -188,15 +192,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     keys = (*FACTS, "fingerprint", "origin", "complete", "index", "errors", "shard_bytes", "shards", "crc32")
     missing = [key for key in keys if key not in manifest]
     if missing:
-        raise ValueError(f"{file} lacks {listed(missing)}: it is damaged; copy it again")
+        raise MmptValueError(f"{file} lacks {listed(missing)}: it is damaged; copy it again")
     shards = [(entry.get("file"), {"rows", "bytes", "sha256"} <= set(entry)) for entry in manifest["shards"]]
     expected = [(shard_name(number), True) for number in range(len(shards))]  # never a path that leaves the folder
     if shards != expected or not isinstance(manifest["feature_dim"], int):
-        raise ValueError(f"{file} has a wrong list of shards or feature_dim: it is damaged; copy it again")
+        raise MmptValueError(f"{file} has a wrong list of shards or feature_dim: it is damaged; copy it again")
     for name, wanted in (("index", INDEX), ("errors", ERRORS)):
         entry = manifest[name]
         if entry is not None and not (entry.get("file") == wanted and {"rows", "bytes", "sha256"} <= set(entry)):
-            raise ValueError(f"{file} has a wrong entry for {wanted}: it is damaged; copy it again")
+            raise MmptValueError(f"{file} has a wrong entry for {wanted}: it is damaged; copy it again")
     return manifest
 
 
@@ -238,10 +242,12 @@ def checked_size(path: Path, entry: dict[str, Any]) -> Path:
     """
     file = path / entry["file"]
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, the manifest lists it; copy the whole store")
+        raise MmptFileNotFoundError(f"{file} is missing, the manifest lists it; copy the whole store")
     size = file.stat().st_size
     if size != entry["bytes"]:
-        raise ValueError(f"{file} has {size} bytes, expected {entry['bytes']}: the copy is incomplete; copy it again")
+        raise MmptValueError(
+            f"{file} has {size} bytes, expected {entry['bytes']}: the copy is incomplete; copy it again"
+        )
     return file
 
 

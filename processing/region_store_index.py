@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_store_format import publish
 
 SCHEMA = pa.schema([("image_id", pa.large_string()), ("hash", pa.uint64()), ("row", pa.uint32())])
@@ -49,7 +50,7 @@ class IdIndex:
                 return self._data[self._offsets[row] : self._offsets[row + 1]].tobytes().decode()
             except UnicodeDecodeError:
                 pass
-        raise ValueError(f"the index is damaged at row {row} of {len(self)}; mmpt validate --repair mends it")
+        raise MmptValueError(f"the index is damaged at row {row} of {len(self)}; mmpt validate --repair mends it")
 
     def row(self, image_id: object) -> int | None:
         """Return the row of an id, or None."""
@@ -104,15 +105,15 @@ class IdIndex:
                 reader = pa.ipc.open_file(source)
                 batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
                 if not reader.schema.equals(SCHEMA) or [batch.num_rows for batch in batches] != [rows]:
-                    raise ValueError(
+                    raise MmptValueError(
                         f"{file} is damaged: it is no index of {rows} rows; mmpt validate --repair mends it"
                     )
                 (batch,) = batches
                 batch.validate()
             except (pa.ArrowException, OSError) as error:
-                raise ValueError(f"{file} is damaged ({error}); mmpt validate --repair mends it") from None
+                raise MmptValueError(f"{file} is damaged ({error}); mmpt validate --repair mends it") from None
         if any(column.null_count for column in batch.columns):
-            raise ValueError(f"{file} is damaged: it has gaps; mmpt validate --repair mends it")
+            raise MmptValueError(f"{file} is damaged: it has gaps; mmpt validate --repair mends it")
         ids, hashes, places = batch.columns
         return cls(ids, hashes.to_numpy(), places.to_numpy())
 

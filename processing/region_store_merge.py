@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.region_store_format import (
     ERRORS,
@@ -34,17 +35,19 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> RegionStore:
     """
     stores = [RegionStore.open(path) for path in paths]
     if not stores:
-        raise ValueError("got no store to merge, expected at least one")
+        raise MmptValueError("got no store to merge, expected at least one")
     _check(stores)
     index = IdIndex.build(batch.ids for store in stores for batch in store.batches())
     if again := index.duplicates():
         first = ", ".join(map(repr, again[:5]))
-        raise ValueError(f"{len(again)} images are in more than one of the stores, {first}; expected each image once")
+        raise MmptValueError(
+            f"{len(again)} images are in more than one of the stores, {first}; expected each image once"
+        )
     out = Path(out)
     lock = take_lock(out)
     with lock:
         if (out / MANIFEST).exists():
-            raise FileExistsError(f"{out} holds a region store already; give another folder, or delete this one")
+            raise MmptFileExistsError(f"{out} holds a region store already; give another folder, or delete this one")
         for file in out.glob("shard-*"):  # of an interrupted merge
             file.unlink()
         shards: list[dict[str, Any]] = []
@@ -70,15 +73,15 @@ def _check(stores: list[RegionStore]) -> None:
     first = stores[0]
     for store in stores:
         if not store.complete:
-            raise ValueError(f"{store.path} is not complete, its writing was interrupted; finish it before merging")
+            raise MmptValueError(f"{store.path} is not complete, its writing was interrupted; finish it before merging")
         for name in FACTS:
             if store.manifest[name] != first.manifest[name]:
-                raise ValueError(
+                raise MmptValueError(
                     f"{store.path} has {name} {store.manifest[name]!r:.200}, expected {first.manifest[name]!r:.200} as "
                     f"in {first.path}; one store holds one extractor's features"
                 )
         if store.arrays != first.arrays:
-            raise ValueError(
+            raise MmptValueError(
                 f"{store.path} has {listed(store.arrays)}, expected {listed(first.arrays)} as in {first.path}"
             )
 
@@ -93,7 +96,7 @@ def _copy(source: Path, entry: dict[str, Any], out: Path, number: int) -> dict[s
             writer.write(block)
     if digest.hexdigest() != entry["sha256"]:
         temporary.unlink()
-        raise ValueError(
+        raise MmptValueError(
             f"{source / entry['file']} is damaged: its sha256 does not fit; mmpt validate --repair mends it"
         )
     publish(temporary, out / name)

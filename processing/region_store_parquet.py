@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.region_store_format import FACTS, MANIFEST, SCHEMA, ShardBatch, file_entry, open_shard, sha256
 from mmpt.processing.region_store_writer import SHARD_BYTES, RegionStoreWriter
@@ -53,7 +54,7 @@ def write_parquet(store: RegionStore, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty, expected a new folder")
+        raise MmptFileExistsError(f"{folder} is not empty, expected a new folder")
     (folder / "data").mkdir()
     files = [_write_file(store, number, folder) for number in range(len(_checked(store).manifest["shards"]))]
     (folder / "README.md").write_text(_card(store, folder.name), encoding="utf-8")
@@ -162,11 +163,13 @@ def read_parquet_manifest(folder: Path) -> dict[str, Any]:
     """
     file = folder / MANIFEST
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no {MANIFEST}, expected a region store as Parquet; was it pushed whole?")
+        raise MmptFileNotFoundError(
+            f"{folder} has no {MANIFEST}, expected a region store as Parquet; was it pushed whole?"
+        )
     try:
         return check_parquet_manifest(json.loads(file.read_bytes()), str(file))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}), expected JSON; download it again") from None
+        raise MmptValueError(f"{file} is damaged ({error}), expected JSON; download it again") from None
 
 
 def check_parquet_manifest(manifest: Any, name: str) -> dict[str, Any]:
@@ -177,16 +180,16 @@ def check_parquet_manifest(manifest: Any, name: str) -> dict[str, Any]:
     """
     keys = {*FACTS, "origin", "shard_bytes", "files", "parquet_version"}
     if not isinstance(manifest, dict) or not keys <= set(manifest):
-        raise ValueError(
+        raise MmptValueError(
             f"{name} is no manifest of a region store as Parquet, expected the keys {', '.join(sorted(keys))}"
         )
     if manifest["parquet_version"] > PARQUET_VERSION:
-        raise ValueError(
+        raise MmptValueError(
             f"{name} has version {manifest['parquet_version']}, this mmpt reads up to {PARQUET_VERSION}; pip install "
             "--upgrade mmpt"
         )
     if [entry.get("file") for entry in manifest["files"]] != list(map(_file_name, range(len(manifest["files"])))):
-        raise ValueError(f"{name} has a wrong list of files: it is damaged; download it again")
+        raise MmptValueError(f"{name} has a wrong list of files: it is damaged; download it again")
     return manifest
 
 
@@ -209,12 +212,12 @@ def read_row_groups(file: Any, name: str, groups: range | None = None) -> Iterat
             for batch in table.combine_chunks().to_batches():
                 yield ShardBatch(batch)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{name} is damaged ({error}); download it again") from None
+        raise MmptValueError(f"{name} is damaged ({error}); download it again") from None
 
 
 def _checked(store: RegionStore) -> RegionStore:
     if not store.complete:
-        raise ValueError(f"{store.path} is not complete, its writing was interrupted; finish it before sharing it")
+        raise MmptValueError(f"{store.path} is not complete, its writing was interrupted; finish it before sharing it")
     return store
 
 
@@ -231,9 +234,9 @@ def _write_file(store: RegionStore, number: int, folder: Path) -> dict[str, Any]
 def _check_file(folder: Path, entry: dict[str, Any]) -> None:
     file = folder / "data" / entry["file"]
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing, the manifest lists it; download it again")
+        raise MmptFileNotFoundError(f"{file} is missing, the manifest lists it; download it again")
     if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-        raise ValueError(f"{file} is damaged: its size or sha256 is not that of the manifest; download it again")
+        raise MmptValueError(f"{file} is damaged: its size or sha256 is not that of the manifest; download it again")
 
 
 def _manifest(store: RegionStore, files: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_source import Found, RegionSource
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.region_store_checks import Fault, find_faults
@@ -65,7 +66,7 @@ def repair_store(path: str | Path, source: Mapping[str, Regions] | RegionSource 
     """
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder, expected a region store")
+        raise MmptFileNotFoundError(f"{path} is not a folder, expected a region store")
     with take_lock(path):
         _mend_manifest(path, source)
         manifest = read_manifest(path)
@@ -95,7 +96,7 @@ def _mend_manifest(path: Path, source: Any) -> None:
         return
     files = {file.name for file in path.glob("shard-*.arrow")}
     if not isinstance(source, RegionStore) or {entry["file"] for entry in source.manifest["shards"]} != files:
-        raise ValueError(f"{path}: {fault}. A manifest can be mended from a copy of the store alone: --source COPY")
+        raise MmptValueError(f"{path}: {fault}. A manifest can be mended from a copy of the store alone: --source COPY")
     shutil.copyfile(source.path / MANIFEST, path / f"{MANIFEST}.tmp")
     publish(path / f"{MANIFEST}.tmp", path / MANIFEST)
 
@@ -182,7 +183,7 @@ def _from_source(source: Mapping[str, Regions] | RegionSource | None, wanted: se
 
 def _check_width(regions: Regions, manifest: dict[str, Any], image_id: str) -> None:
     if regions.feature_dim != manifest["feature_dim"]:
-        raise ValueError(
+        raise MmptValueError(
             f"the source has features of {regions.feature_dim} numbers for image {image_id!r}, the store of "
             f"{manifest['feature_dim']}; give the source that the store was made from"
         )

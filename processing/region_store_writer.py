@@ -12,6 +12,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptRuntimeError, MmptValueError
 from mmpt.processing.region_store_format import (
     ERRORS,
     INDEX,
@@ -120,12 +121,12 @@ class RegionStoreWriter:
                 before it in feature width, classes or optional arrays.
         """
         if not self._lock.is_locked:
-            raise ValueError(f"{self.path} is closed, expected all images to be added before")
+            raise MmptValueError(f"{self.path} is closed, expected all images to be added before")
         facts = self._facts
         image_id = self._checked_id(regions.image_id)
         name = f"image {image_id!r}"
         if facts["feature_dim"] not in (None, regions.feature_dim):
-            raise ValueError(
+            raise MmptValueError(
                 f"{name}: features are {regions.feature_dim} numbers wide, expected {facts['feature_dim']} as in the "
                 "images before; one store holds one extractor's features"
             )
@@ -138,7 +139,7 @@ class RegionStoreWriter:
                 arrays[key] = _checked_optional(key, value, f"{name}: {key}", facts["num_classes"])
         present = frozenset(key for key in OPTIONAL if arrays[key] is not None)
         if len(regions) and self._optional not in (None, present):
-            raise ValueError(
+            raise MmptValueError(
                 f"{name} has {listed(present)}, expected {listed(self._optional or ())} as in the images before; "
                 "an objective that reads an array needs it for every image"
             )
@@ -169,7 +170,7 @@ class RegionStoreWriter:
         """
         numbers = (row["image_id"], row["width"], row["height"], row["num_regions"])
         if row_crc(*numbers, [row[name] for name in PAYLOADS]) != row["crc32"]:
-            raise ValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not fit")
+            raise MmptValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not fit")
         self._checked_id(row["image_id"])
         self._facts |= {name: facts[name] for name in ("feature_dim", "num_classes")}
         self._append(dict(row))
@@ -217,7 +218,7 @@ class RegionStoreWriter:
             return
         try:
             if not len(self):
-                raise ValueError(f"{self.path}: no image was added, expected at least one")
+                raise MmptValueError(f"{self.path}: no image was added, expected at least one")
             self.finish_shard()
             columns = (batch.ids for entry in self._shards for batch in open_shard(self.path, entry))
             index = IdIndex.build(columns)
@@ -245,7 +246,9 @@ class RegionStoreWriter:
         if before is not None and before["complete"]:
             self._lock.release()
             (self.path / LOCK).unlink(missing_ok=True)
-            raise FileExistsError(f"{self.path} holds a region store already; give another folder, or delete this one")
+            raise MmptFileExistsError(
+                f"{self.path} holds a region store already; give another folder, or delete this one"
+            )
         kept: list[dict[str, Any]] = before["shards"] if before is not None and resume else []
         names = {entry["file"] for entry in kept}
         left = [file for file in self.path.glob("shard-*.arrow") if file.name not in names]
@@ -263,7 +266,7 @@ class RegionStoreWriter:
         now = {name: self._facts[name] for name in ("extractor", "class_names")} | {"origin": self._origin}
         for name, value in now.items():
             if before[name] != value:
-                raise ValueError(
+                raise MmptValueError(
                     f"{self.path} was begun with {name} {before[name]!r:.200}, now it is {value!r:.200}; delete the "
                     "folder to start over"
                 )
@@ -282,13 +285,13 @@ class RegionStoreWriter:
 
     def _checked_id(self, image_id: str | None) -> str:
         if not isinstance(image_id, str) or not image_id:
-            raise ValueError(f"image_id is {image_id!r}, expected a non-empty string; set Regions.image_id")
+            raise MmptValueError(f"image_id is {image_id!r}, expected a non-empty string; set Regions.image_id")
         try:
             wanted = id_hash(image_id)
         except UnicodeEncodeError:
-            raise ValueError(f"image_id {image_id!r} cannot be written as UTF-8, expected valid text") from None
+            raise MmptValueError(f"image_id {image_id!r} cannot be written as UTF-8, expected valid text") from None
         if image_id in self._ids or (self._holds(wanted) and self._is_finished(image_id)):
-            raise ValueError(f"image {image_id!r} was added before, expected each image once")
+            raise MmptValueError(f"image {image_id!r} was added before, expected each image once")
         return image_id
 
     def _holds(self, wanted: np.uint64) -> bool:
@@ -343,7 +346,7 @@ def take_lock(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RuntimeError(f"{path} is being written by another process, expected one writer a store") from None
+        raise MmptRuntimeError(f"{path} is being written by another process, expected one writer a store") from None
     return lock
 
 
@@ -354,7 +357,7 @@ def _finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[An
     if len(bad):
         given = values[tuple(bad[0])]
         limit = f", which {dtype.name} (up to {np.finfo(dtype).max:g}) cannot hold" if np.isfinite(given) else ""
-        raise ValueError(
+        raise MmptValueError(
             f"{name} of region {bad[0][0]} hold {given:g}{limit}; expected finite numbers ({len(bad)} are not)"
         )
     return stored
@@ -366,9 +369,9 @@ def _checked_optional(key: str, values: NDArray[Any], name: str, num_classes: in
     if key == "class_probs":
         _check_probs(values, name, num_classes)
     elif key in ("scores", "attribute_scores") and len(stored) and (stored.min() < 0 or stored.max() > 1):
-        raise ValueError(f"{name} run from {stored.min():g} to {stored.max():g}, expected confidences in 0..1")
+        raise MmptValueError(f"{name} run from {stored.min():g} to {stored.max():g}, expected confidences in 0..1")
     elif key == "labels" and num_classes is not None and len(stored) and stored.max() >= num_classes:
-        raise ValueError(f"{name} run up to {stored.max()}, expected 0..{num_classes - 1} ({num_classes} classes)")
+        raise MmptValueError(f"{name} run up to {stored.max()}, expected 0..{num_classes - 1} ({num_classes} classes)")
     return stored
 
 
@@ -376,21 +379,21 @@ def _whole(values: NDArray[Any], name: str) -> NDArray[Any]:
     stored = values.astype(np.int32)
     if len(stored) and ((stored != values).any() or stored.min() < 0):
         wrong = values[(stored != values) | (stored < 0)][0]
-        raise ValueError(f"{name} hold {wrong}, expected whole numbers from 0 on")
+        raise MmptValueError(f"{name} hold {wrong}, expected whole numbers from 0 on")
     return stored
 
 
 def _check_probs(probs: NDArray[Any], name: str, num_classes: int | None) -> None:
     if num_classes not in (None, probs.shape[1]):
-        raise ValueError(f"{name} have {probs.shape[1]} classes, expected {num_classes}")
+        raise MmptValueError(f"{name} have {probs.shape[1]} classes, expected {num_classes}")
     if not len(probs):
         return
     if probs.min() < 0:
-        raise ValueError(f"{name} hold {probs.min():g}, expected probabilities from 0 on; logits need a softmax")
+        raise MmptValueError(f"{name} hold {probs.min():g}, expected probabilities from 0 on; logits need a softmax")
     sums = probs.sum(1, dtype=np.float64)
     off = np.flatnonzero(np.abs(sums - 1) > PROBABILITY_TOLERANCE)
     if len(off):
-        raise ValueError(
+        raise MmptValueError(
             f"{name} of region {off[0]} sum to {sums[off[0]]:.4g}, expected 1 ({len(off)} of {len(sums)} regions are "
             "off); a detector with sigmoid scores needs a softmax over its classes"
         )

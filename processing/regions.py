@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
+
 BOX_TOLERANCE = 0.01  # a detector's boxes may leave the image by this share of its side; they are clamped
 PIXEL_EVIDENCE = 2.0  # a normalised coordinate above this cannot be rounding: the box is in pixels
 
@@ -47,7 +49,9 @@ class Regions:
         self.features = np.asarray(self.features)
         self.boxes = np.asarray(self.boxes, dtype=np.float32)
         if self.features.ndim != 2:
-            raise ValueError(f"{self._name()}: features have shape {self.features.shape}, expected (regions, feature)")
+            raise MmptValueError(
+                f"{self._name()}: features have shape {self.features.shape}, expected (regions, feature)"
+            )
         count = len(self.features)
         if count == 0 and self.boxes.size == 0:
             self.boxes = self.boxes.reshape(0, 4)
@@ -94,7 +98,7 @@ class Regions:
         fits = array.ndim == len(shape) and array.shape[0] == shape[0] and shape[-1] in (None, array.shape[-1])
         if not fits:
             wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-            raise ValueError(
+            raise MmptValueError(
                 f"{self._name()}: {name} has shape {array.shape}, expected {wanted} beside {len(self)} rows of features"
             )
 
@@ -109,13 +113,13 @@ def boxes_from_pixels(boxes: NDArray[Any], width: int, height: int) -> NDArray[A
         ValueError: if a box is inverted, leaves the image by more than 1 %, or looks normalised already.
     """
     if width <= 0 or height <= 0:
-        raise ValueError(f"image size is {width} x {height}, expected positive width and height in pixels")
+        raise MmptValueError(f"image size is {width} x {height}, expected positive width and height in pixels")
     if not boxes.size:
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes have shape {boxes.shape}, expected (regions, 4): x1 y1 x2 y2 of each region")
+        raise MmptValueError(f"boxes have shape {boxes.shape}, expected (regions, 4): x1 y1 x2 y2 of each region")
     if boxes.max() <= 1.0 and max(width, height) > 2:
-        raise ValueError(
+        raise MmptValueError(
             f"boxes were said to be in pixels of a {width} x {height} image, but the largest coordinate is "
             f"{boxes.max():g}: they look normalised already. Pass box_format='normalized'"
         )
@@ -132,21 +136,21 @@ def check_boxes(boxes: NDArray[Any], name: str = "boxes") -> NDArray[Any]:
         return boxes
     low, high = boxes.min(), boxes.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{name}: a coordinate is NaN or infinite, expected x1 y1 x2 y2 in 0..1")
+        raise MmptValueError(f"{name}: a coordinate is NaN or infinite, expected x1 y1 x2 y2 in 0..1")
     if high > PIXEL_EVIDENCE:
-        raise ValueError(
+        raise MmptValueError(
             f"{name}: the largest coordinate is {high:g}, expected x1 y1 x2 y2 in 0..1; this looks like pixels. "
             "Pass box_format='pixel' with the image's width and height"
         )
     if low < -BOX_TOLERANCE or high > 1 + BOX_TOLERANCE:
-        raise ValueError(
+        raise MmptValueError(
             f"{name}: coordinates run from {low:g} to {high:g}, expected 0..1 (up to 1 % outside is clamped). "
             "Are width and height those of the image that the detector saw?"
         )
     inverted = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if len(inverted):
         first = inverted[0]
-        raise ValueError(
+        raise MmptValueError(
             f"{name}: box {first} is inverted ({np.array2string(boxes[first], precision=3)}; {len(inverted)} of "
             f"{len(boxes)}), expected x1 <= x2 and y1 <= y2. Is the order x1 y1 x2 y2, not x y width height?"
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptOSError, MmptValueError
 from mmpt.processing.region_source import Found, RegionSource, Rejected
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.region_store_format import ERRORS, MANIFEST, canonical_json, publish, read_manifest
@@ -72,7 +73,7 @@ def fill_store(
                     rejected = _add(writer, item)
                     if rejected is not None:
                         if strict:
-                            raise ValueError(f"{rejected.where}: {rejected.reason}")
+                            raise MmptValueError(f"{rejected.where}: {rejected.reason}")
                         errors.add(position, rejected)
                     position += 1
                 if writer.shard_is_full:
@@ -83,7 +84,7 @@ def fill_store(
             errors.save()
             if not len(writer):
                 first = f": {errors.first}" if errors.first else "; it is empty"
-                raise ValueError(f"{path}: none of the {position} positions of the source gave regions{first}")
+                raise MmptValueError(f"{path}: none of the {position} positions of the source gave regions{first}")
             writer.finish_shard(position)
             if not errors.count:
                 (path / ERRORS).unlink(missing_ok=True)
@@ -92,7 +93,7 @@ def fill_store(
         if error.errno != errno.ENOSPC:
             raise
         free = shutil.disk_usage(path).free
-        raise OSError(
+        raise MmptOSError(
             errno.ENOSPC,
             f"the disk of {path} is full: {free / 1e6:.0f} MB are free, a shard takes {shard_bytes / 1e6:.0f} MB. The "
             f"first {writer.position} positions are safe; free some space and run the same again to go on",
@@ -107,7 +108,7 @@ def _complete_already(path: Path, source: RegionSource) -> FillReport | None:
     now = {"extractor": dict(source.extractor), "origin": dict(source.origin)}
     there = {"extractor": store.extractor, "origin": store.manifest["origin"]}
     if canonical_json(now) != canonical_json(there):
-        raise FileExistsError(
+        raise MmptFileExistsError(
             f"{path} holds a region store of {there}, this would be one of {now}; give another folder"
         )
     rejected = store.manifest["errors"]["rows"] if store.manifest["errors"] else 0

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import HfFileSystem
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.pair_dataset import read_pair_columns
 from mmpt.processing.region_store_format import MANIFEST
 from mmpt.processing.region_store_index import IdIndex
@@ -47,7 +48,7 @@ class StreamedPairDataset(IterableDataset[dict[str, Any]]):
         self, pairs: "PairTable", source: str | Path, *, buffer: int = 1000, seed: int = 0, revision: str | None = None
     ) -> None:
         if buffer < 1:
-            raise ValueError(f"buffer is {buffer}, expected at least 1 pair")
+            raise MmptValueError(f"buffer is {buffer}, expected at least 1 pair")
         local = Path(source).is_dir() or len(Path(source).parts) != 2
         self._root = str(source) if local else f"{REMOTE}{source}" + (f"@{revision}" if revision else "")
         self._buffer, self._seed = buffer, seed
@@ -63,7 +64,7 @@ class StreamedPairDataset(IterableDataset[dict[str, Any]]):
             with _open(f"{self._root}/{MANIFEST}") as file:
                 content = file.read()
         except FileNotFoundError:
-            raise FileNotFoundError(
+            raise MmptFileNotFoundError(
                 f"{source} has no {MANIFEST}, expected a folder or a repository of a region store as Parquet"
             ) from None
         self.manifest = check_parquet_manifest(json.loads(content), f"{self._root}/{MANIFEST}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.batch_checks import check_tokenizer
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_encoding import Blank, TaskBatch, TaskEncoder
@@ -54,12 +55,12 @@ class TaskDataCollator(DataCollatorMixin):
         check_tokenizer(tokenizer, self.config)
         specials = tokenizer.num_special_tokens_to_add()
         if self.max_text_length is not None and self.max_text_length <= specials:
-            raise ValueError(
+            raise MmptValueError(
                 f"max_text_length is {self.max_text_length}, expected more than the {specials} special tokens that "
                 "the tokenizer puts around a text, or None for all that the model reads"
             )
         if self.blank not in (None, "text", "regions"):
-            raise ValueError(f"blank is {self.blank!r}, expected 'text', 'regions' or None")
+            raise MmptValueError(f"blank is {self.blank!r}, expected 'text', 'regions' or None")
         max_tokens = longest if self.max_text_length is None else min(self.max_text_length, longest)
         self._encoder = TaskEncoder(self.processor, self.config, max_tokens, self.blank)
         self._numbers = {str(name): int(number) for number, name in (self.config.id2label or {}).items()}
@@ -67,7 +68,7 @@ class TaskDataCollator(DataCollatorMixin):
     def torch_call(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Return the batch."""
         if not len(examples):
-            raise ValueError("got a batch without examples, expected at least one")
+            raise MmptValueError("got a batch without examples, expected at least one")
         batch = self.inputs(self._encoder, examples)
         labels = {} if self.labels is None else self.labels(examples, batch, self._numbers)
         rows = torch.tensor([example.get("row", place) for place, example in enumerate(examples)])

@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 from torch.utils.data import Dataset
 
+from mmpt.configuration.errors import MmptIndexError, MmptTypeError, MmptValueError
 from mmpt.processing.annotations.pair_columns import IMAGE_COLUMNS, REQUIRED_COLUMNS
 from mmpt.processing.pair_dataset import MissingRegionsError
 from mmpt.processing.regions import Regions
@@ -40,18 +41,20 @@ class TaskDataset(Dataset[dict[str, Any]]):
         if isinstance(table, Mapping):
             table = datasets.Dataset.from_dict(dict(table))
         if not isinstance(table, datasets.Dataset):
-            raise TypeError(f"the table is a {type(table).__name__}, expected a datasets.Dataset or a dict of columns")
+            raise MmptTypeError(
+                f"the table is a {type(table).__name__}, expected a datasets.Dataset or a dict of columns"
+            )
         for name in (*REQUIRED_COLUMNS, *columns):
             if name not in table.column_names:
-                raise ValueError(f"the table has no column {name!r}, got {', '.join(table.column_names) or 'none'}")
+                raise MmptValueError(f"the table has no column {name!r}, got {', '.join(table.column_names) or 'none'}")
         if not len(table):
-            raise ValueError("the table is empty, expected at least one row")
+            raise MmptValueError("the table is empty, expected at least one row")
         self.table = table.with_format(None)
         self.regions = regions
         for name in (*REQUIRED_COLUMNS, *columns):
             row = next((row for row, value in enumerate(self.column(name)) if value is None), None)
             if row is not None:
-                raise ValueError(f"column {name!r} is null in row {row}, expected a value in every row")
+                raise MmptValueError(f"column {name!r} is null in row {row}, expected a value in every row")
         self._check_images()
 
     def __len__(self) -> int:
@@ -59,7 +62,7 @@ class TaskDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
-            raise IndexError(f"row {int(index)} is not in this table, expected 0..{len(self) - 1}")
+            raise MmptIndexError(f"row {int(index)} is not in this table, expected 0..{len(self) - 1}")
         item = {name: value for name, value in self.table[int(index)].items() if value is not None}
         item |= {"row": int(index), "regions": self.regions[item["image_id"]]}
         if "second_image_id" in item:
@@ -83,7 +86,7 @@ class TaskDataset(Dataset[dict[str, Any]]):
         seen: dict[str, int] = {}
         for row, value in enumerate(names):
             if seen.setdefault(value, row) != row:
-                raise ValueError(
+                raise MmptValueError(
                     f"{name} {value!r} is in rows {seen[value]} and {row}, expected one row each: predictions are told "
                     "apart by it; rename the column, and rows are called by their number"
                 )

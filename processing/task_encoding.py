@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.batch_checks import check_feature_widths
 from mmpt.processing.image_processing_mmpt import WHOLE_IMAGE, set_whole_image_feature
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -102,7 +103,7 @@ def pixel_boxes(regions: Regions) -> np.ndarray:
         ValueError: if the image's size is not known.
     """
     if not regions.width or not regions.height:
-        raise ValueError(
+        raise MmptValueError(
             f"regions of image {regions.image_id!r} have no width and height, which boxes in pixels need; extract or "
             "import them with their images' sizes"
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.processing.task_encoding import REGION_INPUTS, TEXT_INPUTS, TaskBatch, TaskEncoder, Text, pixel_boxes
 
@@ -56,7 +57,7 @@ def choice_inputs(encoder: TaskEncoder, examples: Sequence[Example]) -> TaskBatc
     count = min(counts)
     if len(counts) > 1 or count < 2:
         rows = ", ".join(f"{len(example['choices'])} in row {example.get('row')}" for example in examples[:5])
-        raise ValueError(f"got {rows} choices, expected the same number, two or more, in every row of a table")
+        raise MmptValueError(f"got {rows} choices, expected the same number, two or more, in every row of a table")
     texts: list[Text] = [(example["text"], choice) for example in examples for choice in example["choices"]]
     batch = encoder.encode(texts, [example["regions"] for example in examples])
     for name in TEXT_INPUTS:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.processing.box_overlap import box_iou
 from mmpt.processing.task_encoding import TaskBatch, pixel_boxes
@@ -35,16 +36,18 @@ def class_number(example: Example, numbers: Mapping[str, int]) -> int:
     name = example.get("label_name")
     if name is not None:
         if name not in numbers:
-            raise ValueError(
+            raise MmptValueError(
                 f"{_where(example)} has the label {name!r}, the model knows {', '.join(list(numbers)[:10])}; "
                 "is the table of another task, or its label_name spelled in another way?"
             )
         return numbers[name]
     label = example.get("label")
     if label is None:
-        raise ValueError(f"{_where(example)} has no label, expected a number in column 'label'")
+        raise MmptValueError(f"{_where(example)} has no label, expected a number in column 'label'")
     if not 0 <= label < len(numbers):
-        raise ValueError(f"{_where(example)} has label {label}, expected 0..{len(numbers) - 1}: the model's classes")
+        raise MmptValueError(
+            f"{_where(example)} has label {label}, expected 0..{len(numbers) - 1}: the model's classes"
+        )
     return label
 
 
@@ -69,7 +72,7 @@ def answer_scores(example: Example) -> dict[str, float]:
     """
     answers = example.get("answers")
     if answers is None:
-        raise ValueError(f"{_where(example)} has no answers, expected a list of them in column 'answers'")
+        raise MmptValueError(f"{_where(example)} has no answers, expected a list of them in column 'answers'")
     scores = example.get("answer_scores") or [1.0] * len(answers)
     return dict(zip(answers, scores, strict=True))
 
@@ -84,7 +87,7 @@ def choice_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mappin
         label = example.get("label")
         if label is None or not 0 <= label < len(example["choices"]):
             expected = f"the number of the right choice, 0..{len(example['choices']) - 1}, in column 'label'"
-            raise ValueError(f"{_where(example)} has label {label}, expected {expected}")
+            raise MmptValueError(f"{_where(example)} has label {label}, expected {expected}")
     return {"labels": torch.tensor([example["label"] for example in examples])}
 
 
@@ -113,7 +116,7 @@ def grounding_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Map
     labels = torch.full(batch.detected.shape, float(IGNORED))
     for row, example in enumerate(examples):
         if example.get("box") is None:
-            raise ValueError(f"{_where(example)} has no box, expected x1 y1 x2 y2 in pixels in column 'box'")
+            raise MmptValueError(f"{_where(example)} has no box, expected x1 y1 x2 y2 in pixels in column 'box'")
         overlap = box_iou(pixel_boxes(batch.records[row]), np.array([example["box"]]))[:, 0]
         labels[row, batch.detected[row]] = torch.from_numpy(overlap).float()
     return {"labels": labels}

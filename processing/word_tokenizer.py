@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from mmpt.configuration.errors import MmptValueError
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -22,7 +24,7 @@ def build_word_tokenizer(texts: Iterable[str], *, min_count: int = 1) -> PreTrai
         ValueError: if no word is left.
     """
     if isinstance(texts, str):
-        raise ValueError(f"texts is one string ({texts[:40]!r}), expected several. Pass [text]")
+        raise MmptValueError(f"texts is one string ({texts[:40]!r}), expected several. Pass [text]")
     normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
     rows = 0
@@ -31,7 +33,7 @@ def build_word_tokenizer(texts: Iterable[str], *, min_count: int = 1) -> PreTrai
         counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     words = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count]
     if not words:
-        raise ValueError(
+        raise MmptValueError(
             f"the {rows} texts hold no word that occurs {min_count} times, expected at least one. "
             "Is the text column the right one?"
         )

@@ -27,7 +27,7 @@ def test_a_folder_has_the_modules_that_its_class_needs_and_no_others(tmp_path: P
     assert {"modeling_single_stream", "modeling_base", "layers", "configuration_mmpt", "self_contained"} <= code
     assert not {"modeling_dual_stream", "single_stream_tasks", "processing_mmpt"} & code
     MmptProcessor(MmptImageProcessor(), TOKENIZER).save_pretrained(tmp_path / "processor")
-    names = {"processing_mmpt", "image_processing_mmpt", "regions", "self_contained"}
+    names = {"processing_mmpt", "image_processing_mmpt", "regions", "self_contained", "errors"}
     assert code_in(tmp_path / "processor") == names
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.statement_annotations import ENTAILMENT, TRUTH
 
 
@@ -30,14 +31,14 @@ def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
     known: dict[int, str] = {}
     for label, name in zip(labels, names, strict=True):
         if label is not None and name is not None and known.setdefault(label, name) != name:
-            raise ValueError(f"label {label} is called {known[label]!r} and {name!r}, expected one name a class")
+            raise MmptValueError(f"label {label} is called {known[label]!r} and {name!r}, expected one name a class")
     found = [label for label in labels if label is not None]
     if not found:
-        raise ValueError("column 'label' is null in every row, expected a class in every row")
+        raise MmptValueError("column 'label' is null in every row, expected a class in every row")
     listed = [known.get(label, str(label)) for label in range(max(found) + 1)]
     if len(set(listed)) < len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
-        raise ValueError(f"two classes are called {twice!r}, expected a name of its own for each")
+        raise MmptValueError(f"two classes are called {twice!r}, expected a name of its own for each")
     return listed
 
 
@@ -53,7 +54,9 @@ def answer_names(table: datasets.Dataset, min_count: int) -> list[str]:
     ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
     names = [answer for answer in ordered if counts[answer] >= min_count]
     if not names:
-        raise ValueError(f"no answer is given to {min_count} questions or more, expected some; lower min_answer_count")
+        raise MmptValueError(
+            f"no answer is given to {min_count} questions or more, expected some; lower min_answer_count"
+        )
     return names
 
 
@@ -65,7 +68,7 @@ def balanced_weights(numbers: Sequence[int], classes: int) -> list[float]:
     """
     counts = np.bincount(np.asarray(numbers), minlength=classes)
     if not counts.all():
-        raise ValueError(
+        raise MmptValueError(
             f"class {int(counts.argmin())} has no row in the training data, so that class_weights 'balanced' is not "
             "defined; give the weights as a list"
         )
@@ -74,5 +77,5 @@ def balanced_weights(numbers: Sequence[int], classes: int) -> list[float]:
 
 def _column(table: datasets.Dataset, name: str) -> Sequence:
     if name not in table.column_names:
-        raise ValueError(f"the table has no column {name!r}, which the task learns from; got {table.column_names}")
+        raise MmptValueError(f"the table has no column {name!r}, which the task learns from; got {table.column_names}")
     return table[name]

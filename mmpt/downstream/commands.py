@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmpt.command_errors import clear_errors
+from mmpt.configuration.errors import MmptValueError
 
 if TYPE_CHECKING:
     from mmpt.downstream.evaluation import SavedTaskModel
@@ -44,7 +45,7 @@ def finetune(
     """
     with clear_errors(debug):
         if recipe.startswith("-"):
-            raise ValueError(f"got {recipe!r} first, expected the recipe: mmpt finetune RECIPE [--key VALUE ...]")
+            raise MmptValueError(f"got {recipe!r} first, expected the recipe: mmpt finetune RECIPE [--key VALUE ...]")
         from mmpt.recipe import check_output_dir, load_recipe
 
         loaded = load_recipe(recipe, context.args, command="finetune")
@@ -92,7 +93,7 @@ def evaluate(
 
             check_output_dir(folder)
         elif gallery:
-            raise ValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
+            raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
         saved = _open(model, task, device, dtype, blank, batch_size)
         table = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=True)
         dataset = table.dataset
@@ -160,7 +161,7 @@ def _open(
     model: str, task: str | None, device: str | None, dtype: str, blank: Any, batch_size: int
 ) -> "SavedTaskModel":
     if batch_size < 1:
-        raise ValueError(f"got --batch-size {batch_size}, expected 1 or more")
+        raise MmptValueError(f"got --batch-size {batch_size}, expected 1 or more")
     from mmpt import register_auto_classes
     from mmpt.downstream.evaluation import open_task_model
 
@@ -182,17 +183,17 @@ def _table(
     from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, store_table
 
     if nlvr is not None and (pairs is not None or store is not None):
-        raise ValueError("got --nlvr with --pairs or --store, expected one source")
+        raise MmptValueError("got --nlvr with --pairs or --store, expected one source")
     if pixels and nlvr is None:
-        raise ValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
+        raise MmptValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
     if (pairs is None) != (store is None):
-        raise ValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
+        raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
     if nlvr is not None:
         return nlvr_table(nlvr, split, saved.name, with_labels, pixels)
     if pairs is not None and store is not None:
         return store_table(pairs, store, format, saved.name, with_labels)
     if saved.recipe is None:
-        raise ValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
+        raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
     return evaluation_table(saved.recipe.data, saved.name)
 
 

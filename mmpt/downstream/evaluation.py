@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig
 
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.decoding import Prediction, label_numbers
 from mmpt.downstream.scoring import Measures
 from mmpt.downstream.tasks import TASKS, Task, task_of
@@ -107,24 +108,28 @@ def open_task_model(
         ValueError: if the model is of no task or of another one, or an option is unknown.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     path = Path(folder) / "recipe.yaml"
     config = AutoConfig.from_pretrained(folder)
     made_by = (config.architectures or ["none"])[0]
     recipe = load_recipe(path, command="finetune") if path.is_file() and "PreTraining" not in made_by else None
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
     if stream is None:
-        raise ValueError(f"{folder!r} holds a model of type {config.model_type!r}, expected one of this package")
+        raise MmptValueError(f"{folder!r} holds a model of type {config.model_type!r}, expected one of this package")
     fitting = [each for each, task in TASKS.items() if task.models[stream].__name__ == made_by]
     if not fitting:
-        raise ValueError(f"{folder!r} holds a {made_by}, which does no downstream task; fine-tune it: mmpt finetune")
+        raise MmptValueError(
+            f"{folder!r} holds a {made_by}, which does no downstream task; fine-tune it: mmpt finetune"
+        )
     if name is None:
         name = recipe.task.name if recipe is not None and recipe.task is not None else fitting[0]
         if recipe is None and len(fitting) > 1:
-            raise ValueError(f"{folder!r} holds a {made_by}; say the task with --task, one of {', '.join(fitting)}")
+            raise MmptValueError(f"{folder!r} holds a {made_by}; say the task with --task, one of {', '.join(fitting)}")
     task_of(name)
     if name not in fitting:
-        raise ValueError(f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}")
+        raise MmptValueError(
+            f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}"
+        )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model: Any = TASKS[name].models[stream].from_pretrained(folder)
     collator = TaskDataCollator(

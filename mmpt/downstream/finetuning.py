@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, set_s
 
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
+from mmpt.configuration.errors import MmptValueError
 from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
 from mmpt.downstream.decoding import label_numbers
@@ -48,14 +49,14 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     register_auto_classes()
     section, output_dir = recipe.task, recipe.output_dir
     if section is None:
-        raise ValueError("the recipe has no section task, expected one: what is to be fine-tuned for?")
+        raise MmptValueError("the recipe has no section task, expected one: what is to be fine-tuned for?")
     task = TASKS[section.name]
     check_output_dir(output_dir)
     arguments = training_arguments(recipe.training, section, task)
     set_seed(arguments.seed)
     corpus = open_task_corpus(recipe.data, section.name)
     if section.early_stopping_patience is not None and corpus.evaluation is None:
-        raise ValueError("task.early_stopping_patience is given without rows to evaluate on; give data.eval_pairs")
+        raise MmptValueError("task.early_stopping_patience is given without rows to evaluate on; give data.eval_pairs")
     processor = build_processor(recipe, corpus)
     model = build_task_model(recipe.model, section, task, corpus, processor.tokenizer)
     learning = freeze_parameters(model, section.freeze)
@@ -150,7 +151,7 @@ def training_arguments(training: dict[str, Any], section: TaskSection, task: Tas
     """
     values = dict(training)
     if values.get("train_sampling_strategy", "random") == "group_by_length":
-        raise ValueError(
+        raise MmptValueError(
             "training.train_sampling_strategy is 'group_by_length', which only pre-training has; leave it out"
         )
     if section.early_stopping_patience is not None:
@@ -196,13 +197,13 @@ def build_task_model(
     found = AutoConfig.from_pretrained(section.from_pretrained).model_type
     if found != model_class.config_class.model_type:
         other = "dual" if section.stream == "single" else "single"
-        raise ValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
+        raise MmptValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
     model, loading = model_class.from_pretrained(
         section.from_pretrained, ignore_mismatched_sizes=True, output_loading_info=True, **fields
     )
     misfits = [str(key[0]) for key in loading["mismatched_keys"] if str(key[0]).startswith("backbone.")]
     if misfits:
-        raise ValueError(
+        raise MmptValueError(
             f"{', '.join(misfits[:3])} of {section.from_pretrained!r} have another shape than the configuration asks "
             "for; leave out the fields of model that change the backbone's sizes"
         )
@@ -219,7 +220,7 @@ def _class_weights(section: TaskSection, fields: dict[str, Any], train: TaskData
     if weights is None:
         return {}
     if "id2label" not in fields or "label" not in train.table.column_names:
-        raise ValueError(f"task.class_weights is {weights!r}, but task {section.name!r} has no classes to weigh")
+        raise MmptValueError(f"task.class_weights is {weights!r}, but task {section.name!r} has no classes to weigh")
     if weights == "balanced":
         numbers: dict[str, int] = fields["label2id"]
         return {"class_weights": balanced_weights(gold_classes(train, numbers), len(numbers))}

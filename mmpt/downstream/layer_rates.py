@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
+from mmpt.configuration.errors import MmptValueError
 
 Freeze = Literal["backbone", "embeddings"] | int | None
 BACKBONE = "backbone."
@@ -51,7 +52,7 @@ def depth_of(name: str, depths: dict[str, int]) -> int:
         if name.startswith(prefix):
             return depth
     if name.startswith(BACKBONE) and not name.startswith(POOLERS):
-        raise ValueError(f"parameter {name!r} is in no block of the backbone, whose blocks are {', '.join(depths)}")
+        raise MmptValueError(f"parameter {name!r} is in no block of the backbone, whose blocks are {', '.join(depths)}")
     return max(depths.values()) + 1
 
 
@@ -105,7 +106,7 @@ def freeze_parameters(model: nn.Module, freeze: Freeze) -> int:
     deepest = max(depths.values())
     levels = {None: -1, "embeddings": 0, "backbone": deepest}.get(freeze, freeze)  # type: ignore[arg-type]
     if not isinstance(levels, int) or levels > deepest or (levels < 0 and freeze is not None):
-        raise ValueError(
+        raise MmptValueError(
             f"freeze is {freeze!r}, expected 'backbone', 'embeddings', a number of levels in 0..{deepest}, or null"
         )
     for name, parameter in model.named_parameters():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.decoding import Prediction
 from mmpt.metrics.box_grounding import GroundingAccuracy, PhraseRecall
 from mmpt.metrics.class_accuracy import ClassAccuracy
@@ -63,7 +64,7 @@ def score_phrases(predictions: Sequence[Prediction], dataset: TaskDataset, numbe
                 found.append(box or NO_BOX)
                 true.append(phrase["boxes"])
     if not found:
-        raise ValueError("no phrase of the table has a box, expected some in column 'phrases'")
+        raise MmptValueError("no phrase of the table has a box, expected some in column 'phrases'")
     return PhraseRecall().compute(predictions=found, references=true)  # type: ignore[return-value]
 
 
@@ -82,5 +83,5 @@ def _gold(dataset: TaskDataset, name: str) -> list[Any]:
     column = dataset.column(name)
     row = next((row for row, value in enumerate(column) if value is None), None)
     if row is not None:
-        raise ValueError(f"row {row} of the table has no {name!r}, expected one in every row that is scored")
+        raise MmptValueError(f"row {row} of the table has no {name!r}, expected one in every row that is scored")
     return column

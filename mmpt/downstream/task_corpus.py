@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.tasks import TASKS
 from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
@@ -105,7 +106,7 @@ def evaluation_table(data: DataSection, name: str) -> TaskTable:
     if data.nlvr is not None:
         return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels)
     if data.eval_pairs is None:
-        raise ValueError("the recipe has no data.eval_pairs; give --pairs and --store")
+        raise MmptValueError("the recipe has no data.eval_pairs; give --pairs and --store")
     return store_table(data.eval_pairs, str(data.store), None, name)
 
 

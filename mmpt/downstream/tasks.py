@@ -11,6 +11,7 @@ import datasets
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.class_names import answer_names, class_names, entailment_names, truth_names
 from mmpt.downstream.decoding import (
     Prediction,
@@ -228,5 +229,5 @@ def task_of(name: str) -> Task:
         ValueError: if there is no such task.
     """
     if name not in TASKS:
-        raise ValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
+        raise MmptValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
+
 Example = dict[str, Any]
 LETTERS_A_TOKEN = 5
 
@@ -21,7 +23,7 @@ def example_rows(columns: Mapping[str, Any]) -> list[Example]:
     lengths = {name: len(value) for name, value in columns.items() if is_many(value)}
     if len(set(lengths.values())) > 1:
         given = " and ".join(f"{length} for {name}" for name, length in lengths.items())
-        raise ValueError(f"got {given}, expected as many of each, or a single one to go with all")
+        raise MmptValueError(f"got {given}, expected as many of each, or a single one to go with all")
     count = next(iter(lengths.values()), 1)
     examples: list[Example] = [
         {name: value[row] if name in lengths else value for name, value in columns.items()} for row in range(count)
@@ -31,7 +33,7 @@ def example_rows(columns: Mapping[str, Any]) -> list[Example]:
         if isinstance(text, tuple) and len(text) == 2:
             example["text"], example["text_pair"] = text
         elif not isinstance(text, str):
-            raise ValueError(f"got {text!r:.60} for a text, expected a string or a tuple of two")
+            raise MmptValueError(f"got {text!r:.60} for a text, expected a string or a tuple of two")
     return examples
 
 
@@ -54,13 +56,13 @@ def spans_of(text: str, phrases: Sequence[Any]) -> list[dict[str, int]]:
         if isinstance(phrase, str):
             count = text.count(phrase)
             if count != 1:
-                raise ValueError(
+                raise MmptValueError(
                     f"the caption {text!r} has the phrase {phrase!r} {count} times, expected once; give (start, end) "
                     "of the letters that are meant"
                 )
             phrase = (text.index(phrase), text.index(phrase) + len(phrase))
         start, end = phrase
         if not 0 <= start < end <= len(text):
-            raise ValueError(f"phrase ({start}, {end}) is not in the {len(text)} letters of {text!r}")
+            raise MmptValueError(f"phrase ({start}, {end}) is not in the {len(text)} letters of {text!r}")
         spans.append({"start": start, "end": end})
     return spans

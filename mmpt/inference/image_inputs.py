@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_loading import load_image
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.processing.regions import Regions
@@ -54,11 +55,11 @@ class ImageInputs:
         first = pictures[0]
         if self.extractor is None:
             if isinstance(first, str) and self.regions is not None:
-                raise ValueError(
+                raise MmptValueError(
                     f"image {first!r} is not among the regions ({len(self.regions)} images, "
                     f"{next(iter(self.regions), None)!r} is the first); give an id of theirs, or an extractor for files"
                 )
-            raise ValueError(
+            raise MmptValueError(
                 f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the pipeline "
                 "extractor=RegionExtractor.from_pretrained(...), for image ids regions=RegionStore.open(...)"
             )
@@ -79,10 +80,10 @@ def _decode(picture: Any) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture
     if not isinstance(picture, str | Path):
-        raise ValueError(
+        raise MmptValueError(
             f"got {type(picture).__name__} for an image, expected Regions, an image id, a PIL image or a path"
         )
     try:
         return load_image(picture)
     except ValueError as error:
-        raise ValueError(f"{picture}: {error}") from error
+        raise MmptValueError(f"{picture}: {error}") from error

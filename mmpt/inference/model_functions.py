@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.classification_tasks import (
     MmptDecisionModel,
     MmptForImagesAndTextClassification,
@@ -91,14 +92,14 @@ def check_function(model: Any, function: str) -> None:
     if not isinstance(model, FUNCTIONS[function]):
         wanted = [name for name, each in MODELS.items() if issubclass(each, FUNCTIONS[function])]
         has = [f"{name}()" for name, bases in FUNCTIONS.items() if isinstance(model, bases)]
-        raise ValueError(
+        raise MmptValueError(
             f"{function}() needs {' or '.join(wanted)}, but this model is {type(model).__name__}, which has "
             f"{', '.join(has)}; load a model that was trained for it"
         )
     if isinstance(model, MmptForPreTraining) and function in OBJECTIVES_READ:
         objective, trained = OBJECTIVES_READ[function], model.config.objective_weights
         if objective not in trained:
-            raise ValueError(
+            raise MmptValueError(
                 f"{function}() needs a model that was pre-trained with objective {objective!r}, this one was with "
                 f"{', '.join(trained)}"
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
 from mmpt import register_auto_classes
+from mmpt.configuration.errors import MmptOSError, MmptValueError
 from mmpt.inference.example_rows import Example, example_rows, is_many, size_of, spans_of
 from mmpt.inference.image_inputs import ImageInput, ImageInputs
 from mmpt.inference.model_functions import MODELS, check_function
@@ -58,7 +59,7 @@ class MmptPipeline:
         extractor: RegionExtractor | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+            raise MmptValueError(f"batch_size is {batch_size}, expected at least 1")
         check_tokenizer(processor.tokenizer, model.config)
         self.model = model.eval()
         self.processor: Any = processor
@@ -95,11 +96,11 @@ class MmptPipeline:
         config = AutoConfig.from_pretrained(name, revision=revision)
         architecture = (config.architectures or ["a model without a class name"])[0]
         if architecture not in MODELS:
-            raise ValueError(f"{name} holds {architecture}, expected one of {', '.join(MODELS)}")
+            raise MmptValueError(f"{name} holds {architecture}, expected one of {', '.join(MODELS)}")
         try:
             processor = AutoProcessor.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
-            raise OSError(
+            raise MmptOSError(
                 f"{name} has no processor that can be loaded beside its model; save there the one that the model was "
                 "trained with: processor.save_pretrained(folder)"
             ) from error
@@ -123,7 +124,7 @@ class MmptPipeline:
             masked = ids == tokenizer.mask_token_id
             for example, found in zip(examples, masked.any(1).tolist(), strict=True):
                 if not found:
-                    raise ValueError(
+                    raise MmptValueError(
                         f"the text {example['text']!r} has no {tokenizer.mask_token} among its first "
                         f"{self._max_tokens} tokens, expected one for each word that is asked for"
                     )
@@ -246,7 +247,7 @@ class MmptPipeline:
             for example, positions in zip(examples, batch.tensors["phrase_positions"], strict=True):
                 for phrase, position in zip(example["phrases"], positions.tolist(), strict=False):
                     if position == IGNORED:
-                        raise ValueError(
+                        raise MmptValueError(
                             f"phrase {phrase!r} has no token among the first {self._max_tokens} of its caption, "
                             "expected a shorter caption, or a phrase of words"
                         )

@@ -14,6 +14,7 @@ import torch
 from datasets import List, Value
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, report
 from mmpt.metrics.metric_inputs import finite
@@ -53,7 +54,7 @@ class PhraseRecall(MmptMetric):
     def prepare(self, *, predictions: Any, references: Sequence[Any]) -> dict[str, list[Any]]:
         sizes = [len(true) for true in references]
         if 0 in sizes:
-            raise ValueError(f"references: phrase {sizes.index(0)} of the batch has no box; leave such phrases out")
+            raise MmptValueError(f"references: phrase {sizes.index(0)} of the batch has no box; leave such phrases out")
         true = iter(boxes("references", [box for phrase in references for box in phrase]).tolist())
         return {
             "predictions": boxes("predictions", predictions).tolist(),
@@ -86,11 +87,11 @@ def boxes(name: str, values: Any) -> Tensor:
     if not tensor.numel():
         return torch.zeros(0, 4)
     if tensor.dim() != 2 or tensor.shape[-1] != 4:
-        raise ValueError(f"{name} are {tuple(tensor.shape)}, expected (boxes, 4), x1 y1 x2 y2 in pixels")
+        raise MmptValueError(f"{name} are {tuple(tensor.shape)}, expected (boxes, 4), x1 y1 x2 y2 in pixels")
     inverted = (tensor[:, :2] > tensor[:, 2:]).any(-1)
     if inverted.any():
         row = int(inverted.nonzero()[0, 0])
-        raise ValueError(
+        raise MmptValueError(
             f"{name}: box {row} is {tensor[row].tolist()}, expected x1 <= x2 and y1 <= y2; is it x, y, width, height?"
         )
     return tensor.double()

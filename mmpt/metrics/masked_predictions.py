@@ -9,6 +9,7 @@ import torch
 from datasets import List, Value
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, report
 from mmpt.metrics.metric_inputs import as_tensor, finite
@@ -38,7 +39,7 @@ class MaskedMetric(MmptMetric):
             predicted = predicted[selected]
         rows = selected.nonzero()[:, 0]
         if predicted.dim() != 2 or len(predicted) != len(rows):
-            raise ValueError(
+            raise MmptValueError(
                 f"predictions are {tuple(predicted.shape)} for labels {tuple(labels.shape)} of which {len(rows)} are "
                 f"predicted; expected {(*selected.shape, 'width')} or {(len(rows), 'width')}"
             )
@@ -52,7 +53,7 @@ class MaskedMetric(MmptMetric):
     def check_targets(self, predicted: Tensor, targets: Tensor) -> None:
         """Raise ValueError if labels do not fit; predicted: (selected, width), targets: (selected,) or (.., width)."""
         if targets.dim() == 2 and predicted.shape != targets.shape:
-            raise ValueError(
+            raise MmptValueError(
                 f"predictions have {predicted.shape[1]} numbers an element and references {targets.shape[1]}; are they "
                 "of one region store?"
             )
@@ -61,7 +62,7 @@ class MaskedMetric(MmptMetric):
             and len(targets)
             and not 0 <= int(targets.min()) <= int(targets.max()) < predicted.shape[1]
         ):
-            raise ValueError(
+            raise MmptValueError(
                 f"references are from {int(targets.min())} to {int(targets.max())}, expected 0 to "
                 f"{predicted.shape[1] - 1}, as predictions have {predicted.shape[1]} classes, or -100"
             )
@@ -71,7 +72,7 @@ class MaskedMetric(MmptMetric):
         sums = rows["predictions"].flatten().to_numpy().reshape(len(counts), -1)
         masked = counts > 0
         if not masked.any():
-            raise ValueError(f"{self.name} has no masked element in {len(counts)} examples; is its objective off?")
+            raise MmptValueError(f"{self.name} has no masked element in {len(counts)} examples; is its objective off?")
         units = np.column_stack([sums, counts])[masked]
         means = bootstrap(units, lambda drawn, kinds: ratios(drawn, kinds[:, :-1], kinds[:, -1]), self.seed)
         measures: dict[str, float] = {}
@@ -109,7 +110,9 @@ class MaskedRegionDistributions(MaskedMetric):
         sums = targets.float().sum(-1)
         if bool(((sums - 1).abs() > 0.01).any()) or bool((targets < 0).any()):
             worst = float(sums[(sums - 1).abs().argmax()])
-            raise ValueError(f"references have a row that sums to {worst:.3f}, expected the detector's probabilities")
+            raise MmptValueError(
+                f"references have a row that sums to {worst:.3f}, expected the detector's probabilities"
+            )
 
 
 class MaskedRegionFeatures(MaskedMetric):

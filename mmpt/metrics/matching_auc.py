@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Value
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, report
 from mmpt.metrics.metric_inputs import class_numbers, finite
@@ -24,17 +25,17 @@ class MatchingAuc(MmptMetric):
     def prepare(self, *, predictions: Any, references: Any) -> dict[str, list[Any]]:
         logits = finite("predictions", predictions)
         if logits.numel() and (logits.dim() != 2 or logits.shape[1] != 2):
-            raise ValueError(f"predictions are {tuple(logits.shape)}, expected (batch, 2) logits")
+            raise MmptValueError(f"predictions are {tuple(logits.shape)}, expected (batch, 2) logits")
         labels = class_numbers("references", references)
         if set(labels) - {0, 1}:
-            raise ValueError(f"references hold {sorted(set(labels))}, expected 1 (matched) or 0 (not)")
+            raise MmptValueError(f"references hold {sorted(set(labels))}, expected 1 (matched) or 0 (not)")
         scores = logits.double().reshape(-1, 2)
         return {"predictions": (scores[:, 1] - scores[:, 0]).tolist(), "references": labels}
 
     def measure(self, rows: dict[str, pa.Array]) -> dict[str, float]:
         scores, labels = rows["predictions"].to_numpy(), rows["references"].to_numpy()
         if len(np.unique(labels)) < 2:
-            raise ValueError(
+            raise MmptValueError(
                 f"{self.name} got only references of {labels[0]}, expected matched and mismatched pairs; is the "
                 "evaluation collator's mismatching off?"
             )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features, Value
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.metric_inputs import as_ids
 
 CLOSE, CLOSE_TO_ZERO = 1e-2, 1e-3  # what another batch's padding may change in half precision
@@ -51,7 +52,7 @@ class MmptMetric(evaluate.Metric):
         timeout: float = 100,
     ) -> None:
         if num_process > 1 and experiment_id is None:
-            raise ValueError(
+            raise MmptValueError(
                 f"experiment_id is None with {num_process} processes; give one that they share and no other run uses"
             )
         super().__init__(
@@ -88,14 +89,16 @@ class MmptMetric(evaluate.Metric):
         unknown = sorted(set(batch) - set(names))
         missing = [name for name in self.inputs if batch.get(name) is None]
         if unknown or missing:
-            raise ValueError(f"{self.name} got {sorted(batch)}, expected {names} (ids may be left out in one process)")
+            raise MmptValueError(
+                f"{self.name} got {sorted(batch)}, expected {names} (ids may be left out in one process)"
+            )
         ids = batch.pop("ids", None)
         kept = self.prepare(**batch)
         if self.key == ("ids",):
             kept["ids"] = self._ids(ids, len(next(iter(kept.values()))))
         lengths = {name: len(values) for name, values in kept.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"{self.name} got batches of different length: {lengths}")
+            raise MmptValueError(f"{self.name} got batches of different length: {lengths}")
         self._rows += next(iter(lengths.values()))
         super().add_batch(**kept)
 
@@ -115,7 +118,9 @@ class MmptMetric(evaluate.Metric):
             self.add_batch(**batch)
         if self.writer is None:
             if self.num_process == 1:
-                raise ValueError(f"{self.name} has no predictions: add_batch was never called, or the data are empty")
+                raise MmptValueError(
+                    f"{self.name} has no predictions: add_batch was never called, or the data are empty"
+                )
             super().add_batch(**{name: [] for name in self._feature_names()})  # the others wait for this process
         try:
             return super().compute(**given)
@@ -135,7 +140,7 @@ class MmptMetric(evaluate.Metric):
         rows = {name: given.pop(name) for name in names}
         rows = {name: column.combine_chunks() for name, column in rows.items()}
         if not len(rows[names[0]]):
-            raise ValueError(f"{self.name} has no predictions: the data are empty")
+            raise MmptValueError(f"{self.name} has no predictions: the data are empty")
         return self.measure(self._each_once(rows), **given)
 
     def _each_once(self, rows: dict[str, pa.Array]) -> dict[str, pa.Array]:
@@ -152,7 +157,7 @@ class MmptMetric(evaluate.Metric):
             for place, one, other in zip(again, before, after, strict=True):
                 if not _same(one, other):
                     example = ", ".join(repr(rows[key][int(place)].as_py()) for key in self.key)
-                    raise ValueError(
+                    raise MmptValueError(
                         f"{self.name}: {' and '.join(self.key)} {example} came twice with different {name}, {one} and "
                         f"{other}; give each example an id of its own, and evaluate without dropout"
                     )
@@ -160,12 +165,14 @@ class MmptMetric(evaluate.Metric):
 
     def _ids(self, ids: Any, rows: int) -> list[str]:
         if ids is None and self.num_process > 1:
-            raise ValueError(
+            raise MmptValueError(
                 f"{self.name} got no ids with {self.num_process} processes; give the examples' ids, because the tail "
                 "of a distributed evaluation repeats examples"
             )
         if self._has_ids not in (None, ids is not None):
-            raise ValueError(f"{self.name} got ids in one batch and none in another; give them in every batch or never")
+            raise MmptValueError(
+                f"{self.name} got ids in one batch and none in another; give them in every batch or never"
+            )
         self._has_ids = ids is not None
         return [str(self._rows + row) for row in range(rows)] if ids is None else as_ids("ids", ids)
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
+
 
 def as_tensor(name: str, values: Any) -> Tensor:
     """Return a tensor on the CPU, of arrays, tensors, lists of them or of numbers.
@@ -19,7 +21,7 @@ def as_tensor(name: str, values: Any) -> Tensor:
             return torch.stack([torch.as_tensor(row).detach().cpu() for row in values])
         return torch.as_tensor(values).detach().cpu()
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} are no numbers of one shape a row: {error}") from error
+        raise MmptValueError(f"{name} are no numbers of one shape a row: {error}") from error
 
 
 def finite(name: str, values: Any) -> Tensor:
@@ -31,7 +33,7 @@ def finite(name: str, values: Any) -> Tensor:
     tensor = as_tensor(name, values)
     if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
         row = int((~tensor.isfinite()).nonzero()[0, 0])
-        raise ValueError(
+        raise MmptValueError(
             f"{name}: row {row} of the batch has a value that is NaN or infinite, expected finite numbers; "
             "did the model diverge, or half precision overflow?"
         )
@@ -49,12 +51,12 @@ def class_numbers(name: str, values: Any) -> list[int]:
         return tensor.argmax(-1).tolist()
     if tensor.dim() != 1 or (tensor.is_floating_point() and tensor.numel()):
         scores = " or (batch, classes) scores" if name == "predictions" else ""
-        raise ValueError(
+        raise MmptValueError(
             f"{name} are {tuple(tensor.shape)} {tensor.dtype}, expected (batch,) whole class numbers{scores}"
         )
     numbers = tensor.long()
     if numbers.numel() and int(numbers.min()) < 0:
-        raise ValueError(
+        raise MmptValueError(
             f"{name} hold {int(numbers.min())}, expected class numbers from 0 on; leave rows without a label out"
         )
     return numbers.tolist()
@@ -69,5 +71,5 @@ def as_ids(name: str, values: Any) -> list[str]:
     listed = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else list(values)
     for value in listed:
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
-            raise TypeError(f"{name} hold {value!r}, expected strings or whole numbers")
+            raise MmptTypeError(f"{name} hold {value!r}, expected strings or whole numbers")
     return [str(value) for value in listed]

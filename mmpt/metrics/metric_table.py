@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.box_grounding import GroundingAccuracy, PhraseRecall
 from mmpt.metrics.class_accuracy import ClassAccuracy
 from mmpt.metrics.group_consistency import GroupConsistency
@@ -41,5 +42,5 @@ def load_metric(name: str, **options: Any) -> MmptMetric:
         ValueError: if there is no metric of this name.
     """
     if name not in METRICS:
-        raise ValueError(f"metric is {name!r}, expected one of {', '.join(METRICS)}")
+        raise MmptValueError(f"metric is {name!r}, expected one of {', '.join(METRICS)}")
     return METRICS[name](**options)

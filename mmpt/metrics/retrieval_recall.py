@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Value
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, encode, report
 from mmpt.metrics.metric_inputs import as_ids, class_numbers, finite
@@ -39,9 +40,9 @@ class RetrievalRecall(MmptMetric):
     def prepare(self, *, predictions: Any, references: Any, text_ids: Any, image_ids: Any) -> dict[str, list[Any]]:
         scores, labels = finite("predictions", predictions), class_numbers("references", references)
         if scores.dim() != 1:
-            raise ValueError(f"predictions are {tuple(scores.shape)}, expected (batch,) scores of a match")
+            raise MmptValueError(f"predictions are {tuple(scores.shape)}, expected (batch,) scores of a match")
         if set(labels) - {0, 1}:
-            raise ValueError(f"references hold {sorted(set(labels))}, expected 1 (belongs together) or 0")
+            raise MmptValueError(f"references hold {sorted(set(labels))}, expected 1 (belongs together) or 0")
         return {
             "predictions": scores.double().tolist(),
             "references": labels,
@@ -59,12 +60,12 @@ class RetrievalRecall(MmptMetric):
         measures: dict[str, float] = {}
         for direction in directions:
             if direction not in DIRECTIONS:
-                raise ValueError(f"direction is {direction!r}, expected one of {DIRECTIONS}")
+                raise MmptValueError(f"direction is {direction!r}, expected one of {DIRECTIONS}")
             query, names = encode(rows["text_ids" if direction == "text_to_image" else "image_ids"])
             candidates = np.bincount(query)
             if candidates.min() < candidates.max():
                 few, many = int(candidates.argmin()), int(candidates.argmax())
-                raise ValueError(
+                raise MmptValueError(
                     f"{direction}: query {names[few].as_py()!r} has {candidates[few]} candidates and "
                     f"{names[many].as_py()!r} has {candidates[many]}; score every text with every image, or give "
                     "directions= without this one"
@@ -89,9 +90,9 @@ def measure_score_matrix(scores: Any, image_of_text: Any, seed: int = 0) -> dict
     table = finite("scores", scores).float().numpy()
     columns = np.array(class_numbers("image_of_text", image_of_text), dtype=int)
     if table.ndim != 2 or len(table) != len(columns) or not table.size:
-        raise ValueError(f"scores are {table.shape} for {len(columns)} texts, expected (texts, images)")
+        raise MmptValueError(f"scores are {table.shape} for {len(columns)} texts, expected (texts, images)")
     if not 0 <= columns.min() <= columns.max() < table.shape[1]:
-        raise ValueError(f"image_of_text is {columns.min()} to {columns.max()}, expected 0 to {table.shape[1] - 1}")
+        raise MmptValueError(f"image_of_text is {columns.min()} to {columns.max()}, expected 0 to {table.shape[1] - 1}")
     belongs = columns[:, None] == np.arange(table.shape[1])
     measures: dict[str, float] = {}
     for direction, of_query, own in (("text_to_image", table, belongs), ("image_to_text", table.T, belongs.T)):
@@ -105,7 +106,7 @@ def _recalls(direction: str, ranks: np.ndarray, seed: int) -> dict[str, float]:
     """Return the measures of a direction; ranks: (queries,), 0 where nothing belongs to the query."""
     ranked = ranks[ranks > 0]
     if not len(ranked):
-        raise ValueError(f"{direction}: nothing belongs to any of {len(ranks)} queries; are the references all 0?")
+        raise MmptValueError(f"{direction}: nothing belongs to any of {len(ranks)} queries; are the references all 0?")
     values = bootstrap(ranked[:, None], recalls_and_median, seed)
     measures = {f"{direction}_without_match": len(ranks) - len(ranked)}
     for place, value in zip(PLACES, values, strict=False):

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import List, Value
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, report
 from mmpt.metrics.vqa_answers import score_answer
@@ -29,16 +30,16 @@ class VqaAccuracy(MmptMetric):
 
     def __init__(self, config_name: str | None = None, **options: Any) -> None:
         if config_name not in (None, *RULES):
-            raise ValueError(f"config_name is {config_name!r}, expected one of {RULES}")
+            raise MmptValueError(f"config_name is {config_name!r}, expected one of {RULES}")
         super().__init__(config_name or "official", **options)
 
     def prepare(self, *, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Sequence[Any]]:
         for row, answer in enumerate(predictions):
             if not isinstance(answer, str):
-                raise ValueError(f"predictions: row {row} of the batch is {answer!r}, expected a string")
+                raise MmptValueError(f"predictions: row {row} of the batch is {answer!r}, expected a string")
         for row, answers in enumerate(references):
             if isinstance(answers, str) or not answers or not all(isinstance(one, str) for one in answers):
-                raise ValueError(
+                raise MmptValueError(
                     f"references: row {row} of the batch is {answers!r}, expected a list with an answer or more"
                 )
         return {"predictions": list(predictions), "references": [list(answers) for answers in references]}

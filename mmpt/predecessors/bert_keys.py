@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.key_map import WHOLE, KeyMap, Part
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 
@@ -61,7 +62,7 @@ def settings(source: SourceCheckpoint) -> dict[str, Any]:
         if of_regions == found[name]:
             continue
         if name == "hidden_act":
-            raise ValueError(
+            raise MmptValueError(
                 f"{source.path}: hidden_act is {found[name]!r} but v_hidden_act {of_regions!r}; both streams have one "
                 "activation here, so this checkpoint cannot be expressed"
             )

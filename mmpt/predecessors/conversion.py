@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
+from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
@@ -90,7 +91,7 @@ def plan_conversion(
         try:
             values, keys = FAMILIES[name].read(checkpoint)
         except StopIteration:
-            raise ValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
+            raise MmptValueError(f"{source} has none of {name}'s keys; leave the family to 'auto'") from None
         heads = FAMILIES[name].read_heads(checkpoint)
         head = choose_head(heads, task, checkpoint, pretrains=bool(values["objective_weights"]))
         if head is not None:
@@ -100,12 +101,12 @@ def plan_conversion(
         else:
             of_head = checkpoint.label_names()
             if labels is not None:
-                raise ValueError(
+                raise MmptValueError(
                     f"labels were given, but of {source} no fine-tuned head is taken; name one with --task"
                 )
         config = config_class_of(name, values)(**(values | of_head | config_overrides))
     else:
-        raise ValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
+        raise MmptValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
     drop_buffers(keys, checkpoint)
     drop_other_heads(keys, checkpoint, heads)
     model_class = _pretraining_class(config) if head is None else head.model_class(config)
@@ -146,7 +147,7 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; name a new folder")
+        raise MmptFileExistsError(f"{out} is not empty; name a new folder")
     plan = plan_conversion(source, **options)
     model = carry_out(plan)
     out.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def carry_out(plan: ConversionPlan) -> Model:
     """Read the weights and build the model of a plan."""
     for theirs, to in plan.keys.ties.items():
         if theirs in plan.source and to in plan.source and not torch.equal(plan.source[theirs], plan.source[to]):
-            raise ValueError(
+            raise MmptValueError(
                 f"{plan.source.path}: {theirs!r} and {to!r} hold different values, expected the same: this family ties "
                 "them. Is it the family's checkpoint?"
             )
@@ -198,7 +199,7 @@ def _assign(model: Model, weights: dict[str, Tensor]) -> None:
     model.tie_weights()
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
-            raise ValueError(f"{name} got no value; a conversion plan must name it as missing")
+            raise MmptValueError(f"{name} got no value; a conversion plan must name it as missing")
 
 
 def _pretraining_class(config: MmptConfig) -> type[MmptForPreTraining]:
@@ -242,15 +243,15 @@ def _report(
             unknown.append(theirs)
     if unknown:
         first = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path} has {len(unknown)} keys that nothing is known of as {family}: {first}. Is it this family's "
             "checkpoint? If they are not needed, drop them with --allow-unknown KEY (a pattern with * serves)"
         )
     if misfits:
-        raise ValueError(f"{source.path} does not fit as {family}: " + "; ".join(misfits[:5]))
+        raise MmptValueError(f"{source.path} does not fit as {family}: " + "; ".join(misfits[:5]))
     missing = sorted(set(expected) - filled - {DECODER})
     if missing and family != "bert":
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path} lacks what {len(missing)} weights of the model need: {', '.join(missing[:5])}. "
             "Is the file complete?"
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.bert_keys import (
     TRANSFORM,
     map_answer_head,
@@ -152,7 +153,7 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     features = source.shape("bert.v_embeddings.image_embeddings.weight")[1]
     target = source.setting("visual_target", int(outputs == features)) if outputs else 0
     if target not in (0, 1):
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path}: visual_target is {target}, expected 0 (classes) or 1 (features); the contrastive head of "
             "visual_target 2 has no counterpart here"
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.dual_stream_families import read_lxmert, read_vilbert
 from mmpt.predecessors.fine_tuned_heads import lxmert_heads, oscar_heads, uniter_heads, vilbert_heads, visual_bert_heads
 from mmpt.predecessors.key_map import KeyMap
@@ -82,7 +83,7 @@ def recognise(source: SourceCheckpoint) -> str:
             return name
     if any(key.endswith("embeddings.word_embeddings.weight") for key in source):
         return "bert"
-    raise ValueError(
+    raise MmptValueError(
         f"{source.path} has {len(source)} keys of no known family ({', '.join(list(source)[:4])}, ...); expected one "
         f"of {', '.join(FAMILIES)} or a text encoder of transformers. Name the family if you know it"
     )

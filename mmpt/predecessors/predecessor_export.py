@@ -24,6 +24,7 @@ from transformers import (
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.configuration_tasks import MmptTaskConfig
+from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.families import FAMILIES, config_class_of
@@ -95,10 +96,10 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
     out = Path(out)
     _check_target(target)
     if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; name a new folder")
+        raise MmptFileExistsError(f"{out} is not empty; name a new folder")
     task = _task_of(model)
     if task not in TARGETS[target]:
-        raise ValueError(
+        raise MmptValueError(
             f"{target} of transformers has no class for a {type(model).__name__}, expected a model for "
             f"{', '.join(TARGETS[target])}"
         )
@@ -114,7 +115,7 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
             weights[their_key] = weights[to]
     missing = sorted(set(theirs.state_dict()) - set(weights))
     if missing:
-        raise ValueError(
+        raise MmptValueError(
             f"{target} of transformers has weights that this model lacks: {', '.join(missing[:4])}; name their "
             "objectives in objective_weights (mlm and itm are always there) and train them, or convert another model"
         )
@@ -131,7 +132,7 @@ def convert_back(source: str | Path, out: str | Path, target: str) -> None:
     except ValueError:  # transformers': no model_type that it knows
         config = None
     if not isinstance(config, MmptConfig):
-        raise ValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
+        raise MmptValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
     of_tasks: dict[str, Any] = {found.__name__: found for classes in TASK_MODELS.values() for found in classes}
     model_class = of_tasks.get((config.architectures or [""])[0], AutoModelForPreTraining)
     export_predecessor(model_class.from_pretrained(source), out, target)
@@ -141,7 +142,7 @@ def convert_back(source: str | Path, out: str | Path, target: str) -> None:
 
 def _check_target(target: str) -> None:
     if target not in TARGETS:
-        raise ValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
+        raise MmptValueError(f"got target {target!r}, expected one of {', '.join(TARGETS)}")
 
 
 def _task_of(model: Model) -> str:
@@ -196,7 +197,7 @@ def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str,
         values, own_fields = values | head.fields, set(head.fields)
     again = config_class_of(target, values)(**values)
     if type(again) is not type(config):
-        raise ValueError(f"{target} cannot express a {type(config).__name__}, expected a {type(again).__name__}")
+        raise MmptValueError(f"{target} cannot express a {type(config).__name__}, expected a {type(again).__name__}")
     unread = OF_TRAINING | (_own_fields(MmptTaskConfig) - OF_EVERY_MODEL - own_fields)
     if head is not None:
         unread |= OF_PRETRAINING_HEADS
@@ -211,7 +212,7 @@ def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str,
         said = "; ".join(
             f"{name} is {ours!r}, {target} has {other!r}" for name, (ours, other) in sorted(differing.items())
         )
-        raise ValueError(f"{target} of transformers cannot express this model: {said}")
+        raise MmptValueError(f"{target} of transformers cannot express this model: {said}")
     return keys
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoTokenizer, BertTokenizer
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -37,7 +38,7 @@ def save_processor(
             f"has {config.vocab_size} entries; BERT base {kind} is the family's)"
         )
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(
+        raise MmptValueError(
             f"the tokenizer has {len(tokenizer)} entries and the model's table {config.vocab_size}; it is not the one "
             "this checkpoint was trained with"
         )

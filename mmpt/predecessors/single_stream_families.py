@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.bert_keys import (
     map_layers,
     map_matching,
@@ -115,7 +116,7 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     both = source.shape("bert.img_embedding.weight")[1]
     features = both - BOX_NUMBERS
     if features < 1:
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path}: bert.img_embedding reads {both} numbers, expected a feature and {BOX_NUMBERS} of the box"
         )
     map_text_embeddings(keys, root)
@@ -132,7 +133,7 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
         keys.module("bert.LayerNorm", f"{REGIONS}.layer_norm")
         theirs, ours = source.setting("img_layer_norm_eps", 1e-12), source.setting("layer_norm_eps", 1e-12)
         if theirs != ours:
-            raise ValueError(
+            raise MmptValueError(
                 f"{source.path}: img_layer_norm_eps is {theirs} and layer_norm_eps {ours}; one value serves all norms "
                 "here, so this checkpoint cannot be expressed"
             )

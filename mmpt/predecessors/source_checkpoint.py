@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th")  # .th: the original VisualBERT
 WRAPPERS = ("model", "model_state_dict", "state_dict")
@@ -46,7 +48,7 @@ class SourceCheckpoint(Mapping[str, Tensor]):
             for key in reader.keys():  # noqa: SIM118 (a safetensors file is no mapping)
                 name = _clean(key)
                 if name in self._tensors:
-                    raise ValueError(f"{file} has {key!r} twice (as {name!r}); a checkpoint needs each key once")
+                    raise MmptValueError(f"{file} has {key!r} twice (as {name!r}); a checkpoint needs each key once")
                 self._tensors[name] = (reader, key)
         self._strip_common_wrapper()
 
@@ -70,7 +72,9 @@ class SourceCheckpoint(Mapping[str, Tensor]):
             ValueError: if the checkpoint has no such key.
         """
         if key not in self._tensors:
-            raise ValueError(f"{self.path} has no {key!r}, which its family of checkpoints has; is the file complete?")
+            raise MmptValueError(
+                f"{self.path} has no {key!r}, which its family of checkpoints has; is the file complete?"
+            )
         reader, name = self._tensors[key]
         return tuple(reader.get_slice(name).get_shape())
 
@@ -83,7 +87,7 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         start = re.compile(re.escape(prefix) + r"\.(\d+)\.")
         numbers = {int(match[1]) for key in self if (match := start.match(key))}
         if numbers != set(range(len(numbers))):
-            raise ValueError(f"{self.path} has {prefix}.N for N in {sorted(numbers)}; expected all from 0 on")
+            raise MmptValueError(f"{self.path} has {prefix}.N for N in {sorted(numbers)}; expected all from 0 on")
         return len(numbers)
 
     def setting(self, name: str, default: Any, why: str | None = None) -> Any:
@@ -106,7 +110,7 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         """Return a number of attention heads, which no shape of a weight tells."""
         heads = width // head_width
         if self.config.get(name) is None and (heads < 1 or width % head_width):
-            raise ValueError(
+            raise MmptValueError(
                 f"{self.path}: the number of attention heads ({name}) cannot be told from weights {width} wide; "
                 "give the checkpoint's configuration with --config"
             )
@@ -148,9 +152,9 @@ def _read_config(folder: Path, config_path: str | Path | None) -> dict[str, Any]
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}), expected the checkpoint's configuration") from None
+        raise MmptValueError(f"{path} is no JSON ({error}), expected the checkpoint's configuration") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, expected an object with the configuration")
+        raise MmptValueError(f"{path} holds a {type(config).__name__}, expected an object with the configuration")
     return config
 
 
@@ -158,7 +162,7 @@ def _weight_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} does not exist, expected a weight file or a folder with one")
+        raise MmptFileNotFoundError(f"{path} does not exist, expected a weight file or a folder with one")
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return [path / name]
@@ -166,12 +170,14 @@ def _weight_files(path: Path) -> list[Path]:
         if index.is_file():
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             if any(Path(shard).name != shard for shard in names):
-                raise ValueError(f"{index} names files outside its folder; a checkpoint's shards lie beside the index")
+                raise MmptValueError(
+                    f"{index} names files outside its folder; a checkpoint's shards lie beside the index"
+                )
             return [path / shard for shard in names]
     others = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(others) != 1:
         found = ", ".join(file.name for file in others) or "no weight file"
-        raise FileNotFoundError(
+        raise MmptFileNotFoundError(
             f"{path} has {found}, expected {' or '.join(WEIGHT_FILES)}, or exactly one file that ends in "
             f"{', '.join(WEIGHT_SUFFIXES)}; name the file itself"
         )
@@ -183,7 +189,7 @@ def _open(file: Path) -> Any:
         try:
             return safe_open(file, framework="pt")
         except SafetensorError as error:
-            raise ValueError(f"{file} cannot be read as safetensors ({error}); copy it again") from None
+            raise MmptValueError(f"{file} cannot be read as safetensors ({error}); copy it again") from None
     return _LoadedTensors(_load_pickled(file))
 
 
@@ -200,20 +206,20 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         asks = f" (it asks for {blocked[1]})" if blocked else ""
-        raise ValueError(
+        raise MmptValueError(
             f"{file} is refused: it holds more than tensors{asks}, and loading that could run code. Nothing of it was "
             "run. Save its state_dict() alone, or as safetensors, where you trust it"
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a torch checkpoint ({error}); copy it again") from None
+        raise MmptValueError(f"{file} cannot be read as a torch checkpoint ({error}); copy it again") from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not loaded:
-        raise ValueError(f"{file} holds a {type(loaded).__name__}, expected a dict of tensors (a state_dict)")
+        raise MmptValueError(f"{file} holds a {type(loaded).__name__}, expected a dict of tensors (a state_dict)")
     wrong = [key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong:
-        raise ValueError(
+        raise MmptValueError(
             f"{file} has entries that are no tensors ({', '.join(map(repr, wrong[:5]))}), expected a state_dict; "
             f"known wrappings are {', '.join(WRAPPERS)}"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dual_stream_tasks import (
     MmptDualStreamForGrounding,
     MmptDualStreamForImageAndTextRetrieval,
@@ -113,9 +114,11 @@ def choose_head(heads: Sequence[TaskHead], task: str, source: SourceCheckpoint, 
         said = f"several heads for {task!r}"
         if not found:
             has = f"it has {_listed(heads)}" if heads else "it has none that is covered"
-            raise ValueError(f"{source.path} has no fine-tuned head for task {task!r}; {has}, or take {PRETRAINING!r}")
+            raise MmptValueError(
+                f"{source.path} has no fine-tuned head for task {task!r}; {has}, or take {PRETRAINING!r}"
+            )
     if len(found) > 1:
-        raise ValueError(f"{source.path} has {said}: {_listed(found)}; choose one by its name, with --task NAME")
+        raise MmptValueError(f"{source.path} has {said}: {_listed(found)}; choose one by its name, with --task NAME")
     return found[0] if found else None
 
 
@@ -152,7 +155,7 @@ def label_fields(head: TaskHead, source: SourceCheckpoint, path: str | Path | No
     """
     if head.outputs is None:
         if path is not None:
-            raise ValueError(f"labels were given, but {head} has no classes to be named; leave them out")
+            raise MmptValueError(f"labels were given, but {head} has no classes to be named; leave them out")
         return {}
     if path is not None:
         return _named(read_label_names(path, head.outputs))
@@ -177,7 +180,7 @@ def read_label_names(path: str | Path, outputs: int) -> list[str]:
     try:
         read = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}), expected the names of labels") from None
+        raise MmptValueError(f"{path} is no JSON ({error}), expected the names of labels") from None
     if isinstance(read, list):
         numbered = dict(enumerate(read))
     elif isinstance(read, dict) and all(isinstance(value, int) for value in read.values()):
@@ -185,10 +188,10 @@ def read_label_names(path: str | Path, outputs: int) -> list[str]:
     elif isinstance(read, dict) and all(name.isdecimal() for name in read):
         numbered = {int(number): name for number, name in read.items()}
     else:
-        raise ValueError(f"{path} is neither a list of names nor an object of names and numbers")
+        raise MmptValueError(f"{path} is neither a list of names nor an object of names and numbers")
     names = [numbered.get(number) for number in range(outputs)]
     if len(numbered) != outputs or len(set(names)) != outputs or not all(isinstance(name, str) for name in names):
-        raise ValueError(
+        raise MmptValueError(
             f"{path} names {len(numbered)} labels, expected a name of its own for each of 0..{outputs - 1}"
         )
     return [str(name) for name in names]

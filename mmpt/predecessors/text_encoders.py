@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.bert_keys import LAYER, map_text_embeddings, settings
 from mmpt.predecessors.key_map import KeyMap, Part, rows_from
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
@@ -76,7 +77,7 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
         ValueError: if the preset is unknown, or the encoder is not built as BERT is.
     """
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
+        raise MmptValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
     root = next(key for key in source if key.endswith(WORDS)).removesuffix(WORDS)
     distilled = f"{root}transformer.layer.0.attention.q_lin.weight" in source
     if distilled:
@@ -91,13 +92,13 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
     up = f"{theirs_layer}.0.{names['feed_forward.up']}.weight"
     for key in (position, up, f"{theirs_layer}.0.{names['attention.query']}.weight", *([] if distilled else [types])):
         if key not in source:
-            raise ValueError(
+            raise MmptValueError(
                 f"{source.path} has no {key!r}: this encoder is not built as BERT is. Covered are {COVERED}"
             )
     vocab_size, size = source.shape(root + WORDS)
     inner, width = source.shape(up)
     if width != size:
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path}: embeddings are {size} wide and layers {width}; expected an encoder with both alike"
         )
     shifted = source.config.get("model_type") in SHIFTED_POSITIONS or root == "roberta."

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.bert_keys import (
     TRANSFORM,
     map_answer_head,
@@ -50,12 +51,12 @@ def read_volta(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     config = source.config
     missing = [name for name in (*LISTS, *FEED_FORWARD_LISTS, "image_embeddings") if name not in config]
     if missing:
-        raise ValueError(
+        raise MmptValueError(
             f"{source.path}: VOLTA's keys do not tell its topology; give its configuration with --config, "
             f"config/ctrl_vilbert_base.json of its repository say (it must hold {', '.join(missing)})"
         )
     if config.get("model", "bert") != "bert":
-        raise ValueError(f"{source.path}: model is {config['model']!r}, expected 'bert'; others are not covered")
+        raise MmptValueError(f"{source.path}: model is {config['model']!r}, expected 'bert'; others are not covered")
     keys = KeyMap()
     map_text_embeddings(keys, "bert.")
     attention = [set(config[name]) for name in LISTS]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
+
 
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds.
@@ -15,7 +17,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON in UTF-8 ({error}); was it downloaded and unpacked whole?") from error
+        raise MmptValueError(f"{path} is no JSON in UTF-8 ({error}); was it downloaded and unpacked whole?") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -30,7 +32,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}); was it unpacked?") from error
+        raise MmptValueError(f"{path} is no text in UTF-8 ({error}); was it unpacked?") from error
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -43,7 +45,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: no JSON ({error}), expected one object a line") from error
+            raise MmptValueError(f"{path}, line {number}: no JSON ({error}), expected one object a line") from error
 
 
 def entries_of(path: Path, data: Any, key: str) -> list[Any]:
@@ -55,7 +57,7 @@ def entries_of(path: Path, data: Any, key: str) -> list[Any]:
     entries = data.get(key) if isinstance(data, dict) else None
     if not isinstance(entries, list):
         got = f"the keys {', '.join(map(repr, data)):.200}" if isinstance(data, dict) else f"a {type(data).__name__}"
-        raise ValueError(f"{path} has no list {key!r} at its top, got {got}; is it the file of another corpus?")
+        raise MmptValueError(f"{path} has no list {key!r} at its top, got {got}; is it the file of another corpus?")
     return entries
 
 
@@ -70,7 +72,7 @@ def image_stems(path: Path, data: Any) -> dict[Any, str]:
         try:
             stems[image["id"]] = file_stem(image["file_name"])
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}, image {place}: got {image!r:.120}, expected 'id' and 'file_name'") from error
+            raise MmptValueError(f"{path}, image {place}: got {image!r:.120}, expected 'id' and 'file_name'") from error
     return stems
 
 
@@ -95,7 +97,7 @@ def format_image_id(value: int | str, image_id_format: str) -> str:
     except (ValueError, LookupError, AttributeError, TypeError):
         fits = False
     if not fits:
-        raise ValueError(
+        raise MmptValueError(
             f"image_id_format is {image_id_format!r}, which does not take {value!r}; expected one place for it, as in "
             f"{'COCO_train2014_{:012d}' if isinstance(value, int) else 'nlvr2_{}'!r}"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.annotations.annotation_files import read_json, read_lines
 from mmpt.processing.annotations.caption_annotations import (
     read_coco_captions,
@@ -56,10 +57,10 @@ def read_annotations(path: str | Path, format: str | None = None, **options: Any
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"annotations {str(path)!r} are not there")
+        raise MmptFileNotFoundError(f"annotations {str(path)!r} are not there")
     format = recognise_format(path) if format is None else format
     if format not in ANNOTATION_FORMATS:
-        raise ValueError(f"annotation format is {format!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
+        raise MmptValueError(f"annotation format is {format!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
     return ANNOTATION_FORMATS[format](path, **options)
 
 
@@ -79,7 +80,7 @@ def recognise_format(path: str | Path) -> str:
     else:
         found = _format_of_text(path)
     if found is None:
-        raise ValueError(
+        raise MmptValueError(
             f"{path} is in no format that can be recognised; give format=, one of {', '.join(ANNOTATION_FORMATS)}"
         )
     return found
@@ -125,9 +126,11 @@ def _format_of_object(path: Path, data: dict[str, Any]) -> str | None:
     if isinstance(data.get("annotations"), list):
         entry = next((entry for entry in data["annotations"] if isinstance(entry, dict)), {})
         if "answers" in entry:
-            raise ValueError(f"{path} holds answers of VQA; give the file of the questions, and this as annotations=")
+            raise MmptValueError(
+                f"{path} holds answers of VQA; give the file of the questions, and this as annotations="
+            )
         if "bbox" in entry and "caption" not in entry:
-            raise ValueError(
+            raise MmptValueError(
                 f"{path} holds boxes without texts; give the file of the references, and this as instances="
             )
         return "coco_captions"

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.annotation_files import (
     entries_of,
     file_stem,
@@ -36,7 +37,7 @@ def read_coco_captions(path: str | Path, *, image_id_format: str | None = None) 
     def to_rows(annotation: Any) -> Iterator[Row]:
         number = annotation["image_id"]
         if number not in stems:
-            raise ValueError(f"image {number!r} is not among the {len(stems)} images of the file")
+            raise MmptValueError(f"image {number!r} is not among the {len(stems)} images of the file")
         image_id = stems[number] if image_id_format is None else format_image_id(number, image_id_format)
         yield {"text": annotation["caption"], "image_id": image_id, "example_id": as_id(annotation["id"])}
 
@@ -57,7 +58,7 @@ def read_flickr30k_captions(path: str | Path, *, image_id_format: str | None = N
     def to_rows(line: str) -> Iterator[Row]:
         found = TOKEN_LINE.fullmatch(line)
         if not found:
-            raise ValueError("expected image.jpg#number, a tab and the caption")
+            raise MmptValueError("expected image.jpg#number, a tab and the caption")
         image_id = flickr_image_id(found["image"], image_id_format)
         yield {"text": found["caption"], "image_id": image_id, "example_id": found["example"]}
 
@@ -76,7 +77,7 @@ def read_visual_genome_regions(path: str | Path, *, image_id_format: str | None 
     path = Path(path)
     images = read_json(path)
     if not isinstance(images, list):
-        raise ValueError(f"{path} holds a {type(images).__name__}, expected a list of images with 'regions'")
+        raise MmptValueError(f"{path} holds a {type(images).__name__}, expected a list of images with 'regions'")
 
     def to_rows(image: Any) -> Iterator[Row]:
         for region in image["regions"]:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.annotations.annotation_files import read_lines
 from mmpt.processing.annotations.caption_annotations import flickr_image_id
 from mmpt.processing.annotations.pair_columns import Row, build_pairs
@@ -56,16 +57,18 @@ def read_flickr30k_entities(
 def _images_of(folder: Path, split: str | None) -> list[str]:
     for kind in ("Sentences", "Annotations"):
         if not (folder / kind).is_dir():
-            raise FileNotFoundError(f"{str(folder)!r} has no folder {kind!r}, expected Sentences and Annotations")
+            raise MmptFileNotFoundError(f"{str(folder)!r} has no folder {kind!r}, expected Sentences and Annotations")
     names = sorted(path.stem for path in (folder / "Sentences").glob("*.txt"))
     if split is not None:
         if not (folder / f"{split}.txt").is_file():
-            raise FileNotFoundError(f"{str(folder)!r} has no {split}.txt, expected the list of the images of the split")
+            raise MmptFileNotFoundError(
+                f"{str(folder)!r} has no {split}.txt, expected the list of the images of the split"
+            )
         names = [line.strip() for _, line in read_lines(folder / f"{split}.txt")]
     for name in names:
         for file in (folder / "Sentences" / f"{name}.txt", folder / "Annotations" / f"{name}.xml"):
             if not file.is_file():
-                raise FileNotFoundError(f"image {name} has no {str(file)!r}; was the archive unpacked whole?")
+                raise MmptFileNotFoundError(f"image {name} has no {str(file)!r}; was the archive unpacked whole?")
     return names
 
 
@@ -83,7 +86,7 @@ def _read_sentence(line: str) -> tuple[str, list[dict[str, Any]]]:
         phrases.append(place | {"entity_id": found["entity"], "types": types})
     text += line[end:]
     if "[/EN#" in text:
-        raise ValueError(f"caption {line!r:.80} has a phrase that is not [/EN#number/type words]")
+        raise MmptValueError(f"caption {line!r:.80} has a phrase that is not [/EN#number/type words]")
     return text, phrases
 
 
@@ -93,11 +96,11 @@ def _read_boxes(path: Path) -> dict[str, list[list[float]]]:
     # decoded already is parsed as UTF-8, whatever encoding it claims.
     source = path.read_text(encoding="utf-8")
     if "<!DOCTYPE" in source or "<!ENTITY" in source:
-        raise ValueError(f"{path.name} declares a document type or entities, expected plain XML")
+        raise MmptValueError(f"{path.name} declares a document type or entities, expected plain XML")
     try:
         root = ElementTree.fromstring(source)
     except ElementTree.ParseError as error:
-        raise ValueError(f"{path.name} is no XML ({error})") from error
+        raise MmptValueError(f"{path.name} is no XML ({error})") from error
     boxes: dict[str, list[list[float]]] = {}
     for item in root.findall("object"):
         corners = item.find("bndbox")

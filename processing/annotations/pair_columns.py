@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from mmpt.configuration.errors import MmptValueError
+
 Row = Mapping[str, Any]
 LARGEST = 2**53  # up to which whole numbers are exact in float64
 PIECE_ROWS = 50_000
@@ -65,13 +67,13 @@ def build_pairs(
                 faults.append(f"{unit} {place}: {_fault(error)}; got {entry!r:.120}")
     if bad:
         more = f"\n  and {bad - SHOWN_ROWS} more" if bad > SHOWN_ROWS else ""
-        raise ValueError(
+        raise MmptValueError(
             f"{source} has {bad} bad row{'s' if bad > 1 else ''}, correct or remove:\n  " + "\n  ".join(faults) + more
         )
     pieces.append(_take(table, features))
     pairs = Dataset(pa.concat_tables(pieces))
     if not len(pairs):
-        raise ValueError(f"{source} has no pair of a text and an image, expected at least one")
+        raise MmptValueError(f"{source} has no pair of a text and an image, expected at least one")
     return pairs
 
 
@@ -84,16 +86,18 @@ def check_row(row: Row) -> None:
     for name, value in row.items():
         column = COLUMNS[name]
         if not column.fits(value) if value is not None else name in REQUIRED_COLUMNS:
-            raise ValueError(f"{name} is {value!r:.80}, expected {column.expected}")
+            raise MmptValueError(f"{name} is {value!r:.80}, expected {column.expected}")
     answers, scores = row.get("answers"), row.get("answer_scores")
     if answers is not None and scores is not None and len(answers) != len(scores):
-        raise ValueError(f"{len(answers)} answers have {len(scores)} scores, expected one for each")
+        raise MmptValueError(f"{len(answers)} answers have {len(scores)} scores, expected one for each")
     choices, label = row.get("choices"), row.get("label")
     if choices is not None and label is not None and label >= len(choices):
-        raise ValueError(f"label is {label}, expected the place of the right one among {len(choices)} choices, from 0")
+        raise MmptValueError(
+            f"label is {label}, expected the place of the right one among {len(choices)} choices, from 0"
+        )
     for phrase in row.get("phrases") or ():
         if row["text"][phrase["start"] : phrase["end"]] != phrase["text"]:
-            raise ValueError(f"phrase {phrase['text']!r} is not at {phrase['start']}..{phrase['end']} of the text")
+            raise MmptValueError(f"phrase {phrase['text']!r} is not at {phrase['start']}..{phrase['end']} of the text")
 
 
 def as_id(value: object) -> str:
@@ -106,7 +110,7 @@ def as_id(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"id is {value!r:.80}, expected a string or a whole number")
+    raise MmptValueError(f"id is {value!r:.80}, expected a string or a whole number")
 
 
 def _take(table: dict[str, list[Any]], features: Features) -> pa.Table:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, load_from_disk
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptTypeError, MmptValueError
 from mmpt.processing.annotations.annotation_files import file_stem, read_json, read_json_lines, read_lines
 from mmpt.processing.annotations.pair_columns import (
     COLUMNS,
@@ -56,14 +57,14 @@ def read_table(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"table of pairs {str(path)!r} is not a file")
+        raise MmptFileNotFoundError(f"table of pairs {str(path)!r} is not a file")
     if path.suffix not in TABLE_SUFFIXES:
-        raise ValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
+        raise MmptValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
     if path.suffix == ".parquet":
         try:
             table = pq.read_table(path)
         except pa.ArrowException as error:
-            raise ValueError(f"{path} is no Parquet file ({error})") from error
+            raise MmptValueError(f"{path} is no Parquet file ({error})") from error
         return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem)
     if path.suffix in DELIMITERS:
         names, entries = _read_delimited(path)
@@ -100,9 +101,9 @@ def read_dataset(
         source = str(dataset)
         dataset = load_from_disk(source)  # type: ignore[assignment]
     if isinstance(dataset, DatasetDict):
-        raise ValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
+        raise MmptValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
     if not isinstance(dataset, Dataset):
-        raise TypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
+        raise MmptTypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
     return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem)
 
 
@@ -117,11 +118,13 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
     chosen: dict[str, str] = {}
     for name, ours in (columns or {}).items():
         if name not in names:
-            raise ValueError(f"{source} has no column {name!r}, got {listed}")
+            raise MmptValueError(f"{source} has no column {name!r}, got {listed}")
         if ours not in COLUMNS:
-            raise ValueError(f"a pair table has no column {ours!r}, expected one of {', '.join(COLUMNS)}")
+            raise MmptValueError(f"a pair table has no column {ours!r}, expected one of {', '.join(COLUMNS)}")
         if ours in chosen:
-            raise ValueError(f"{source}: columns {chosen[ours]!r} and {name!r} are both to be {ours!r}, expected one")
+            raise MmptValueError(
+                f"{source}: columns {chosen[ours]!r} and {name!r} are both to be {ours!r}, expected one"
+            )
         chosen[ours] = name
     free = [name for name in names if name not in chosen.values()]
     chosen = {name: name for name in free if name in COLUMNS} | chosen
@@ -131,7 +134,7 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
         found = [name for name in others if name in free]
         if len(found) != 1:
             fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
-            raise ValueError(f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}}")
+            raise MmptValueError(f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}}")
         chosen[ours] = found[0]
     return {ours: chosen[ours] for ours in COLUMNS if ours in chosen}
 
@@ -165,15 +168,15 @@ def _read_delimited(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         try:
             names = next(reader, [])
             if len(set(names)) < len(names):
-                raise ValueError(f"two columns have one name, got {names}")
+                raise MmptValueError(f"two columns have one name, got {names}")
             for fields in reader:
                 if not fields:
                     continue
                 if len(fields) != len(names):
-                    raise ValueError(f"got {len(fields)} fields, expected {len(names)}, one for each of {names}")
+                    raise MmptValueError(f"got {len(fields)} fields, expected {len(names)}, one for each of {names}")
                 entries.append((reader.line_num, dict(zip(names, fields, strict=True))))
         except (csv.Error, ValueError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            raise MmptValueError(f"{path}, line {reader.line_num}: {error}") from error
     return names, entries
 
 
@@ -185,7 +188,7 @@ def _from_text(column: str, field: str, words: Sequence[str] | None) -> Any:
     try:
         return json.loads(field)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{column} is {field!r:.80}, expected {COLUMNS[column].expected}, as JSON") from error
+        raise MmptValueError(f"{column} is {field!r:.80}, expected {COLUMNS[column].expected}, as JSON") from error
 
 
 def _build(
@@ -198,7 +201,7 @@ def _build(
     has_types: bool = True,
 ) -> Dataset:
     if label_names is not None and "label" not in chosen:
-        raise ValueError(f"{source} has no column 'label' that label_names could name")
+        raise MmptValueError(f"{source} has no column 'label' that label_names could name")
     whole_ids: dict[str, str] = {}
 
     def image_id(value: Any) -> str:
@@ -207,7 +210,7 @@ def _build(
             return whole
         stem = file_stem(whole)
         if whole_ids.setdefault(stem, whole) != whole:
-            raise ValueError(
+            raise MmptValueError(
                 f"images {whole_ids[stem]!r} and {whole!r} would both be {stem!r}; leave image_id_stem out"
             )
         return stem
@@ -237,5 +240,5 @@ def _label(value: Any, names: Sequence[str]) -> Row:
         return {"label": None, "label_name": None}
     number = names.index(value) if value in names else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
-        raise ValueError(f"label is {value!r:.80}, expected 0..{len(names) - 1} or one of {', '.join(names)}")
+        raise MmptValueError(f"label is {value!r:.80}, expected 0..{len(names) - 1} or one of {', '.join(names)}")
     return {"label": number, "label_name": names[number]}

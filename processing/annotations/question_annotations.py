@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.annotation_files import entries_of, format_image_id, read_json
 from mmpt.processing.annotations.pair_columns import Row, as_id, build_pairs
 
@@ -39,7 +40,7 @@ def read_vqa(
     asked = entries_of(path, data, "questions")
     split = data.get("data_subtype")
     if not isinstance(split, str):
-        raise ValueError(f"{path} has data_subtype {split!r}, expected the name of a split such as 'train2014'")
+        raise MmptValueError(f"{path} has data_subtype {split!r}, expected the name of a split such as 'train2014'")
     answered = None if annotations is None else _read_answers(Path(annotations), len(asked))
     # test-dev is a part of the test split, and has its images.
     prefix = f"COCO_{split.replace('test-dev', 'test')}_"
@@ -56,10 +57,12 @@ def read_vqa(
         }
         if answered is not None:
             if question_id not in answered:
-                raise ValueError(f"question {question_id!r} has no answers in {annotations}; is it of another split?")
+                raise MmptValueError(
+                    f"question {question_id!r} has no answers in {annotations}; is it of another split?"
+                )
             image, answers = answered[question_id]
             if image != number:
-                raise ValueError(f"question {question_id!r} is of image {number!r}, its answers of {image!r}")
+                raise MmptValueError(f"question {question_id!r} is of image {number!r}, its answers of {image!r}")
             row |= {"answers": answers, "answer_scores": soft_scores(answers)}
         yield row
 
@@ -76,7 +79,7 @@ def soft_scores(answers: list[str]) -> list[float]:
         ValueError: if they are not ten.
     """
     if len(answers) != PEOPLE:
-        raise ValueError(f"got {len(answers)} answers, expected {PEOPLE}")
+        raise MmptValueError(f"got {len(answers)} answers, expected {PEOPLE}")
     counts = Counter(answers)
     return [SOFT_SCORES[min(counts[answer], len(SOFT_SCORES) - 1)] for answer in answers]
 
@@ -93,7 +96,7 @@ def read_gqa(path: str | Path, *, image_id_format: str | None = None) -> Dataset
     path = Path(path)
     data = read_json(path)
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds a {type(data).__name__}, expected an object of questions by their ids")
+        raise MmptValueError(f"{path} holds a {type(data).__name__}, expected an object of questions by their ids")
     has_answers = any(isinstance(question, dict) and "answer" in question for question in data.values())
 
     def to_rows(entry: tuple[str, Any]) -> Iterator[Row]:
@@ -122,9 +125,9 @@ def _read_answers(path: Path, questions: int) -> dict[Any, tuple[Any, list[str]]
             answered[entry["question_id"]] = (entry["image_id"], answers)
         except (KeyError, TypeError) as error:
             expected = "'question_id', 'image_id' and 'answers'"
-            raise ValueError(f"{path}, annotation {place}: got {entry!r:.120}, expected {expected}") from error
+            raise MmptValueError(f"{path}, annotation {place}: got {entry!r:.120}, expected {expected}") from error
     if len(answered) != questions or len(entries) != questions:
-        raise ValueError(
+        raise MmptValueError(
             f"{path} has {len(entries)} annotations of {len(answered)} questions, expected one of each of the "
             f"{questions} questions; are both files of the same split?"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.annotations.annotation_files import entries_of, format_image_id, image_stems, read_json
 from mmpt.processing.annotations.pair_columns import Row, as_id, build_pairs
 
@@ -36,20 +37,22 @@ def read_refcoco(
     path = Path(refs)
     entries = read_json(path) if path.suffix == ".json" else _read_pickle(path, allow_pickle)
     if not isinstance(entries, list):
-        raise ValueError(f"{path} holds a {type(entries).__name__}, expected a list of references")
+        raise MmptValueError(f"{path} holds a {type(entries).__name__}, expected a list of references")
     file = path.parent / "instances.json" if instances is None else Path(instances)
     if not file.is_file():
-        raise FileNotFoundError(f"{str(file)!r}, with the boxes of the references, is not a file; give instances=")
+        raise MmptFileNotFoundError(f"{str(file)!r}, with the boxes of the references, is not a file; give instances=")
     data = read_json(file)
     stems, boxes = image_stems(file, data), _read_boxes(file, data)
     splits = {str(ref.get("split")) for ref in entries if isinstance(ref, dict)}
     if split is not None and split not in splits:
-        raise ValueError(f"{path} has no split {split!r}, expected one of {', '.join(sorted(splits)) or 'none'}")
+        raise MmptValueError(f"{path} has no split {split!r}, expected one of {', '.join(sorted(splits)) or 'none'}")
 
     def to_rows(ref: Any) -> Iterator[Row]:
         number, annotation = ref["image_id"], ref["ann_id"]
         if annotation not in boxes or number not in stems:
-            raise ValueError(f"image {number!r} with annotation {annotation!r} is not in {file}; is it of this corpus?")
+            raise MmptValueError(
+                f"image {number!r} with annotation {annotation!r} is not in {file}; is it of this corpus?"
+            )
         for sentence in ref["sentences"] if split in (None, ref["split"]) else ():
             yield {
                 "text": sentence["sent"],
@@ -72,7 +75,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 def _read_pickle(path: Path, allow_pickle: bool) -> Any:
     if not allow_pickle:
-        raise ValueError(
+        raise MmptValueError(
             f"{path} is a pickled file, which could hold more than data; give allow_pickle=True (--allow-pickle) to "
             "read lists, dicts, strings and numbers of it, or turn it into JSON"
         )
@@ -81,7 +84,7 @@ def _read_pickle(path: Path, allow_pickle: bool) -> Any:
         # where they are used, and only there.
         return _DataUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8", errors="surrogateescape").load()
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(f"{path} is refused: {error}") from error
+        raise MmptValueError(f"{path} is refused: {error}") from error
 
 
 def _read_boxes(path: Path, data: Any) -> dict[Any, list[float]]:
@@ -92,5 +95,5 @@ def _read_boxes(path: Path, data: Any) -> dict[Any, list[float]]:
             boxes[annotation["id"]] = [x, y, x + width, y + height]
         except (KeyError, TypeError, ValueError) as error:
             expected = "'id' and 'bbox' of four numbers"
-            raise ValueError(f"{path}, annotation {place}: got {annotation!r:.120}, expected {expected}") from error
+            raise MmptValueError(f"{path}, annotation {place}: got {annotation!r:.120}, expected {expected}") from error
     return boxes

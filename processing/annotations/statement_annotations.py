@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.annotation_files import format_image_id, read_json_lines
 from mmpt.processing.annotations.caption_annotations import flickr_image_id
 from mmpt.processing.annotations.pair_columns import Row, build_pairs
@@ -33,7 +34,7 @@ def read_nlvr_statements(path: str | Path, *, split: str | None = None, image_id
     path = Path(path)
     split = split or path.stem
     if split not in NLVR_SPLITS:
-        raise ValueError(f"{path} is of no split that is known, got {split!r}; give split=, one of {NLVR_SPLITS}")
+        raise MmptValueError(f"{path} is of no split that is known, got {split!r}; give split=, one of {NLVR_SPLITS}")
 
     def to_rows(example: Any) -> Iterator[Row]:
         identifier = example["identifier"]
@@ -66,7 +67,7 @@ def read_nlvr2_statements(path: str | Path, *, image_id_format: str | None = Non
         identifier = example["identifier"]
         found = NLVR2_IDENTIFIER.fullmatch(identifier)
         if not found:
-            raise ValueError(f"identifier is {identifier!r}, expected split-set-pair-sentence as in 'dev-850-0-1'")
+            raise MmptValueError(f"identifier is {identifier!r}, expected split-set-pair-sentence as in 'dev-850-0-1'")
         names = [f"{found['pair']}-img{side}" for side in (0, 1)]
         left, right = (name if image_id_format is None else format_image_id(name, image_id_format) for name in names)
         yield {
@@ -98,7 +99,7 @@ def read_snli_ve(path: str | Path, *, image_id_format: str | None = None) -> Dat
     def to_rows(example: Any) -> Iterator[Row]:
         image = next((str(example[key]) for key in SNLI_VE_IMAGE if key in example), None)
         if image is None:
-            raise ValueError(f"expected the image under {' or '.join(SNLI_VE_IMAGE)}")
+            raise MmptValueError(f"expected the image under {' or '.join(SNLI_VE_IMAGE)}")
         yield {
             "text": example["sentence2"],
             "image_id": flickr_image_id(image, image_id_format),
@@ -112,5 +113,5 @@ def read_snli_ve(path: str | Path, *, image_id_format: str | None = None) -> Dat
 
 def _label(name: Any, labels: Mapping[str, int]) -> Row:
     if name not in labels:
-        raise ValueError(f"label is {name!r}, expected {' or '.join(labels)}")
+        raise MmptValueError(f"label is {name!r}, expected {' or '.join(labels)}")
     return {"label": labels[name], "label_name": name}

@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmpt.configuration.errors import MmptValueError
+
 CROP = 6  # a box becomes this many cells in each direction
 FEATURE_DIM = CROP * CROP * 4 + 6 + 2
 LEAST_CHROMA = 0.25  # of at most 2
@@ -31,7 +33,7 @@ def box_features(image: Image.Image, boxes: NDArray[np.floating]) -> NDArray[np.
     outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2] > width) | (boxes[:, 3] > height)
     wrong = np.flatnonzero(empty | outside | ~np.isfinite(boxes).all(axis=1))
     if len(wrong):
-        raise ValueError(
+        raise MmptValueError(
             f"box {wrong[0]} is {boxes[wrong[0]].tolist()}, expected pixels x1 < x2 <= {width}, y1 < y2 <= {height} "
             f"({len(wrong)} of {len(boxes)} boxes are wrong). Clip the boxes to the image first"
         )
@@ -74,7 +76,7 @@ class RegionClassifier:
         """
         missing = np.setdiff1d(np.arange(num_classes), labels)
         if len(missing):
-            raise ValueError(
+            raise MmptValueError(
                 f"classes {missing[:5].tolist()} have no region ({len(missing)} of {num_classes}), expected at least "
                 f"one each. Fit on more than these {len(labels)} regions"
             )

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.corpora.box_features import FEATURE_DIM, RegionClassifier, box_features
 from mmpt.processing.corpora.scene_texts import (
     ATTRIBUTE_WORDS,
@@ -114,12 +115,12 @@ class GeneratedScenes:
         """
         for name, value in (("train_scenes", train_scenes), ("eval_scenes", eval_scenes)):
             if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1 scene")
+                raise MmptValueError(f"{name} is {value}, expected at least 1 scene")
         if seed < 0:
-            raise ValueError(f"seed is {seed}, expected 0 or more")
+            raise MmptValueError(f"seed is {seed}, expected 0 or more")
         for name, share in (("statements", statements), ("partial_captions", partial_captions)):
             if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share}, expected a share, 0..1")
+                raise MmptValueError(f"{name} is {share}, expected a share, 0..1")
         builder = _Builder(seed)
         train = builder.split(
             "train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, partial_captions

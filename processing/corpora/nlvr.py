@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
+from mmpt.configuration.errors import MmptFileNotFoundError
 from mmpt.processing.corpora.box_features import FEATURE_DIM, RegionClassifier, box_features
 from mmpt.processing.regions import Regions
 
@@ -68,7 +69,7 @@ def read_nlvr_tables(folder: Path, splits: Sequence[str] = ("train", "dev")) -> 
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     for split, found in files.items():
         if not found:
-            raise FileNotFoundError(
+            raise MmptFileNotFoundError(
                 f"{str(folder)!r} has no {split}-*.parquet; NLVR v1 is at https://github.com/lil-lab/nlvr, and "
                 "docs/nlvr.md tells how it becomes Parquet"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.corpora.box_features import FEATURE_DIM
 from mmpt.processing.corpora.nlvr import boxes_and_features, iterate, read_nlvr_tables
 from mmpt.processing.corpora.nlvr_scenes import (
@@ -80,7 +81,7 @@ class NlvrExamples:
             ValueError: if `copies` is not positive.
         """
         if copies < 1:
-            raise ValueError(f"copies is {copies}, expected 1 or more")
+            raise MmptValueError(f"copies is {copies}, expected 1 or more")
         rows: dict[str, list] = {name: [] for name in self.train.column_names}
         for copy in range(copies):
             for number, row in enumerate(iterate(self.train)):

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.regions import Regions
 
 COLOURS = ("yellow", "black", "blue")
@@ -133,7 +134,7 @@ class SceneRegions(Mapping[str, Regions]):
         unknown = np.flatnonzero(np.isnan(features).any(axis=1))
         if len(unknown):
             size, colour, shape = scene[unknown[0], SIZE:]
-            raise ValueError(
+            raise MmptValueError(
                 f"image {image_id!r} has a {COLOURS[colour]} {SHAPES[shape]} of {size} pixels, but none of the images "
                 "that features were taken from shows one; expected every kind in the first 600 training images"
             )

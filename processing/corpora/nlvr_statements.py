@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.corpora.nlvr_colour_templates import (
     box_number_of_colours,
     box_only_colours,
@@ -83,7 +84,9 @@ def write_statements(
         ValueError: if `count` is negative, or there are no scenes.
     """
     if count < 0 or not scenes:
-        raise ValueError(f"{count} statements about {len(scenes)} scenes were asked for, expected 0 or more about some")
+        raise MmptValueError(
+            f"{count} statements about {len(scenes)} scenes were asked for, expected 0 or more about some"
+        )
     rows: dict[str, list] = {name: [] for name in _COLUMNS}
     for number in range(count):
         rng = np.random.default_rng((seed, number))

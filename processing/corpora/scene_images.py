@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.processing.corpora.generated_scenes import GeneratedScenes
 from mmpt.processing.corpora.scenes import (
     ALL_COMPOSITIONS,
@@ -48,7 +49,7 @@ def write_detector_scenes(folder: str | Path, count: int, seed: int) -> None:
         ValueError: if `count` is not positive.
     """
     if count < 1:
-        raise ValueError(f"count is {count}, expected at least 1 scene")
+        raise MmptValueError(f"count is {count}, expected at least 1 scene")
     folder = Path(folder)
     images = _new_images(folder)
     scenes = [sample_scene(np.random.default_rng((seed, _DETECTOR_SCENES, k)), ALL_COMPOSITIONS) for k in range(count)]
@@ -82,7 +83,7 @@ def _coco_layout(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
 def _new_images(folder: Path) -> Path:
     images = folder / "images"
     if images.is_dir() and any(images.iterdir()):
-        raise FileExistsError(f"{images} has files already; remove it, or choose another folder")
+        raise MmptFileExistsError(f"{images} has files already; remove it, or choose another folder")
     images.mkdir(parents=True, exist_ok=True)
     return images
 

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.pair_columns import build_pairs
 from mmpt.processing.annotations.statement_annotations import ENTAILMENT, TRUTH
 from mmpt.processing.corpora.box_features import FEATURE_DIM
@@ -119,12 +120,12 @@ class SceneTask:
             ValueError: if there is no such task, a number of rows is not positive or the seed is negative.
         """
         if name not in _KINDS:
-            raise ValueError(f"there is no task {name!r}, expected one of {', '.join(_KINDS)}")
+            raise MmptValueError(f"there is no task {name!r}, expected one of {', '.join(_KINDS)}")
         for argument, value in (("train_rows", train_rows), ("evaluation_rows", evaluation_rows)):
             if value < 1:
-                raise ValueError(f"{argument} is {value}, expected at least 1 row")
+                raise MmptValueError(f"{argument} is {value}, expected at least 1 row")
         if seed < 0:
-            raise ValueError(f"seed is {seed}, expected 0 or more")
+            raise MmptValueError(f"seed is {seed}, expected 0 or more")
         builder = _Builder(name, seed)
         train, evaluation = builder.table("train", train_rows), builder.table("evaluation", evaluation_rows)
         return cls(name, seed, builder.scenes, builder.found, train, evaluation, _KINDS[name].labels)
@@ -142,7 +143,7 @@ def blind_accuracy(table: Dataset, sees: Literal["text", "image"]) -> float:
     """
     label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
     if label is None:
-        raise ValueError(f"the table has no label to guess, expected one of {', '.join(LABEL_COLUMNS)}")
+        raise MmptValueError(f"the table has no label to guess, expected one of {', '.join(LABEL_COLUMNS)}")
     seen = [name for name in (TEXT_COLUMNS if sees == "text" else IMAGE_COLUMNS) if name in table.column_names]
     counts: dict[str, Counter[str]] = {}
     columns = [table[name] for name in (*seen, label)]

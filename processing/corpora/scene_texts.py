@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.corpora.scenes import (
     COLOURS,
     COLUMNS,
@@ -115,7 +116,7 @@ def caption_negative_scenes(
         if tell(plan, changed) != text:
             break  # else it is a size, and the caption does not name it
     else:
-        raise ValueError(
+        raise MmptValueError(
             f"no named attribute of the scene can change within the {len(compositions)} compositions given, expected "
             "two colours for a shape or two shapes for a colour. Pass ALL_COMPOSITIONS"
         )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mmpt.configuration.errors import MmptValueError
+
 T = TypeVar("T")
 Composition = tuple[str, str]  # (colour, shape)
 
@@ -132,7 +134,7 @@ def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) 
         ValueError: if `compositions` is empty.
     """
     if not compositions:
-        raise ValueError("compositions is empty, expected at least one (colour, shape), such as TRAIN_COMPOSITIONS")
+        raise MmptValueError("compositions is empty, expected at least one (colour, shape), such as TRAIN_COMPOSITIONS")
     chance = rng.random()
     count = next(
         n

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
+
 Arrays = dict[str, NDArray[Any]]  # fields of Regions
 
 
@@ -63,7 +65,7 @@ class DetectorBackend:
         """Return the arrays of each image's regions, the best first."""
         got, expected = output.logits.shape[-1], len(self.class_names) + self.has_no_object
         if got != expected:
-            raise ValueError(
+            raise MmptValueError(
                 f"{type(self.model).__name__} gives {got} logits a query, expected {expected} "
                 f"({self.settings['scores']} over {len(self.class_names)} classes); mmpt does not know this detector"
             )

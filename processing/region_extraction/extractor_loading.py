@@ -14,6 +14,8 @@ from transformers import (
 from transformers.backbone_utils import BackboneMixin
 from transformers.image_processing_base import ImageProcessingMixin
 
+from mmpt.configuration.errors import MmptOSError, MmptValueError
+
 
 def is_detector(config: Any) -> bool:
     """Return whether a checkpoint is one for object detection."""
@@ -31,7 +33,7 @@ def recognise_backend(config: Any, name: str) -> str:
     """
     kind = config.model_type
     if type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING:
-        raise ValueError(
+        raise MmptValueError(
             f"{name} ({kind}) finds what a text names, expected a detector of fixed classes or an image encoder; "
             "run it yourself and give its boxes to the backend 'boxes'"
         )
@@ -39,7 +41,7 @@ def recognise_backend(config: Any, name: str) -> str:
         return "detector"
     if hasattr(config, "vision_config") or hasattr(config, "num_channels"):
         return "grid"
-    raise ValueError(f"{name} is of type {kind!r}, expected a detector or an image encoder")
+    raise MmptValueError(f"{name} is of type {kind!r}, expected a detector or an image encoder")
 
 
 def load_detector(name: str, *, config: Any, revision: str | None) -> Any:
@@ -49,7 +51,9 @@ def load_detector(name: str, *, config: Any, revision: str | None) -> Any:
         ValueError: if it is a detector of text or layout.
     """
     if config.model_type.startswith("pp_"):  # PP-DocLayoutV2 gives its queries in another order than their states
-        raise ValueError(f"{name} ({config.model_type}) finds the layout of documents, expected a detector of objects")
+        raise MmptValueError(
+            f"{name} ({config.model_type}) finds the layout of documents, expected a detector of objects"
+        )
     return _load_weights(AutoModelForObjectDetection, name, config=config, revision=revision)
 
 
@@ -67,7 +71,9 @@ def load_encoder(name: str, *, config: Any, revision: str | None) -> Any:
         return getattr(model, "vision_model", model)
     backbone = next((module for module in model.modules() if isinstance(module, BackboneMixin)), None)
     if backbone is None:
-        raise ValueError(f"{name} ({config.model_type}) has no backbone, expected one whose map boxes can be cut from")
+        raise MmptValueError(
+            f"{name} ({config.model_type}) has no backbone, expected one whose map boxes can be cut from"
+        )
     return backbone
 
 
@@ -81,7 +87,7 @@ def load_image_processor(name: str, revision: str | None) -> Any:
     try:
         facts, _ = ImageProcessingMixin.get_image_processor_dict(name, **where)
     except OSError as error:
-        raise OSError(
+        raise MmptOSError(
             f"{name} has no preprocessor_config.json, expected one beside the weights: it says how images are resized "
             "and normalised. Save the image processor of the checkpoint that yours comes from into the folder: "
             'AutoImageProcessor.from_pretrained("...").save_pretrained(folder)'
@@ -109,7 +115,7 @@ def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) ->
     parameters = {key for key, _ in model.named_parameters() if "pooler" not in key}  # no region is made of the pooler
     missing = sorted(parameters & set(report["missing_keys"]))
     if missing:
-        raise ValueError(
+        raise MmptValueError(
             f"{name} lacks {len(missing)} weights of {type(model).__name__} ({', '.join(missing[:3])}, ...), "
             "expected all. Is it a checkpoint of another head? Try another backend"
         )

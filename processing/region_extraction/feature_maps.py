@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
+
 
 def feature_map(encoder: Any, pixel_values: Tensor) -> Tensor:
     """Return the last map, (batch, feature, rows, columns).
@@ -21,7 +23,7 @@ def feature_map(encoder: Any, pixel_values: Tensor) -> Tensor:
     first = hidden.shape[1] - rows * columns  # the class token and registers (DINOv2, DeiT) come before the patches
     registers = getattr(encoder.config, "num_register_tokens", None) or 0
     if not 0 <= first - registers <= 2:
-        raise ValueError(
+        raise MmptValueError(
             f"{type(encoder).__name__} gives {hidden.shape[1]} tokens for {rows} x {columns} patches, expected up to 2 "
             f"tokens and {registers} registers before the patches, and none after them; it has no plain grid"
         )
@@ -34,7 +36,7 @@ def _patches(config: Any, size: tuple[int, int]) -> tuple[int, int]:
     stride = 2 ** (len(getattr(config, "depths", [1])) - 1)  # Swin merges 2 x 2 patches after each stage but the last
     height, width = patch_height * stride, patch_width * stride
     if size[0] % height or size[1] % width:
-        raise ValueError(
+        raise MmptValueError(
             f"images are {size[0]} x {size[1]} pixels (height x width), expected multiples of {height} and {width}, "
             "the size of a patch; change the size in preprocessor_config.json"
         )

@@ -7,6 +7,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmpt.configuration.errors import MmptValueError
+
 # Pillow opens more, PostScript among them, which it hands to a program outside.
 FORMATS = {
     "AVIF": (".avif",),
@@ -36,7 +38,7 @@ def load_image(file: str | Path | bytes | BinaryIO) -> Image.Image:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
             limit = Image.MAX_IMAGE_PIXELS  # Pillow itself refuses only twice as many
             if limit is not None and image.width * image.height > limit:
-                raise ValueError(
+                raise MmptValueError(
                     f"{image.width} x {image.height} pixels, expected at most {limit:,}; make it smaller, "
                     "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
                 )
@@ -44,9 +46,9 @@ def load_image(file: str | Path | bytes | BinaryIO) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"the image cannot be read: it is none of {', '.join(formats)}") from None
+        raise MmptValueError(f"the image cannot be read: it is none of {', '.join(formats)}") from None
     except Exception as error:  # decoders meet damage with OSError, SyntaxError, EOFError, struct.error and others
-        raise ValueError(f"the image cannot be read ({type(error).__name__}): {error}") from error
+        raise MmptValueError(f"the image cannot be read ({type(error).__name__}): {error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -78,5 +80,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
     # "I" is 32 bits wide, but Pillow gives 16-bit PGM in it.
     if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"pixels of mode {image.mode!r} have no agreed range, expected 8 or 16 bits; convert it first")
+        raise MmptValueError(
+            f"pixels of mode {image.mode!r} have no agreed range, expected 8 or 16 bits; convert it first"
+        )
     return Image.fromarray(np.round(pixels / 257).astype(np.uint8))

@@ -6,6 +6,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_loading import upright_rgb
 
 
@@ -45,7 +46,7 @@ class ImagePreparation:
         try:
             inputs = self._inputs(image)
         except ValueError as error:  # one side of a very long image would be less than a pixel
-            raise ValueError(
+            raise MmptValueError(
                 f"an image of {image.width} x {image.height} pixels cannot be prepared: {error}"
             ) from error
         kept = {"pixel_values": inputs["pixel_values"]}
@@ -82,4 +83,4 @@ def _crop_size(processor: Any) -> tuple[int, int]:
         return int(size["height"]), int(size["width"])
     if size.get("shortest_edge"):
         return int(size["shortest_edge"]), int(size["shortest_edge"])
-    raise ValueError(f"the image processor has size {size}, expected height and width, or shortest_edge")
+    raise MmptValueError(f"the image processor has size {size}, expected height and width, or shortest_edge")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_preparation import PreparedImage
 from mmpt.processing.region_extraction.image_sources import ImageEntry, ImageSource
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
@@ -58,7 +59,7 @@ class ImageRegions:
     ) -> None:
         index, count = shard
         if not 0 <= index < count <= len(images):
-            raise ValueError(
+            raise MmptValueError(
                 f"shard is {index} of {count}, expected 0..{max(count, 1) - 1} of at most {len(images)}, one an image"
             )
         self._images = images
@@ -115,7 +116,7 @@ class ImageRegions:
         try:
             if entry.image_id is None:
                 entry.load()  # says what is wrong with the row
-                raise ValueError("the row has no image id, expected one")
+                raise MmptValueError("the row has no image id, expected one")
             image = self._extractor.prepare(entry.load())
             boxes, labels = self._boxes(entry, image) if self._extractor.needs_boxes else (None, None)
         except ValueError as error:
@@ -126,9 +127,9 @@ class ImageRegions:
         try:
             boxes = np.asarray(entry.boxes if entry.boxes is not None else [], dtype=np.float32)
         except (TypeError, ValueError):
-            raise ValueError(f"boxes are {entry.boxes!r:.100}, expected lists of x1 y1 x2 y2") from None
+            raise MmptValueError(f"boxes are {entry.boxes!r:.100}, expected lists of x1 y1 x2 y2") from None
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"boxes have shape {boxes.shape}, expected (regions, 4) with at least one region")
+            raise MmptValueError(f"boxes have shape {boxes.shape}, expected (regions, 4) with at least one region")
         normal = (
             boxes_from_pixels(boxes, image.width, image.height) if self._box_format == "pixel" else check_boxes(boxes)
         )
@@ -136,7 +137,7 @@ class ImageRegions:
             return normal, None
         labels = np.asarray(entry.labels)
         if labels.shape != (len(boxes),) or labels.dtype.kind != "i":
-            raise ValueError(
+            raise MmptValueError(
                 f"labels are {entry.labels!r:.100}, expected one class number for each of {len(boxes)} boxes"
             )
         return normal, labels

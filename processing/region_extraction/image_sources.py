@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_extraction.image_loading import SUFFIXES, load_image
 
 logger = logging.getLogger(__name__)
@@ -84,13 +85,15 @@ def open_images(source: str | Path) -> ImageSource:
     elif path.suffix in (".jsonl", ".csv"):
         found = _table(path)
     elif path.exists():
-        raise ValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
+        raise MmptValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
     else:
-        raise FileNotFoundError(
+        raise MmptFileNotFoundError(
             f"{path} does not exist, expected a folder of images, a .jsonl or .csv file, or a dataset"
         )
     if not len(found):
-        raise ValueError(f"{path} has no image, expected files such as *.jpg or *.png, or rows with a column 'image'")
+        raise MmptValueError(
+            f"{path} has no image, expected files such as *.jpg or *.png, or rows with a column 'image'"
+        )
     _refuse_duplicates(found)
     return found
 
@@ -134,7 +137,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         if "image" not in (reader.fieldnames or ()):
-            raise ValueError(f"{path}: the columns are {reader.fieldnames}, expected 'image' among them")
+            raise MmptValueError(f"{path}: the columns are {reader.fieldnames}, expected 'image' among them")
         for row in reader:
             try:
                 given = {name: value for name, value in row.items() if value}
@@ -159,10 +162,12 @@ def _row_entry(where: str, row: Any, folder: Path) -> ImageEntry:
 def _dataset(path: Path) -> ImageSource:
     if _is_dict(path):
         splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        raise ValueError(f"{path} has the splits {', '.join(splits)}, expected one of them: give {path / splits[0]}")
+        raise MmptValueError(
+            f"{path} has the splits {', '.join(splits)}, expected one of them: give {path / splits[0]}"
+        )
     rows: Any = datasets.load_from_disk(str(path))
     if "image" not in rows.column_names:
-        raise ValueError(f"{path}: the columns are {', '.join(rows.column_names)}, expected 'image' among them")
+        raise MmptValueError(f"{path}: the columns are {', '.join(rows.column_names)}, expected 'image' among them")
     rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
     if isinstance(rows.features["image"], datasets.Image):
         rows = rows.cast_column("image", datasets.Image(decode=False))  # decoded later, so that errors are the image's
@@ -184,7 +189,7 @@ def _is_dict(path: Path) -> bool:
 
 
 def _fail(reason: str) -> Image.Image:
-    raise ValueError(reason)
+    raise MmptValueError(reason)
 
 
 def _refuse_duplicates(images: ImageSource) -> None:
@@ -192,7 +197,7 @@ def _refuse_duplicates(images: ImageSource) -> None:
     for position, image_id in enumerate(images.ids):
         if image_id is not None and first.setdefault(image_id, position) != position:
             places = images[first[image_id]].where, images[position].where
-            raise ValueError(
+            raise MmptValueError(
                 f"{images.name}: {places[0]} and {places[1]} both have the id {image_id!r}, expected each id once; "
                 "rename one, or give a table with a column 'image_id'"
             )

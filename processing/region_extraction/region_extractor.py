@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig
 
+from mmpt.configuration.errors import MmptRuntimeError, MmptValueError
 from mmpt.processing.region_extraction.box_backend import BoxBackend
 from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
 from mmpt.processing.region_extraction.extractor_loading import (
@@ -58,9 +59,9 @@ class RegionExtractor:
         batch_size: int = 8,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+            raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+            raise MmptValueError(f"batch_size is {batch_size}, expected at least 1")
         self.batch_size = batch_size
         self._backend = backend
         self._dtype = dtype
@@ -177,9 +178,9 @@ class RegionExtractor:
         """
         for given, what in ((image_ids, "image_ids"), (boxes, "boxes")):
             if given is not None and len(given) != len(images):
-                raise ValueError(f"got {len(given)} {what} and {len(images)} images, expected one of each")
+                raise MmptValueError(f"got {len(given)} {what} and {len(images)} images, expected one of each")
         if (boxes is not None) != self.needs_boxes:
-            raise ValueError(
+            raise MmptValueError(
                 f"got {'no boxes' if boxes is None else 'boxes'}, but the backend is {self._backend.name!r}; "
                 "boxes go with the backend 'boxes', and only with it"
             )
@@ -213,7 +214,7 @@ class RegionExtractor:
                 return self._backend.regions(output, boxes)
         except torch.OutOfMemoryError as error:
             shape = tuple(inputs["pixel_values"].shape)
-            raise RuntimeError(
+            raise MmptRuntimeError(
                 f"{self._device} ran out of memory with {len(images)} images at once (pixels {shape}); expected fewer: "
                 f"set batch_size below {len(images)}, or dtype='bfloat16'"
             ) from error
@@ -230,20 +231,20 @@ def weights_sha256(model: torch.nn.Module) -> str:
 
 def _check_arguments(backend: str, max_regions: int | None, min_regions: int, threshold: float) -> None:
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+        raise MmptValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     if min_regions < 1 or (max_regions is not None and max_regions < min_regions):
-        raise ValueError(
+        raise MmptValueError(
             f"min_regions is {min_regions} and max_regions {max_regions}, expected 1 <= min_regions <= max_regions"
         )
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}, expected a score in 0..1")
+        raise MmptValueError(f"threshold is {threshold}, expected a score in 0..1")
     if backend != "detector" and (threshold > 0 or min_regions > 1):
-        raise ValueError(f"got threshold or min_regions, but regions of the backend {backend!r} have no scores")
+        raise MmptValueError(f"got threshold or min_regions, but regions of the backend {backend!r} have no scores")
 
 
 def _checked_boxes(boxes: NDArray[Any], row: int) -> NDArray[np.float32]:
     name = f"image {row} of the batch: boxes"
     boxes = np.asarray(boxes, dtype=np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
-        raise ValueError(f"{name} have shape {boxes.shape}, expected (regions, 4) with at least one region")
+        raise MmptValueError(f"{name} have shape {boxes.shape}, expected (regions, 4) with at least one region")
     return check_boxes(boxes, name)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import MAX_BYTES, plain_dtype, raw_array, shown
 from mmpt.processing.region_readers.file_source import require_module
 
@@ -37,20 +38,20 @@ def decode_npz(data: bytes, wanted: Container[str]) -> dict[str, NDArray[Any]]:
             members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in wanted]
             total = sum(info.file_size for info in members)
             if total > MAX_BYTES:
-                raise ValueError(f"the npz says that its arrays have {total} bytes, expected up to {MAX_BYTES}")
+                raise MmptValueError(f"the npz says that its arrays have {total} bytes, expected up to {MAX_BYTES}")
             for info in members:
                 name = info.filename.removesuffix(".npy")
                 arrays[name] = decode_npy(_member(archive, info, name), name)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, RuntimeError, KeyError) as error:
-        raise ValueError(f"the npz is damaged ({type(error).__name__}: {error})") from None
+        raise MmptValueError(f"the npz is damaged ({type(error).__name__}: {error})") from None
     return arrays
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"array {name} of the npz has compression {info.compress_type}, expected deflate or none")
+        raise MmptValueError(f"array {name} of the npz has compression {info.compress_type}, expected deflate or none")
     if info.file_size > SMALL_BYTES and info.file_size > MAX_RATIO * info.compress_size:
-        raise ValueError(
+        raise MmptValueError(
             f"array {name} of the npz says that {info.compress_size} bytes become {info.file_size}, expected up to "
             f"{MAX_RATIO} times as many; this looks like a zip bomb"
         )
@@ -66,7 +67,7 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
     """
     dtype, shape, fortran, start = npy_header(data, name)
     if dtype.hasobject:
-        raise ValueError(f"array {name} holds objects, which numpy pickled; expected an array of numbers")
+        raise MmptValueError(f"array {name} holds objects, which numpy pickled; expected an array of numbers")
     return raw_array(memoryview(data)[start:], plain_dtype(dtype.str), shape, fortran)
 
 
@@ -77,12 +78,12 @@ def npy_header(data: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], 
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
-            raise ValueError(f"version {version} is not known")
+            raise MmptValueError(f"version {version} is not known")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a header is of Python 2 is no one's concern here
             shape, fortran, dtype = readers[version](file)
     except _HEADER_ERRORS as error:
-        raise ValueError(f"array {name} is no .npy: {str(error)[:200]}") from None
+        raise MmptValueError(f"array {name} is no .npy: {str(error)[:200]}") from None
     return dtype, shape, fortran, file.tell()
 
 
@@ -99,9 +100,9 @@ def decode_msgpack(data: bytes) -> dict[str, NDArray[Any]]:
     try:
         item = msgpack.unpackb(data, raw=True, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
-        raise ValueError(f"the msgpack is damaged ({type(error).__name__}: {str(error)[:200]})") from None
+        raise MmptValueError(f"the msgpack is damaged ({type(error).__name__}: {str(error)[:200]})") from None
     if not isinstance(item, dict):
-        raise ValueError(f"the msgpack holds {type(item).__name__}, expected a dict of arrays")
+        raise MmptValueError(f"the msgpack holds {type(item).__name__}, expected a dict of arrays")
     arrays = {}
     for key, value in item.items():
         name = key.decode("utf-8", "replace") if isinstance(key, bytes) else shown(key)
@@ -109,5 +110,5 @@ def decode_msgpack(data: bytes) -> dict[str, NDArray[Any]]:
             try:
                 arrays[name] = raw_array(value.get(b"data"), plain_dtype(value.get(b"type")), value.get(b"shape"))
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+                raise MmptValueError(f"{name}: {error}") from None
     return arrays

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.array_archives import decode_npy, decode_npz, npy_header
 from mmpt.processing.region_readers.field_decoding import MAX_BYTES, float_array
 from mmpt.processing.region_readers.file_source import FileSource, found_or_rejected
@@ -32,7 +33,7 @@ def open_array_files(path: Path, file_format: str) -> FileSource:
     decode = _DECODERS[file_format]
     names = array_files(path, suffix)
     if not names:
-        raise ValueError(f"{path.name} has no {suffix} file, expected one for each image")
+        raise MmptValueError(f"{path.name} has no {suffix} file, expected one for each image")
 
     def read(start: int) -> Iterator[Found | Rejected]:
         for name in names[start:]:
@@ -66,7 +67,7 @@ def recognise_array_files(path: Path) -> str:
         with suppress(ValueError):
             return "pickled_npy_folder" if npy_header(head, name)[0].hasobject else "npy_folder"
     got = f"first files ({names[0]}) are neither .npz nor .npy" if names else "no data.mdb, .npz or .npy file"
-    raise ValueError(f"{path.name} has {got}; expected an LMDB, or a folder with one .npz or .npy file an image")
+    raise MmptValueError(f"{path.name} has {got}; expected an LMDB, or a folder with one .npz or .npy file an image")
 
 
 def _position(where: str, file: Path, image_id: str, decode: Callable[[bytes, str], Regions]) -> Found | Rejected:
@@ -74,10 +75,10 @@ def _position(where: str, file: Path, image_id: str, decode: Callable[[bytes, st
         try:
             size = file.stat().st_size
             if size > MAX_BYTES:
-                raise ValueError(f"the file has {size} bytes, expected up to {MAX_BYTES} for one image")
+                raise MmptValueError(f"the file has {size} bytes, expected up to {MAX_BYTES} for one image")
             data = file.read_bytes()
         except OSError as error:
-            raise ValueError(f"the file cannot be read: {error.strerror}") from None
+            raise MmptValueError(f"the file cannot be read: {error.strerror}") from None
         return decode(data, image_id)
 
     return found_or_rejected(where, image_id, read)
@@ -105,10 +106,10 @@ def _pickled_npy(data: bytes, image_id: str) -> Regions:
     """Return the regions of ViLBERT's file, a pickled dict."""
     dtype, _, _, start = npy_header(data, "item")
     if not dtype.hasobject:
-        raise ValueError(f"the file holds an array of {dtype}, expected a pickled dict as in the other files")
+        raise MmptValueError(f"the file holds an array of {dtype}, expected a pickled dict as in the other files")
     item = load_pickle(data[start:])
     if not isinstance(item, dict):
-        raise ValueError(f"the file holds {type(item).__name__}, expected a dict of one image")
+        raise MmptValueError(f"the file holds {type(item).__name__}, expected a dict of one image")
     return regions_of_item(item, image_id)
 
 

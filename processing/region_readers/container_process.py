@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.file_source import require_module
 
 MAX_VALUE = 256 * 2**20  # bytes of one image
@@ -23,11 +24,11 @@ _LIBRARIES = {"lmdb": ("lmdb", "lmdb"), "hdf5": ("h5py", "hdf5")}
 _WORKER = Path(__file__).with_name("container_worker.py")
 
 
-class ContainerError(ValueError):
+class ContainerError(MmptValueError):
     """A request that the library refused; the process goes on."""
 
 
-class ContainerCrash(ValueError):
+class ContainerCrash(MmptValueError):
     """A request that ended the process: by a signal, or because it took too long."""
 
 
@@ -62,7 +63,7 @@ class Container:
             worker.send({"do": "open", "kind": self.kind, "path": str(self.path.absolute()), "options": options})
             return worker.receive()[0]
         except (ContainerError, ContainerCrash) as error:
-            raise ValueError(f"{self.path.name} cannot be opened as {self.kind}: {error}") from None
+            raise MmptValueError(f"{self.path.name} cannot be opened as {self.kind}: {error}") from None
 
     def entries(self, start: int) -> Iterator["Entry"]:
         """Yield the entries from `start` on; where the process crashes, the entries after that one go on."""
@@ -156,7 +157,7 @@ class _Worker:
             size = int.from_bytes(self._read(4), "big")
             header = json.loads(self._read(min(size, MAX_HEADER)))
             if sum(header["sizes"]) > 2 * MAX_VALUE:
-                raise ValueError("nonsense")
+                raise MmptValueError("nonsense")
             blobs = [self._read(size) for size in header["sizes"]]
         except (EOFError, ValueError, KeyError, TypeError):
             self.stop()

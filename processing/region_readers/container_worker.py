@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from mmpt.configuration.errors import MmptValueError
+
 MEMORY = 4 * 2**30  # bytes of its own; mapped files do not count
 
 
@@ -36,7 +38,7 @@ class LmdbReader:
         while self.cursor.next():
             key = bytes(self.cursor.key())
             if before is not None and key <= before:
-                raise ValueError("the keys are not in order: the file is damaged")
+                raise MmptValueError("the keys are not in order: the file is damaged")
             before = key
             if key not in self.ignored:
                 yield key
@@ -45,7 +47,7 @@ class LmdbReader:
         """Return the value of the key that came last."""
         value = self.cursor.value()
         if len(value) > self.limit:
-            raise ValueError(f"the value has {len(value)} bytes, expected up to {self.limit}")
+            raise MmptValueError(f"the value has {len(value)} bytes, expected up to {self.limit}")
         return {}, [bytes(value)]
 
     def close(self) -> None:
@@ -76,22 +78,22 @@ class Hdf5Reader:
         """Return the arrays of the group that came last."""
         group = self._own(self.file, self.name)
         if not isinstance(group, self.h5py.Group):
-            raise ValueError(f"it is a {type(group).__name__}, expected a group with the data sets of one image")
+            raise MmptValueError(f"it is a {type(group).__name__}, expected a group with the data sets of one image")
         arrays, blobs, room = [], [], self.limit
         for name in self.wanted:
             if name not in group:
                 continue
             dataset = self._own(group, name)
             if not isinstance(dataset, self.h5py.Dataset) or dataset.dtype.kind not in "fiub":
-                raise ValueError(f"{name} is no data set of numbers")
+                raise MmptValueError(f"{name} is no data set of numbers")
             if dataset.is_virtual or dataset.external:
-                raise ValueError(f"{name} lies in another file, which is not read")
+                raise MmptValueError(f"{name} lies in another file, which is not read")
             chunk = dataset.dtype.itemsize
             for length in dataset.chunks or ():
                 chunk *= length
             room -= max(dataset.nbytes, chunk)
             if room < 0:
-                raise ValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes an image")
+                raise MmptValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes an image")
             array = dataset[()]
             arrays.append([name, array.dtype.str, list(array.shape)])
             blobs.append(array.tobytes())
@@ -100,7 +102,7 @@ class Hdf5Reader:
     def _own(self, group: Any, name: str) -> Any:
         link = group.get(name, getlink=True)
         if not isinstance(link, self.h5py.HardLink):
-            raise ValueError(f"{name} is a {type(link).__name__}, which is not followed")
+            raise MmptValueError(f"{name} is a {type(link).__name__}, which is not followed")
         return group[name]
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
+
 MAX_REGIONS = 100_000  # of one image; a larger number is a damaged field
 MAX_SIDE = 1_000_000  # pixels
 MAX_BYTES = 512 * 2**20  # of one array, declared or real
@@ -25,7 +27,7 @@ def whole_number(value: object, name: str, most: int, least: int = 1) -> int:
     elif isinstance(value, np.ndarray | np.generic) and value.size == 1:
         number = value.item()
     if not (isinstance(number, int | float) and least <= number <= most and number == int(number)):
-        raise ValueError(f"{name} is {shown(value)}, expected a whole number from {least} to {most}")
+        raise MmptValueError(f"{name} is {shown(value)}, expected a whole number from {least} to {most}")
     return int(number)
 
 
@@ -34,7 +36,7 @@ def text_of(value: bytes, name: str) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{name} is {shown(value)}, expected UTF-8 text") from None
+        raise MmptValueError(f"{name} is {shown(value)}, expected UTF-8 text") from None
 
 
 def base64_array(text: bytes | str, name: str, rows: int, columns: int | None, types: Sequence[str]) -> NDArray[Any]:
@@ -47,7 +49,7 @@ def base64_array(text: bytes | str, name: str, rows: int, columns: int | None, t
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise ValueError(
+        raise MmptValueError(
             f"{name} ({len(text)} characters) is not base64: {error}; was the file cut, or its columns mixed up?"
         ) from None
     return sized_array(data, name, rows, columns, types)
@@ -64,7 +66,7 @@ def sized_array(data: bytes, name: str, rows: int, columns: int | None, types: S
         width = f" x {columns}" if columns else " x width" if columns is None else ""
         multiple = "a multiple of " if columns is None else ""
         wanted.append(f"{multiple}{rows * row} ({rows}{width} {dtype.name})")
-    raise ValueError(
+    raise MmptValueError(
         f"{name} has {len(data)} bytes, expected {' or '.join(wanted)}; num_boxes is wrong, or the field was cut"
     )
 
@@ -84,24 +86,26 @@ def plain_dtype(name: object) -> np.dtype[Any]:
     """Return the type that a file names; only numbers and text are taken, never objects or records."""
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not isinstance(text, str) or not _PLAIN_DTYPE.fullmatch(text):
-        raise ValueError(f"an array has type {shown(name)}, expected plain numbers such as '<f4'")
+        raise MmptValueError(f"an array has type {shown(name)}, expected plain numbers such as '<f4'")
     try:
         return np.dtype(text)
     except TypeError:
-        raise ValueError(f"an array has type {shown(name)}, which numpy does not know") from None
+        raise MmptValueError(f"an array has type {shown(name)}, which numpy does not know") from None
 
 
 def raw_array(data: object, dtype: np.dtype[Any], shape: object, fortran: bool = False) -> NDArray[Any]:
     """Return an array from its parts as a file names them, once they agree on the number of bytes."""
     if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and 0 <= n <= MAX_BYTES for n in shape):
-        raise ValueError(f"the shape of an array is {shown(shape)}, expected a list of whole numbers up to {MAX_BYTES}")
+        raise MmptValueError(
+            f"the shape of an array is {shown(shape)}, expected a list of whole numbers up to {MAX_BYTES}"
+        )
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise ValueError(f"an array holds {type(data).__name__}, expected bytes")
+        raise MmptValueError(f"an array holds {type(data).__name__}, expected bytes")
     size = dtype.itemsize
     for length in shape:
         size *= length  # of Python's unbounded integers
     if size != len(data) or len(shape) > 4 or not dtype.itemsize:
-        raise ValueError(f"an array has {len(data)} bytes, expected {size} ({dtype.name} of shape {list(shape)})")
+        raise MmptValueError(f"an array has {len(data)} bytes, expected {size} ({dtype.name} of shape {list(shape)})")
     return np.frombuffer(data, dtype).reshape(tuple(shape), order="F" if fortran else "C")
 
 
@@ -109,7 +113,7 @@ def float_array(value: object, name: str) -> NDArray[Any]:
     """Return an array of float16 or float32; float64 is cast."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ValueError(f"{name} is {got}, expected an array of float16, float32 or float64")
+        raise MmptValueError(f"{name} is {got}, expected an array of float16, float32 or float64")
     return value.astype(f"f{min(value.dtype.itemsize, 4)}", copy=False)  # in this machine's byte order
 
 

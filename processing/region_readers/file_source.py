@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptImportError
 from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
 
@@ -57,4 +58,4 @@ def require_module(module: str, extra: str) -> None:
         ModuleNotFoundError: if it is not.
     """
     if find_spec(module) is None:
-        raise ModuleNotFoundError(f'{module} is needed to read this file; pip install "mmpt[{extra}]"', name=module)
+        raise MmptImportError(f'{module} is needed to read this file; pip install "mmpt[{extra}]"', name=module)

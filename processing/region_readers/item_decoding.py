@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import (
     MAX_REGIONS,
     MAX_SIDE,
@@ -55,7 +56,7 @@ def regions_of_item(item: Mapping[Any, Any], image_id: str) -> Regions:
     for field in ("width", "height", "boxes", "features"):
         if field not in given:
             names = sorted(str(name) for name in item)[:20]
-            raise ValueError(f"there is no {' or '.join(FIELDS[field])}, only {', '.join(names) or 'nothing'}")
+            raise MmptValueError(f"there is no {' or '.join(FIELDS[field])}, only {', '.join(names) or 'nothing'}")
     width = whole_number(given["width"], "image width", MAX_SIDE)
     height = whole_number(given["height"], "image height", MAX_SIDE)
     count = _count(given)
@@ -83,7 +84,7 @@ def _count(given: Mapping[str, Any]) -> int:
     if "num_boxes" in given:
         return whole_number(given["num_boxes"], "num_boxes", MAX_REGIONS)
     if not isinstance(given["features"], np.ndarray) or not given["features"].ndim:
-        raise ValueError("there is no num_boxes, expected it beside base64 features")
+        raise MmptValueError("there is no num_boxes, expected it beside base64 features")
     return len(given["features"])
 
 
@@ -92,7 +93,7 @@ def _array(value: object, name: str, count: int, columns: int | None, types: Seq
         return base64_array(value, name, count, columns, types)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ValueError(f"{name} is {got}, expected an array of numbers, or base64")
+        raise MmptValueError(f"{name} is {got}, expected an array of numbers, or base64")
     if value.shape[:1] != (count,):
-        raise ValueError(f"{name} has shape {value.shape}, expected {count} rows as num_boxes or the features say")
+        raise MmptValueError(f"{name} has shape {value.shape}, expected {count} rows as num_boxes or the features say")
     return value

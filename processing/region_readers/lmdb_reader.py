@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.array_archives import decode_msgpack, decode_npz
 from mmpt.processing.region_readers.container_process import Container, Entry
 from mmpt.processing.region_readers.field_decoding import MAX_REGIONS, text_of, whole_number
@@ -32,7 +33,7 @@ def open_uniter_lmdb(path: Path, num_boxes_path: Path | None = None) -> FileSour
         count = None
         if counts is not None:
             if key not in counts:
-                raise ValueError(f"the file with the numbers of regions, of {len(counts)} images, does not have it")
+                raise MmptValueError(f"the file with the numbers of regions, of {len(counts)} images, does not have it")
             count = whole_number(counts[key], "the number of regions", MAX_REGIONS)
         arrays = decode_npz(value, UNITER_FIELDS) if value.startswith(b"PK") else decode_msgpack(value)
         return regions_of_uniter(arrays, key.removesuffix(".npz"), count)
@@ -49,7 +50,7 @@ def open_pickled_lmdb(path: Path) -> FileSource:
     def decode(key: str, value: bytes) -> Regions:
         item = load_pickle(value)
         if not isinstance(item, dict):
-            raise ValueError(f"the pickle holds {type(item).__name__}, expected a dict of one image")
+            raise MmptValueError(f"the pickle holds {type(item).__name__}, expected a dict of one image")
         return regions_of_item(item, key)
 
     source = _source(path, "pickled_lmdb", "no_background", decode)
@@ -78,7 +79,7 @@ def recognise_lmdb(path: Path) -> str:
             return "pickled_lmdb"
         if value:
             break
-    raise ValueError(
+    raise MmptValueError(
         f"{path.name} is an LMDB whose values are neither UNITER's arrays nor pickled items. tensorpack's (ViLBERT's "
         "pre-training data) cannot be read: its pyarrow serialisation no longer exists. Take the TSV they were made of"
     )
@@ -122,7 +123,7 @@ def _read_counts(path: Path) -> Mapping[str, Any]:
     try:
         counts = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from None
+        raise MmptValueError(f"{path.name} is no JSON: {error}") from None
     if not isinstance(counts, dict):
-        raise ValueError(f"{path.name} holds {type(counts).__name__}, expected image file -> number of regions")
+        raise MmptValueError(f"{path.name} holds {type(counts).__name__}, expected image file -> number of regions")
     return counts

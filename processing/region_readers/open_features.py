@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_readers.array_files_reader import open_array_files, recognise_array_files
 from mmpt.processing.region_readers.file_source import FileSource
 from mmpt.processing.region_readers.hdf5_reader import open_volta_h5
@@ -56,19 +57,21 @@ def open_features(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; expected a feature file, an LMDB folder or a folder of arrays")
+        raise MmptFileNotFoundError(
+            f"there is no {path}; expected a feature file, an LMDB folder or a folder of arrays"
+        )
     name = recognise_format(path) if format is None else format
     if name not in FORMATS:
-        raise ValueError(f"format is {name!r}, expected one of {', '.join(FORMATS)}")
+        raise MmptValueError(f"format is {name!r}, expected one of {', '.join(FORMATS)}")
     if name in PICKLED and not allow_pickle:
-        raise ValueError(
+        raise MmptValueError(
             f"{path.name} is a {name}: it holds pickled objects, which are read only with allow_pickle=True. Arrays "
             "and plain values are then taken from them, and no code in them is run"
         )
     if num_boxes_path is not None and name != "uniter_lmdb":
-        raise ValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
+        raise MmptValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
     if path.is_dir() != name.endswith("_folder") and not name.endswith("_lmdb"):
-        raise ValueError(f"{path.name} is a {'folder' if path.is_dir() else 'file'}, which a {name} is not")
+        raise MmptValueError(f"{path.name} is a {'folder' if path.is_dir() else 'file'}, which a {name} is not")
     source = _open(path, name, None if num_boxes_path is None else Path(num_boxes_path), class_names)
     return replace(source, class_names=class_names)
 
@@ -118,7 +121,7 @@ def _format_of_lines(path: Path, file: BinaryIO) -> str:
         if line:
             seen.append(len(fields))
     tables = ", ".join(f"{len(columns)} columns ({name})" for name, columns in COLUMNS.items())
-    raise ValueError(
+    raise MmptValueError(
         f"{path.name} is no HDF5, no LMDB and no TSV of {tables} or of an image id with JSON or base64 (oscar_tsv); "
         f"its first lines have {seen or 'no'} columns. Is it compressed?"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import (
     MAX_REGIONS,
     MAX_SIDE,
@@ -73,12 +74,12 @@ def _position(
 
 def _regions(fields: list[bytes], image_id: str, other: _Line | None, numbers: Mapping[str, int] | None) -> Regions:
     if len(fields) < 2:
-        raise ValueError("the line has 1 column, expected an image id, then JSON or num_boxes and base64 features")
+        raise MmptValueError("the line has 1 column, expected an image id, then JSON or num_boxes and base64 features")
     if len(fields) == 2:
         item = _json(fields[1], dict, "the second column")
         count, text = item.get("num_boxes"), item.get("features")
         if not isinstance(text, str):
-            raise ValueError(f"features are {type(text).__name__} in the JSON, expected base64 text")
+            raise MmptValueError(f"features are {type(text).__name__} in the JSON, expected base64 text")
     else:
         count, text = fields[1], fields[-1]
     count = whole_number(count, "num_boxes", MAX_REGIONS)
@@ -93,7 +94,7 @@ def _predicted(other: _Line, image_id: str, count: int, numbers: Mapping[str, in
     number, line = other
     name, _, text = (line or b"").partition(b"\t")
     if name != image_id.encode():
-        raise ValueError(
+        raise MmptValueError(
             f"{PREDICTIONS}, line {number} is of {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
             f"order. Move {PREDICTIONS} away to read the features alone"
         )
@@ -102,7 +103,7 @@ def _predicted(other: _Line, image_id: str, count: int, numbers: Mapping[str, in
     objects = item.get("objects") if isinstance(item, dict) else item
     if not isinstance(objects, list) or len(objects) != count or not all(isinstance(o, dict) for o in objects):
         got = f"{len(objects)} objects" if isinstance(objects, list) else "no list of objects"
-        raise ValueError(f"{where} has {got}, expected {count} as num_boxes says")
+        raise MmptValueError(f"{where} has {got}, expected {count} as num_boxes says")
     rest: dict[str, Any] = {}
     if isinstance(item, dict) and "image_w" in item:
         rest["width"] = whole_number(item["image_w"], f"image_w of {where}", MAX_SIDE)
@@ -113,7 +114,7 @@ def _predicted(other: _Line, image_id: str, count: int, numbers: Mapping[str, in
         names = [found.get("class") for found in objects]
         unknown = [name for name in names if not isinstance(name, str) or name not in numbers]
         if unknown:
-            raise ValueError(f"{where} has class {shown(unknown[0])}, which is not in class_names")
+            raise MmptValueError(f"{where} has class {shown(unknown[0])}, which is not in class_names")
         rest["labels"] = np.asarray([numbers[name] for name in names], np.int64)
     return rest
 
@@ -122,13 +123,13 @@ def _json(text: bytes, kind: Any, name: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON: {error}") from None
+        raise MmptValueError(f"{name} is no JSON: {error}") from None
     if not isinstance(value, kind):
-        raise ValueError(f"{name} holds {type(value).__name__}, expected a JSON object")
+        raise MmptValueError(f"{name} holds {type(value).__name__}, expected a JSON object")
     return value
 
 
 def _score(value: object, where: str) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{where} has conf {shown(value)}, expected a number from 0 to 1")
+        raise MmptValueError(f"{where} has conf {shown(value)}, expected a number from 0 to 1")
     return float(value)

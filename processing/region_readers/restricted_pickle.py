@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import plain_dtype, raw_array, shown
 
 _NUMPY = ("numpy.core", "numpy._core")
@@ -72,7 +73,7 @@ def load_pickle(data: bytes) -> Any:
     try:
         return _finished(_run(data))
     except (IndexError, KeyError, TypeError, struct.error, OverflowError, MemoryError, RecursionError) as error:
-        raise ValueError(f"the pickle is damaged ({type(error).__name__}: {error})") from None
+        raise MmptValueError(f"the pickle is damaged ({type(error).__name__}: {error})") from None
 
 
 def _run(data: bytes) -> Any:
@@ -120,14 +121,14 @@ def _run(data: bytes) -> Any:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"the pickle has the opcode {name}; only dicts, lists and numpy arrays are read")
-    raise ValueError("the pickle has no end")
+            raise MmptValueError(f"the pickle has the opcode {name}; only dicts, lists and numpy arrays are read")
+    raise MmptValueError("the pickle has no end")
 
 
 def _named(module: str, attribute: str) -> _Name:
     constructor = _CONSTRUCTORS.get((module, attribute))
     if constructor is None:
-        raise ValueError(
+        raise MmptValueError(
             f"the pickle asks for {shown(f'{module}.{attribute}')}; it was refused, because only numpy arrays "
             "and plain values are read. Do not open this file with pickle.load unless you know who wrote it"
         )
@@ -148,7 +149,7 @@ def _call(constructor: str, arguments: tuple[Any, ...]) -> Any:
         return _expect(arguments[0], str).encode("latin-1")
     if constructor == "bytes" and not arguments:  # how it writes no bytes
         return b""
-    raise ValueError(f"the pickle calls {constructor}, expected it as an argument only")
+    raise MmptValueError(f"the pickle calls {constructor}, expected it as an argument only")
 
 
 def _build(target: Any, state: tuple[Any, ...]) -> None:
@@ -159,7 +160,7 @@ def _build(target: Any, state: tuple[Any, ...]) -> None:
     dtype = _expect(dtype, _DType)
     if dtype.code.startswith("O"):
         if shape != () or len(_expect(data, list)) != 1:
-            raise ValueError("the pickle has an array of several objects, expected arrays of numbers")
+            raise MmptValueError("the pickle has an array of several objects, expected arrays of numbers")
         _expect(target, _Array).value = data[0]
     else:
         _expect(target, _Array).value = raw_array(_bytes(data), dtype.numpy(), shape, bool(fortran))
@@ -188,7 +189,7 @@ def _bytes(data: Any) -> bytes:
 
 def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"the pickle has {type(value).__name__} where {kind.__name__} is expected")
+        raise MmptValueError(f"the pickle has {type(value).__name__} where {kind.__name__} is expected")
     return value
 
 

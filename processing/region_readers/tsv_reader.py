@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import text_of
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
 from mmpt.processing.region_readers.item_decoding import regions_of_item
@@ -67,7 +68,7 @@ def tsv_position(where: str, line: bytes | None, file_format: str) -> Found | Re
 def _regions(fields: list[bytes], image_id: str, file_format: str) -> Regions:
     columns = COLUMNS[file_format]
     if len(fields) != len(columns):
-        raise ValueError(
+        raise MmptValueError(
             f"the line has {len(fields)} columns, expected the {len(columns)} of {file_format}: {', '.join(columns)}"
         )
     return regions_of_item(dict(zip(columns, fields, strict=True)), image_id)

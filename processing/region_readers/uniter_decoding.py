@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import float_array
 from mmpt.processing.regions import Regions, check_boxes
 
@@ -25,20 +26,20 @@ def regions_of_uniter(arrays: Mapping[str, NDArray[Any]], image_id: str, num_box
     fields = {name: array for name, array in arrays.items() if name in UNITER_FIELDS and array.ndim}
     for name in ("features", "norm_bb"):
         if name not in fields:
-            raise ValueError(f"there is no array {name}, only {', '.join(sorted(arrays)[:20]) or 'nothing'}")
+            raise MmptValueError(f"there is no array {name}, only {', '.join(sorted(arrays)[:20]) or 'nothing'}")
     fields = {name: float_array(array, name) for name, array in fields.items()}
     for name, array in fields.items():
         if array.ndim != UNITER_FIELDS[name] or len(array) != len(fields["features"]):
-            raise ValueError(
+            raise MmptValueError(
                 f"{name} has shape {array.shape}, expected {UNITER_FIELDS[name]} axes, the first as long as "
                 f"that of features, which is {len(fields['features'])}"
             )
     if num_boxes is not None and num_boxes > len(fields["features"]):
-        raise ValueError(f"there are {len(fields['features'])} regions, expected {num_boxes} as the nbb file says")
+        raise MmptValueError(f"there are {len(fields['features'])} regions, expected {num_boxes} as the nbb file says")
     fields = {name: array[:num_boxes] for name, array in fields.items()}
     boxes = fields["norm_bb"]
     if boxes.shape[1] not in (6, 7):
-        raise ValueError(f"norm_bb has shape {boxes.shape}, expected (regions, 6): x1 y1 x2 y2 width height")
+        raise MmptValueError(f"norm_bb has shape {boxes.shape}, expected (regions, 6): x1 y1 x2 y2 width height")
     return Regions(
         features=fields["features"],
         boxes=check_boxes(boxes[:, :4].astype(np.float32), "norm_bb"),
