@@ -25,6 +25,8 @@ class MmptTaskConfig(PreTrainedConfig):
         classifier_head: "mlp", a hidden layer of twice the pooled width (VQA in UNITER, LXMERT, ViLBERT), or "linear"
             (VisualBERT; NLVR2 in UNITER; entailment in ViLBERT 12-in-1).
         classifier_act: activation of a head's hidden layer, "relu" in VCR of UNITER; None means `hidden_act`.
+        classifier_hidden_size: width of that hidden layer (VOLTA, Oscar); None means twice the pooled width.
+        classifier_layer_norm: whether a LayerNorm follows that activation; not in Oscar.
         answer_loss: "bce", binary cross-entropy of every answer with its soft score (UNITER, LXMERT, ViLBERT), or
             "kl", the divergence from the scores' distribution (VisualBERT).
         answer_reads: what the answers are read from: the "pooled" vector, or the "second_last_token" of the text
@@ -53,6 +55,8 @@ class MmptTaskConfig(PreTrainedConfig):
     late_fusion: Literal["mean", "max", "product", "learned"] = "mean"
     classifier_head: Literal["mlp", "linear"] = "mlp"
     classifier_act: str | None = None
+    classifier_hidden_size: int | None = None
+    classifier_layer_norm: bool = True
     answer_loss: Literal["bce", "kl"] = "bce"
     answer_reads: Literal["pooled", "second_last_token"] = "pooled"
     label_smoothing: float | int = 0.0
@@ -72,6 +76,10 @@ class MmptTaskConfig(PreTrainedConfig):
             raise MmptValueError(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
         if self.retrieval_negatives < 1:
             raise MmptValueError(f"retrieval_negatives is {self.retrieval_negatives}, expected 1 or more")
+        if self.classifier_hidden_size is not None and self.classifier_hidden_size < 1:
+            raise MmptValueError(
+                f"classifier_hidden_size is {self.classifier_hidden_size}, expected 1 or more, or None"
+            )
         if self.contrastive_size < 0:
             raise MmptValueError(f"contrastive_size is {self.contrastive_size}, expected 0 (off) or more")
         weights = self.class_weights

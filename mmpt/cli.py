@@ -89,6 +89,10 @@ def convert(
     allow_unknown: Annotated[
         list[str] | None, typer.Option(help="A key, or a pattern with *, to drop unseen; may be repeated.")
     ] = None,
+    allow_random: Annotated[
+        list[str] | None,
+        typer.Option(help="A weight of the new model, or a pattern with *, to start at random; may be repeated."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would become of every key.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -107,7 +111,17 @@ def convert(
 
         register_auto_classes()
         if to is not None:
-            others = (config, tokenizer, settings, allow_unknown, labels, dry_run, family != "auto", task != "auto")
+            others = (
+                config,
+                tokenizer,
+                settings,
+                allow_unknown,
+                allow_random,
+                labels,
+                dry_run,
+                family != "auto",
+                task != "auto",
+            )
             if out is None or any(others):
                 raise MmptValueError("--to takes SOURCE and OUT alone: the folder of this package tells the rest")
             convert_back(source, out, to)
@@ -120,6 +134,7 @@ def convert(
             config_path=config,
             preset=preset,
             allow_unknown=allow_unknown or [],
+            allow_random=allow_random or [],
         )
         for setting in settings or []:
             name, equals, value = setting.partition("=")

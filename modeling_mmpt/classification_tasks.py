@@ -247,11 +247,14 @@ class MmptForMultipleChoice(MmptDecisionModel):
 
 
 def classifier(model: MmptTaskModel, input_size: int, outputs: int) -> nn.Module:
-    """Return the classifier that the configuration names; its hidden layer is twice as wide as the pooled vector."""
-    if model.config.classifier_head == "linear":
+    """Return the classifier that the configuration names."""
+    config = model.config
+    if config.classifier_head == "linear":
         return nn.Linear(input_size, outputs)
-    act = model.config.classifier_act
-    return MmptPredictionHead(model.config, input_size, 2 * model.pooled_size, outputs, act=act)
+    size = config.classifier_hidden_size or 2 * model.pooled_size
+    return MmptPredictionHead(
+        config, input_size, size, outputs, act=config.classifier_act, layer_norm=config.classifier_layer_norm
+    )
 
 
 def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:

@@ -83,13 +83,15 @@ LOGITS_FIELDS = {
 
 
 class MmptTransform(nn.Module):
-    """Linear, activation, LayerNorm: the hidden layer of a prediction head."""
+    """Linear, activation and, unless switched off, LayerNorm: the hidden layer of a prediction head."""
 
-    def __init__(self, config: MmptConfig, input_size: int, size: int, act: str | None = None) -> None:
+    def __init__(
+        self, config: MmptConfig, input_size: int, size: int, act: str | None = None, layer_norm: bool = True
+    ) -> None:
         super().__init__()
         self.dense = nn.Linear(input_size, size)
         self.activation = ACT2FN[act or config.hidden_act]
-        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps) if layer_norm else nn.Identity()
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.layer_norm(self.activation(self.dense(hidden)))
@@ -106,9 +108,10 @@ class MmptPredictionHead(nn.Module):
         outputs: int,
         own_transform: bool = True,
         act: str | None = None,
+        layer_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.transform = MmptTransform(config, input_size, size, act) if own_transform else None
+        self.transform = MmptTransform(config, input_size, size, act, layer_norm) if own_transform else None
         self.decoder = nn.Linear(size, outputs)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ class MmptForGrounding(MmptTaskModel):
         self.dropout = MmptDropout(self.config.pooled_dropout_prob)
         config, size = self.config, self.region_size
         self.region_scorer = (
-            MmptPredictionHead(config, size, size, 1, act=config.classifier_act)
+            MmptPredictionHead(
+                config, size, size, 1, act=config.classifier_act, layer_norm=config.classifier_layer_norm
+            )
             if config.grounding_head == "mlp"
             else nn.Linear(size, 1)
         )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_store_format import PAYLOADS, ShardBatch
 from mmpt.processing.regions import Regions
 
@@ -46,5 +47,5 @@ def decode_regions(
     return Regions(width=width, height=height, image_id=image_id, **arrays)
 
 
-def _damaged(image_id: str, source: str, fault: str) -> ValueError:
-    return ValueError(f"image {image_id!r} in {source}: {fault}; it is damaged, validate(deep=True) says where")
+def _damaged(image_id: str, source: str, fault: str) -> MmptValueError:
+    return MmptValueError(f"image {image_id!r} in {source}: {fault}; it is damaged, validate(deep=True) says where")

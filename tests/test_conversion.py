@@ -1,6 +1,8 @@
 """Conversion: every key is explained, nothing is guessed silently, the result loads where only mmpt is known."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_heads import golden_folder
 from torch import Tensor
-from transformers import AutoProcessor
+from transformers import AutoProcessor, BertConfig, BertModel
 
 from mmpt import convert, from_predecessor
+from mmpt.configuration.errors import MmptError
 from mmpt.predecessors.conversion import plan_conversion
 
-GOLDEN = Path(__file__).parent / "parity" / "golden"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the", "dog"]
 
 
@@ -28,9 +31,9 @@ def source(tmp_path: Path) -> Path:
 def their_folder(name: str, tmp_path: Path, change: dict[str, Any] | None = None) -> Path:
     folder = tmp_path / name
     folder.mkdir()
-    config = json.loads((GOLDEN / name / "case.json").read_text())["config"] | (change or {})
+    config = json.loads((golden_folder(name) / "case.json").read_text())["config"] | (change or {})
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(load_file(GOLDEN / name / "weights.safetensors"), folder / "model.safetensors")
+    save_file(load_file(golden_folder(name) / "weights.safetensors"), folder / "model.safetensors")
     return folder
 
 
@@ -87,11 +90,164 @@ def test_absent_heads_switch_their_objectives_off(source: Path):
     assert set(model.heads) == {"token"}
 
 
-@pytest.mark.parametrize("key", ["vqa_output.0.weight", "cls.weight", "attention.query.weight"])
-def test_heads_of_tasks_are_dropped_with_the_reason(key: str, source: Path):
+@pytest.mark.parametrize(
+    "key", ["vqa_output.0.weight", "cls.weight", "attention.query.weight", "vil_prediction.main.0.v"]
+)
+def test_a_fine_tuned_head_that_is_not_covered_stops_the_conversion(key: str, source: Path):
     change_weights(source, {key: torch.ones(2, 2)})
-    (dropped,) = plan_conversion(source).report.of("dropped")
+    with pytest.raises(ValueError, match=rf"not covered, or not complete: {re.escape(key)}.*--task pretraining"):
+        plan_conversion(source)
+    (dropped,) = plan_conversion(source, task="pretraining").report.of("dropped")
     assert (dropped.theirs, "fine-tuned" in dropped.note) == (key, True)
+
+
+LIES = [
+    ("uniter", "hidden_size", 1024),
+    ("uniter", "num_hidden_layers", 24),
+    ("uniter", "intermediate_size", 4096),
+    ("uniter", "vocab_size", 30522),
+    ("uniter", "max_position_embeddings", 512),
+    ("uniter", "img_dim", 2048),
+    ("visualbert_original", "visual_embedding_dim", 2048),
+    ("oscar", "img_feature_dim", 2054),
+    ("vilbert", "v_hidden_size", 1024),
+    ("vilbert", "v_num_hidden_layers", 6),
+    ("vilbert", "bi_hidden_size", 1024),
+    ("vilbert", "v_feature_size", 2048),
+    ("lxmert_original", "l_layers", 9),
+    ("lxmert_original", "x_layers", 5),
+    ("volta_ctrl_vilbert", "v_hidden_size", 768),
+    ("volta_ctrl_vilbert", "num_locs", 4),
+    ("volta_ctrl_vilbert", "pooler_size", 1024),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), LIES)
+def test_a_configuration_of_another_model_is_refused_naming_both_values(
+    name: str, setting: str, value: int, tmp_path: Path
+):
+    folder = their_folder(name, tmp_path, {setting: value})
+    with pytest.raises(MmptError, match=rf"config\.json says {setting} = {value}, but the weights have \d+"):
+        plan_conversion(folder)
+
+
+def test_numbers_of_attention_heads_are_compared(source: Path, tmp_path: Path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(json.loads((source / "config.json").read_text()) | {"num_attention_heads": 8}))
+    with pytest.raises(MmptError, match=r"num_attention_heads is 4 in .*config\.json and 8 in .*other\.json"):
+        plan_conversion(source, config_path=other)
+    (source / "config.json").unlink()
+    assert plan_conversion(source, config_path=other).config.num_attention_heads == 8
+    other.write_text(json.dumps({"num_attention_heads": 7}))
+    with pytest.raises(MmptError, match="num_attention_heads = 7, which does not divide the width 48"):
+        plan_conversion(source, config_path=other)
+
+
+def test_an_unusual_number_of_heads_is_among_the_assumptions(tmp_path: Path):
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    sizes = dict(vocab_size=20, hidden_size=128, num_hidden_layers=1, intermediate_size=8, num_attention_heads=4)
+    BertModel(BertConfig(**sizes)).save_pretrained(folder)
+    report = plan_conversion(folder, family="bert").report
+    assert any("num_attention_heads = 4 as configured, though 2 heads of 64" in said for said in report.assumptions)
+
+
+def test_visual_berts_vcr_file_converts_without_its_image_network(tmp_path: Path):
+    folder = their_folder("visualbert_original", tmp_path)
+    plain = from_predecessor(folder).state_dict()
+    theirs = load_file(folder / "model.safetensors")
+    wrapped = {f"bert.{key}": value for key, value in theirs.items()}
+    save_file(wrapped | {"detector.backbone.0.weight": torch.ones(2, 2)}, folder / "model.safetensors")
+    model = from_predecessor(folder)
+    assert all(torch.equal(value, plain[key]) for key, value in model.state_dict().items())
+    (dropped,) = [key for key in model.conversion_report.of("dropped") if "position_ids" not in key.theirs]
+    assert (dropped.theirs, "image network" in dropped.note) == ("detector.backbone.0.weight", True)
+
+
+def test_text_is_no_family_by_default_when_other_keys_are_there(tmp_path: Path):
+    folder = tmp_path / "theirs"
+    BertModel(BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(
+        folder
+    )
+    with pytest.raises(MmptError, match=r"text encoder alone: \d+ weights .* would start at random.*--from bert"):
+        plan_conversion(folder)
+    report = plan_conversion(folder, family="bert").report
+    assert any(key.ours == "backbone.region_embeddings.feature_projection.weight" for key in report.of("missing"))
+    change_weights(folder, {"vision_tower.patch.weight": torch.ones(2, 2)})
+    with pytest.raises(MmptError, match=r"of no known family: it has 1 keys such as vision_tower\.patch\.weight"):
+        plan_conversion(folder)
+
+
+def test_random_weights_are_allowed_by_name_alone(source: Path):
+    change_weights(source, {"uniter.pooler.dense.weight": None})
+    key = "backbone.text_pooler.dense.weight"
+    with pytest.raises(MmptError, match=rf"lacks .*{re.escape(key)}.*--allow-random"):
+        plan_conversion(source)
+    model = from_predecessor(source, allow_random=["backbone.text_pooler.*"])
+    assert [fate.ours for fate in model.conversion_report.of("missing")] == [key]
+    assert model.backbone.text_pooler.dense.weight.isfinite().all()
+
+
+PLACEHOLDERS = {
+    "web page": (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer of 63 bytes"),
+    "empty": (b"", "is empty"),
+    "zeros": (bytes(64), "cannot be read"),
+    "text": (b"hello", "cannot be read"),
+    "cut": (b"PK\x03\x04" + bytes(40), "cannot be read"),
+    "pickle": (b"\x80\x02hello", "is refused|cannot be read"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".pt"])
+@pytest.mark.parametrize("kind", PLACEHOLDERS)
+def test_what_a_failed_download_leaves_is_named(kind: str, suffix: str, tmp_path: Path):
+    content, message = PLACEHOLDERS[kind]
+    file = tmp_path / f"weights{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(MmptError, match=message) as caught:
+        plan_conversion(file)
+    assert "()" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize("kind", ["web page", "pointer", "empty"])
+def test_so_is_a_configuration_or_a_vocabulary(kind: str, name: str, source: Path, tmp_path: Path):
+    content, message = PLACEHOLDERS[kind]
+    (source / name).write_bytes(content)
+    with pytest.raises(MmptError, match=message):
+        convert(source, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_is_written_whole_or_not_at_all(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for wrong in ({"tokenizer": str(tmp_path / "nowhere")}, {"tokenizer": str(source)}):
+        (source / "vocab.txt").write_text("\n".join(f"word{number}" for number in range(300)))
+        with pytest.raises(MmptError, match="tokenizer"):
+            convert(source, tmp_path / "ours", **wrong)
+    (source / "vocab.txt").unlink()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MmptError, match="file exists; name a new folder"):
+        convert(source, tmp_path / "file")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmpt.modeling_mmpt.heads.MmptForPreTraining.save_pretrained", full)
+        with pytest.raises(OSError, match="No space left"):
+            convert(source, tmp_path / "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "uniter"]
+    (tmp_path / "ours").mkdir()
+    convert(source, tmp_path / "ours")
+    assert (tmp_path / "ours" / "conversion.json").is_file()
+    assert (tmp_path / "ours").stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_float16_becomes_float32_with_the_same_values(source: Path):

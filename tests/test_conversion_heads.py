@@ -247,11 +247,104 @@ class TestOscar:
         matched = head(model.backbone(**batch).pooler_output).softmax(-1)[:, 1]
         torch.testing.assert_close(model(**batch).logits.sigmoid(), matched, **CLOSE)
 
-    def test_choices_side_by_side_are_not_covered(self, tmp_path: Path):
+    def test_two_images_side_by_side(self, tmp_path: Path):
         head = nn.Linear(2 * config_of("oscar")["hidden_size"], 2)
         model = from_predecessor(with_heads("oscar", tmp_path / "theirs", {"classifier": head}))
+        assert type(model) is MmptSingleStreamForImagesAndTextClassification
+        batch = two_images(ragged(width=32))
+        pooled = [model.backbone(**image(batch, number)).pooler_output for number in (0, 1)]
+        torch.testing.assert_close(model(**batch).logits, head(torch.cat(pooled, 1)), **CLOSE)
+
+    @pytest.mark.parametrize("norm", [False, True])
+    @pytest.mark.parametrize("images", [1, 2])
+    def test_an_mlp(self, images: int, norm: bool, tmp_path: Path):
+        size = config_of("oscar")["hidden_size"]
+        layers = [nn.Linear(images * size, 3 * size), nn.ReLU(), nn.Linear(3 * size, 2)]
+        if norm:
+            layers.insert(2, nn.LayerNorm(3 * size, eps=1e-12))
+        head = nn.Sequential(*layers)
+        folder = with_heads("oscar", tmp_path / "theirs", {"classifier": head})
+        model = from_predecessor(folder, task="auto" if images == 2 else "classification")
+        batch = ragged(width=32)
+        if images == 2:
+            batch = two_images(batch)
+            pooled = torch.cat([model.backbone(**image(batch, number)).pooler_output for number in (0, 1)], 1)
+        else:
+            pooled = model.backbone(**batch).pooler_output
+        torch.testing.assert_close(model(**batch).logits, head(pooled), **CLOSE)
+        model.save_pretrained(tmp_path / "ours")
+        loaded = type(model).from_pretrained(tmp_path / "ours").eval()
+        assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+    def test_other_widths_are_not_covered(self, tmp_path: Path):
+        head = nn.Linear(3 * config_of("oscar")["hidden_size"], 2)
+        folder = with_heads("oscar", tmp_path / "theirs", {"classifier": head})
+        with pytest.raises(ValueError, match=r"not covered, or not complete: classifier\."):
+            from_predecessor(folder)
+        model = from_predecessor(folder, task="pretraining")
         assert type(model) is MmptSingleStreamForPreTraining
         assert dropped(model)["classifier.weight"] == "a fine-tuned head that is not covered, or not complete"
+
+
+class TestVolta:
+    """Heads by task as `BertForVLTasks` builds them; only the encoder's pooled vectors are ours."""
+
+    NAME = "volta_ctrl_vilbert"
+
+    @pytest.fixture
+    def sizes(self) -> tuple[int, int]:
+        """Return the widths of the pooled vectors and of the regions."""
+        config = config_of(self.NAME)
+        return config["pooler_size"], config["v_hidden_size"]
+
+    def convert(self, folder: Path, head: nn.Module, **options: Any) -> Any:
+        theirs = with_heads(self.NAME, folder / "theirs", {"clfs_dict.TASK1": head})
+        return from_predecessor(theirs, **options)
+
+    def test_answers(self, sizes: tuple[int, int], tmp_path: Path):
+        head = nn.ModuleDict({"logit_fc": mlp(sizes[0], 20, ANSWERS)})
+        model = self.convert(tmp_path, head)
+        assert type(model) is MmptDualStreamForQuestionAnswering
+        batch = ragged(width=32)
+        expected = head["logit_fc"](model.backbone(**batch).pooler_output)
+        torch.testing.assert_close(model(**batch).logits, expected, **CLOSE)
+        assert not dropped(model)
+
+    def test_two_images(self, sizes: tuple[int, int], tmp_path: Path):
+        head = nn.ModuleDict({"logit_fc": mlp(2 * sizes[0], 20, 2)})
+        model = self.convert(tmp_path, head)
+        batch = two_images(ragged(width=32))
+        pooled = torch.cat([model.backbone(**image(batch, number)).pooler_output for number in (0, 1)], 1)
+        torch.testing.assert_close(model(**batch).logits, head["logit_fc"](pooled), **CLOSE)
+        assert model.config.id2label == {0: "false", 1: "true"}
+
+    def test_entailment(self, sizes: tuple[int, int], tmp_path: Path):
+        head = nn.Linear(sizes[0], 3)
+        model = self.convert(tmp_path, head)
+        batch = ragged(width=32)
+        torch.testing.assert_close(model(**batch).logits, head(model.backbone(**batch).pooler_output), **CLOSE)
+        assert model.config.id2label == {0: "contradiction", 1: "neutral", 2: "entailment"}
+
+    def test_one_output_ranks_or_grounds(self, sizes: tuple[int, int], tmp_path: Path):
+        batch = ragged(width=32)
+        head = nn.Linear(sizes[0], 1)
+        model = self.convert(tmp_path, head, task="retrieval")
+        expected = head(model.backbone(**batch).pooler_output).squeeze(-1)
+        torch.testing.assert_close(model(**batch).logits, expected, **CLOSE)
+        if sizes[0] == sizes[1]:
+            with pytest.raises(ValueError, match=r"not covered|several fine-tuned heads"):
+                from_predecessor(tmp_path / "theirs")
+
+    @pytest.mark.parametrize("layers", [1, 2])
+    def test_grounding(self, layers: int, sizes: tuple[int, int], tmp_path: Path):
+        size = sizes[1]
+        two = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Dropout(0.1), nn.Linear(size, 1))
+        head = nn.Linear(size, 1) if layers == 1 else two
+        model = self.convert(tmp_path, head, task="grounding")
+        batch = ragged(width=32)
+        expected = head(model.backbone(**batch).region_last_hidden_state).squeeze(-1)
+        mask = batch["region_attention_mask"].bool()
+        torch.testing.assert_close(model(**batch).logits[mask], expected[mask], **CLOSE)
 
 
 def vilbert_heads(sizes: Iterable[str]) -> dict[str, nn.Module]:
@@ -297,9 +390,11 @@ class TestChoice:
         with pytest.raises(ValueError, match="no fine-tuned head for task 'vqa'; it has none that is covered"):
             plan_conversion(GOLDEN / "oscar" / "weights.safetensors", task="vqa", config_path=tmp_path / "oscar.json")
 
-    def test_a_head_that_is_not_complete_is_dropped(self, uniter_size: int, tmp_path: Path):
+    def test_a_head_that_is_not_complete_stops_unless_pre_training_is_named(self, uniter_size: int, tmp_path: Path):
         folder = with_heads("uniter", tmp_path / "theirs", {"vqa_output.0": nn.Linear(uniter_size, 4)})
-        model = from_predecessor(folder)
+        with pytest.raises(ValueError, match=r"not complete: vqa_output\.0"):
+            from_predecessor(folder)
+        model = from_predecessor(folder, task="pretraining")
         assert type(model) is MmptSingleStreamForPreTraining
         assert "not complete" in dropped(model)["vqa_output.0.weight"]
 

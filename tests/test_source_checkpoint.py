@@ -122,7 +122,7 @@ def test_a_folder_without_a_single_weight_file_is_refused(tmp_path: Path):
 def test_a_broken_configuration_is_named(tmp_path: Path):
     torch.save(WEIGHTS, tmp_path / "w.pt")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         SourceCheckpoint(tmp_path / "w.pt")
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ValueError, match="holds a list, expected an object"):

@@ -1,9 +1,11 @@
 """Golden encoders with fine-tuned heads of random weights under the predecessors' names, and ragged inputs for them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,9 +18,18 @@ PRETRAINING = ("cls.", "itm_output.", "region_classifier.", "feat_regress.")
 Batch = dict[str, Tensor]
 
 
+def golden_folder(name: str) -> Path:
+    """Return the folder of a golden case: in the repository, else in the larger test data; skip the test without it."""
+    folders = [GOLDEN / name, Path(os.environ.get("MMPT_TEST_DATA", "")) / "parity" / name]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        pytest.skip(f"MMPT_TEST_DATA has no folder parity/{name}")
+    return found
+
+
 def config_of(name: str) -> dict[str, Any]:
     """Return the original configuration of a golden case."""
-    return json.loads((GOLDEN / name / "case.json").read_text())["config"]
+    return json.loads((golden_folder(name) / "case.json").read_text())["config"]
 
 
 def with_heads(
@@ -38,7 +49,7 @@ def with_heads(
         config: entries beside those of the case's configuration.
     """
     draw = torch.Generator().manual_seed(5)
-    weights = load_file(GOLDEN / name / "weights.safetensors")
+    weights = load_file(golden_folder(name) / "weights.safetensors")
     if not keep_pretraining:
         weights = {key: value for key, value in weights.items() if not key.startswith(PRETRAINING)}
     if types:

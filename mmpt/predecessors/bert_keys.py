@@ -26,17 +26,23 @@ def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: s
 
     Args:
         root: what stands before `embeddings`, with its dot.
-        first_layer: a layer's root, whose widths tell `intermediate_size`.
+        first_layer: the first linear layer of a feed-forward block, whose shape shows `intermediate_size`.
+
+    Raises:
+        ValueError: if the configuration contradicts a shape.
     """
-    vocab_size, hidden_size = source.shape(f"{root}embeddings.word_embeddings.weight")
+    words = f"{root}embeddings.word_embeddings.weight"
+    hidden_size = source.size(words, 1, "hidden_size")
     return {
-        "vocab_size": vocab_size,
+        "vocab_size": source.size(words, 0, "vocab_size"),
         "hidden_size": hidden_size,
         "num_hidden_layers": layers,
         "num_attention_heads": source.heads("num_attention_heads", hidden_size),
-        "intermediate_size": source.shape(f"{first_layer}.weight")[0],
-        "max_position_embeddings": source.shape(f"{root}embeddings.position_embeddings.weight")[0],
-        "type_vocab_size": source.shape(f"{root}embeddings.token_type_embeddings.weight")[0],
+        "intermediate_size": source.size(f"{first_layer}.weight", 0, "intermediate_size"),
+        "max_position_embeddings": source.size(
+            f"{root}embeddings.position_embeddings.weight", 0, "max_position_embeddings"
+        ),
+        "type_vocab_size": source.size(f"{root}embeddings.token_type_embeddings.weight", 0),
         **settings(source),
     }
 

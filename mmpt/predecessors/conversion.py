@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 import torch
@@ -19,7 +20,7 @@ from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.bert_keys import drop_buffers
 from mmpt.predecessors.families import FAMILIES, config_class_of, recognise
 from mmpt.predecessors.key_map import KeyFate, KeyMap, KeyReport
-from mmpt.predecessors.predecessor_tokenizer import save_processor
+from mmpt.predecessors.predecessor_tokenizer import find_processor
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.predecessors.task_heads import choose_head, drop_other_heads, label_fields, use_head
 from mmpt.predecessors.text_encoders import read_text_encoder
@@ -59,6 +60,7 @@ def plan_conversion(
     config_path: str | Path | None = None,
     preset: str = "uniter",
     allow_unknown: Iterable[str] = (),
+    allow_random: Iterable[str] = (),
     **config_overrides: Any,
 ) -> ConversionPlan:
     """Find out what becomes of every key.
@@ -74,6 +76,8 @@ def plan_conversion(
         config_path: the predecessor's JSON configuration; `config.json` beside the weights by default.
         preset: for "bert", the model whose text part is started.
         allow_unknown: keys, or patterns with `*`, that may be dropped although nothing is known of them.
+        allow_random: weights of our model, or patterns with `*`, that may keep their random start because the
+            checkpoint has none for them. With the family named as "bert" the region part may.
         config_overrides: fields of our configuration that replace those found.
 
     Raises:
@@ -108,9 +112,10 @@ def plan_conversion(
     else:
         raise MmptValueError(f"unknown family {name!r}, expected auto, bert, {', '.join(FAMILIES)}")
     drop_buffers(keys, checkpoint)
-    drop_other_heads(keys, checkpoint, heads)
+    drop_other_heads(keys, checkpoint, heads, task)
     model_class = _pretraining_class(config) if head is None else head.model_class(config)
-    report = _report(checkpoint, name, model_class, config, keys, tuple(allow_unknown))
+    may_be_random = tuple(allow_random) + (("*",) if family == "bert" else ())
+    report = _report(checkpoint, name, model_class, config, keys, tuple(allow_unknown), may_be_random)
     return ConversionPlan(checkpoint, name, model_class, config, keys, report)
 
 
@@ -146,15 +151,11 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
         ValueError: also if the tokenizer has more words than the model.
     """
     out = Path(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise MmptFileExistsError(f"{out} is not empty; name a new folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MmptFileExistsError(f"{out} exists{' and is not empty' if out.is_dir() else ''}; name a new folder")
     plan = plan_conversion(source, **options)
-    model = carry_out(plan)
-    out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
     family = FAMILIES.get(plan.family)
-    note = save_processor(
-        out,
+    processor, note = find_processor(
         plan.source,
         plan.config,
         tokenizer,
@@ -164,7 +165,15 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     report = plan.report
     if note:
         report = replace(report, assumptions=(*report.assumptions, note))
-    (out / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent) as folder:  # complete, or not there
+        written = Path(folder) / "model"
+        written.mkdir()
+        carry_out(plan).save_pretrained(written)
+        if processor is not None:
+            processor.save_pretrained(written)
+        (written / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+        written.replace(out)
     return report
 
 
@@ -219,6 +228,7 @@ def _report(
     config: MmptConfig,
     keys: KeyMap,
     allowed: tuple[str, ...],
+    may_be_random: tuple[str, ...],
 ) -> KeyReport:
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
@@ -250,10 +260,16 @@ def _report(
     if misfits:
         raise MmptValueError(f"{source.path} does not fit as {family}: " + "; ".join(misfits[:5]))
     missing = sorted(set(expected) - filled - {DECODER})
-    if missing and family != "bert":
+    refused = [ours for ours in missing if not any(fnmatchcase(ours, pattern) for pattern in may_be_random)]
+    if refused and family == "bert":
         raise MmptValueError(
-            f"{source.path} lacks what {len(missing)} weights of the model need: {', '.join(missing[:5])}. "
-            "Is the file complete?"
+            f"{source.path} is a text encoder alone: {len(refused)} weights of the model would start at random, "
+            f"{', '.join(refused[:3])}, ... If that is wanted, say so with --from bert"
+        )
+    if refused:
+        raise MmptValueError(
+            f"{source.path} lacks what {len(refused)} weights of the model need: {', '.join(refused[:5])}. "
+            "Is the file complete? To start them at random, name them with --allow-random KEY (a pattern with * serves)"
         )
     fates.extend(KeyFate("missing", None, ours, "left at its random start") for ours in missing)
     fields = cast("dict[str, Any]", config.to_diff_dict())

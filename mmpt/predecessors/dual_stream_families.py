@@ -43,7 +43,10 @@ def read_lxmert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     keys = KeyMap()
     root = next(root for root in ("lxmert.", "bert.", "") if f"{root}encoder.visn_fc.visn_fc.weight" in source)
     encoder = f"{root}encoder"
-    text, region, cross = (source.count(f"{encoder}.{name}") for name in ("layer", "r_layers", "x_layers"))
+    text, region, cross = (
+        source.count(f"{encoder}.{name}", setting)
+        for name, setting in (("layer", "l_layers"), ("r_layers", "r_layers"), ("x_layers", "x_layers"))
+    )
     map_text_embeddings(keys, root)
     keys.modules(
         f"{encoder}.visn_fc",
@@ -89,7 +92,8 @@ def read_lxmert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     }
     return {
         **text_fields(source, root, text + cross, f"{encoder}.layer.0.intermediate.dense"),
-        **_feature_and_box(source, f"{encoder}.visn_fc.visn_fc.weight", f"{encoder}.visn_fc.box_fc.weight"),
+        "region_feature_dim": source.size(f"{encoder}.visn_fc.visn_fc.weight", 1, "visual_feat_dim"),
+        "region_box_dim": source.size(f"{encoder}.visn_fc.box_fc.weight", 1, "visual_pos_dim"),
         "region_projection_layer_norm": True,
         "region_embedding_reduction": "mean",
         "region_embedding_layer_norm": "none",
@@ -115,7 +119,11 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     In a co-attention layer of theirs 1 means vision and 2 means text.
     """
     keys, root = KeyMap(), "bert."
-    text, region, co = (source.count(f"bert.encoder.{name}") for name in ("layer", "v_layer", "c_layer"))
+    text, region = (
+        source.count("bert.encoder.layer", "num_hidden_layers"),
+        source.count("bert.encoder.v_layer", "v_num_hidden_layers"),
+    )
+    co = source.count("bert.encoder.c_layer")
     map_text_embeddings(keys, root)
     tasks = "bert.embeddings.task_embeddings.weight"
     if tasks in source:
@@ -168,21 +176,23 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
         "mrfr": bool(outputs) and target == 1,
         "itm": map_matching(keys, source, "cls.bi_seq_relationship", MATCHED_FIRST),
     }
-    region_size = source.shape("bert.v_embeddings.image_embeddings.weight")[0]
-    inner = source.shape("bert.encoder.c_layer.0.biattention.query1.weight")[0] if co else region_size
+    region_size = source.size("bert.v_embeddings.image_embeddings.weight", 0, "v_hidden_size")
+    first = "bert.encoder.c_layer.0.biattention.query1.weight"
+    inner = source.size(first, 0, "bi_hidden_size") if co else region_size
     why = "no configuration says it; ViLBERT's released models join the last text layers with the first region layers"
     return {
         **text_fields(source, root, text, "bert.encoder.layer.0.intermediate.dense"),
-        **_feature_and_box(
-            source, "bert.v_embeddings.image_embeddings.weight", "bert.v_embeddings.image_location_embeddings.weight"
-        ),
+        "region_feature_dim": source.size("bert.v_embeddings.image_embeddings.weight", 1, "v_feature_size"),
+        "region_box_dim": source.shape("bert.v_embeddings.image_location_embeddings.weight")[1],
         "region_projection_layer_norm": False,
         "region_embedding_layer_norm": "own",
         "num_task_tokens": source.shape(tasks)[0] if tasks in source else 0,
         "region_num_hidden_layers": region,
         "region_hidden_size": region_size,
         "region_num_attention_heads": source.heads("v_num_attention_heads", region_size, 128),
-        "region_intermediate_size": source.shape("bert.encoder.v_layer.0.intermediate.dense.weight")[0],
+        "region_intermediate_size": source.size(
+            "bert.encoder.v_layer.0.intermediate.dense.weight", 0, "v_intermediate_size"
+        ),
         "text_co_attention_layers": source.setting("t_biattention_id", list(range(text - co, text)), why),
         "region_co_attention_layers": source.setting("v_biattention_id", list(range(co)), why),
         "co_attention_hidden_size": inner,
@@ -197,7 +207,3 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
         "region_background_class": 0 if classes else None,
         "objective_weights": objectives(present),
     }, keys
-
-
-def _feature_and_box(source: SourceCheckpoint, feature: str, box: str) -> dict[str, int]:
-    return {"region_feature_dim": source.shape(feature)[1], "region_box_dim": source.shape(box)[1]}

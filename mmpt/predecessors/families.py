@@ -7,20 +7,23 @@ from typing import Any
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.dual_stream_families import read_lxmert, read_vilbert
-from mmpt.predecessors.fine_tuned_heads import lxmert_heads, oscar_heads, uniter_heads, vilbert_heads, visual_bert_heads
+from mmpt.predecessors.fine_tuned_heads import (
+    lxmert_heads,
+    oscar_heads,
+    uniter_heads,
+    vilbert_heads,
+    visual_bert_heads,
+    volta_heads,
+)
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.single_stream_families import read_oscar, read_uniter, read_visual_bert
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.predecessors.task_heads import TaskHead
+from mmpt.predecessors.text_encoders import WORDS, keys_beside_text
 from mmpt.predecessors.volta import read_volta
 
 Read = Callable[[SourceCheckpoint], tuple[dict[str, Any], KeyMap]]
 ReadHeads = Callable[[SourceCheckpoint], list[TaskHead]]
-
-
-def no_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """Of the family, only pre-training heads are covered."""
-    return []
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Family:
     signs: tuple[str, ...]
     read: Read
     config_class: type[MmptConfig] | None
-    read_heads: ReadHeads = no_heads
+    read_heads: ReadHeads
     lowercase: bool = True
     whole_image_region: bool = False
 
@@ -56,7 +59,9 @@ FAMILIES = {
     "vilbert": Family(
         ("bert.encoder.c_layer.",), read_vilbert, MmptDualStreamConfig, vilbert_heads, whole_image_region=True
     ),
-    "volta": Family(("bert.encoder.layer.0.attention_self.query.weight",), read_volta, None, whole_image_region=True),
+    "volta": Family(
+        ("bert.encoder.layer.0.attention_self.query.weight",), read_volta, None, volta_heads, whole_image_region=True
+    ),
     "visual_bert": Family(
         (
             "visual_bert.embeddings.visual_projection.",
@@ -73,7 +78,7 @@ FAMILIES = {
 
 
 def recognise(source: SourceCheckpoint) -> str:
-    """Return the name of the family whose keys the checkpoint has, "bert" for text alone.
+    """Return the name of the family whose keys the checkpoint has, "bert" for a text encoder and nothing else.
 
     Raises:
         ValueError: if it has the keys of none, showing some of those it has.
@@ -81,11 +86,13 @@ def recognise(source: SourceCheckpoint) -> str:
     for name, family in FAMILIES.items():
         if any(key == sign or (sign.endswith(".") and key.startswith(sign)) for sign in family.signs for key in source):
             return name
-    if any(key.endswith("embeddings.word_embeddings.weight") for key in source):
+    foreign = keys_beside_text(source)
+    if any(key.endswith(WORDS) for key in source) and not foreign:
         return "bert"
+    shown = foreign or list(source)
     raise MmptValueError(
-        f"{source.path} has {len(source)} keys of no known family ({', '.join(list(source)[:4])}, ...); expected one "
-        f"of {', '.join(FAMILIES)} or a text encoder of transformers. Name the family if you know it"
+        f"{source.path} is of no known family: it has {len(shown)} keys such as {', '.join(shown[:4])}; expected one "
+        f"of {', '.join(FAMILIES)}, or a text encoder of transformers alone. Name the family with --from if you know it"
     )
 
 

@@ -1,5 +1,6 @@
-"""The fine-tuned heads of UNITER, VisualBERT, Oscar, LXMERT and ViLBERT as the heads of our tasks."""
+"""The fine-tuned heads of UNITER, VisualBERT, Oscar, LXMERT, ViLBERT and VOLTA as the heads of our tasks."""
 
+import re
 from typing import Any
 
 import torch
@@ -83,23 +84,48 @@ def visual_bert_heads(source: SourceCheckpoint) -> list[TaskHead]:
 
 
 def oscar_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """Oscar's and VinVL's of one layer (oscar/modeling/modeling_bert.py); of two outputs 1 is matched."""
-    if "classifier.weight" not in source:
+    """Oscar's and VinVL's (oscar/modeling/modeling_bert.py); of two outputs 1 is matched.
+
+    The head is one layer or an MLP, of one pooled vector or of two side by side (NLVR2 with `use_pair`).
+    """
+    first, norm = ("classifier", False) if "classifier.weight" in source else ("classifier.0", True)
+    if f"{first}.weight" not in source:
         return []
-    outputs, width = source.shape("classifier.weight")
-    if width != source.shape("bert.pooler.dense.weight")[0]:  # of several choices side by side
+    pooled = source.shape("bert.pooler.dense.weight")[0]
+    width = source.shape(f"{first}.weight")[1]
+    fields: dict[str, Any] = {"pooled_dropout_prob": source.setting("hidden_dropout_prob", 0.1)}
+    if first == "classifier":
+        last, fields["classifier_head"] = first, "linear"
+    else:
+        norm = "classifier.3.weight" in source
+        last = "classifier.3" if norm else "classifier.2"
+        fields |= {"classifier_head": "mlp", "classifier_hidden_size": source.shape(f"{first}.weight")[0]}
+        fields |= {"classifier_layer_norm": norm} | _act(source, "relu")
+    if f"{last}.weight" not in source or width not in (pooled, 2 * pooled):
         return []
-    ranks = outputs == 2
+    outputs = source.shape(f"{last}.weight")[0]
+
+    def keys() -> KeyMap:
+        if last == "classifier":
+            return _linear("classifier")
+        mapped = _linear(first, f"{CLASSIFIER}.transform.dense")
+        if norm:
+            mapped.module("classifier.2", f"{CLASSIFIER}.transform.layer_norm")
+        mapped.module(last, f"{CLASSIFIER}.decoder")
+        return mapped
+
+    if width == 2 * pooled:
+        return [TaskHead("classifier", "nlvr2", keys(), fields | {"image_pair": "pair"}, outputs, TRUTH)]
+    ranks = outputs == 2 and last == "classifier"
     why = "no configuration says it; VinVL's VQA is so"
     loss = "bce" if ranks or source.setting("loss_type", "bce", why) == "bce" else "kl"
-    dropout = {"pooled_dropout_prob": source.setting("hidden_dropout_prob", 0.1)}
-    linear = dropout | {"classifier_head": "linear"}
-    matching = dropout | {"num_matching_classes": 2, "retrieval_loss": "cross_entropy"}
     heads = [
-        TaskHead("classifier", "vqa", _linear("classifier"), linear | {"answer_loss": loss}, outputs, usual=not ranks),
-        TaskHead("classifier", "classification", _linear("classifier"), linear, outputs, usual=False),
+        TaskHead("classifier", "vqa", keys(), fields | {"answer_loss": loss}, outputs, usual=not ranks),
+        TaskHead("classifier", "classification", keys(), fields, outputs, usual=False),
     ]
     if ranks:
+        matching = {"num_matching_classes": 2, "retrieval_loss": "cross_entropy"}
+        matching["pooled_dropout_prob"] = fields["pooled_dropout_prob"]
         heads.append(TaskHead("classifier", "retrieval", _linear("classifier", "heads.matching"), matching))
     return heads
 
@@ -152,6 +178,47 @@ def vilbert_heads(source: SourceCheckpoint) -> list[TaskHead]:
         heads.append(TaskHead("vil_logit", "multiple_choice", _linear("vil_logit"), fields, usual=False))
     if "vision_logit.weight" in source:
         heads.append(TaskHead("vision_logit", "grounding", _linear("vision_logit", SCORER), {"grounding_loss": "bce"}))
+    return heads
+
+
+def volta_heads(source: SourceCheckpoint) -> list[TaskHead]:
+    """VOLTA's, by the name of their task (volta/encoders.py: `clfs_dict` of BertForVLTasks).
+
+    One linear layer with one output reads pooled vectors (retrieval) or regions (grounding). Where both have one width,
+    both readings are offered and neither is usual.
+    """
+    pooled = source.shape("bert.t_pooler.dense.weight")[0] if "bert.t_pooler.dense.weight" in source else 0
+    regions = int(source.config.get("v_hidden_size", source.config.get("hidden_size", 0)))
+    heads = []
+    names = {match[0]: None for key in source if (match := re.match(r"clfs_dict\.[^.]+", key))}
+    for name in names:
+        if f"{name}.logit_fc.3.weight" in source:
+            outputs = source.shape(f"{name}.logit_fc.3.weight")[0]
+            hidden, width = source.shape(f"{name}.logit_fc.0.weight")
+            keys = _mlp(f"{name}.logit_fc")
+            fields = _gelu(source) | {"classifier_hidden_size": hidden}
+            if width == 2 * pooled:
+                heads.append(TaskHead(name, "nlvr2", keys, fields | {"image_pair": "pair"}, outputs, TRUTH))
+            else:
+                heads.append(TaskHead(name, "vqa", keys, fields, outputs))
+        elif f"{name}.3.weight" in source:  # GELU and dropout in between
+            keys = _linear(f"{name}.0", f"{SCORER}.transform.dense")
+            keys.module(f"{name}.3", f"{SCORER}.decoder")
+            fields = {"grounding_head": "mlp", "classifier_layer_norm": False, "grounding_loss": "bce"}
+            heads.append(TaskHead(name, "grounding", keys, fields | _act(source, "gelu")))
+        elif f"{name}.weight" in source:
+            outputs, width = source.shape(f"{name}.weight")
+            if outputs == 3 and width == pooled:
+                fields = {"classifier_head": "linear"}
+                order = ("contradiction", "neutral", "entailment")
+                heads.append(TaskHead(name, "entailment", _linear(name), fields, outputs, order))
+            unclear = pooled == regions
+            if outputs == 1 and width == pooled:
+                fields = {"retrieval_loss": "cross_entropy"}
+                heads.append(TaskHead(name, "retrieval", _matching(name), fields, usual=not unclear))
+            if outputs == 1 and width == regions:
+                fields = {"grounding_loss": "bce"}
+                heads.append(TaskHead(name, "grounding", _linear(name, SCORER), fields, usual=not unclear))
     return heads
 
 

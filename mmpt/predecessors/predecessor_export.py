@@ -231,6 +231,7 @@ class _Described(SourceCheckpoint):
     def __init__(self, model: PreTrainedModel) -> None:
         self.path = Path(type(model).__name__)
         self.folder = self.path
+        self.config_path = self.path / "config.json"
         self.config = model.config.to_dict()
         self.assumptions = []
         self._shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The tokenizer that belongs to a checkpoint, saved as a processor."""
+"""The processor of a checkpoint: its tokenizer with the settings of its family."""
 
 from pathlib import Path
 from typing import Any
@@ -9,31 +9,31 @@ from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
+from mmpt.processing.placeholders import refuse_placeholder
 from mmpt.processing.processing_mmpt import MmptProcessor
 
 
-def save_processor(
-    out: Path,
+def find_processor(
     source: SourceCheckpoint,
     config: MmptConfig,
     name: str | None,
     lowercase: bool | None,
     *,
     whole_image_region: bool,
-) -> str | None:
-    """Save tokenizer and region processor to `out`; return a sentence for the report, where there is one to say.
+) -> tuple[MmptProcessor | None, str | None]:
+    """Return the processor, None where no tokenizer is found, and a sentence for the report, where there is one.
 
     Args:
         name: a folder or a name on the Hub; the source's own files by default.
         lowercase: whether the family's text was lower-cased; None leaves it to the tokenizer.
 
     Raises:
-        ValueError: if the tokenizer has more words than the model's table.
+        ValueError: if the tokenizer cannot be loaded, or has more words than the model's table.
     """
     tokenizer = _load(source.folder, name, lowercase)
     if tokenizer is None:
         kind = "cased" if lowercase is False else "uncased"
-        return (
+        return None, (
             f"no tokenizer was found beside the weights, and none is saved; give one with --tokenizer (the vocabulary "
             f"has {config.vocab_size} entries; BERT base {kind} is the family's)"
         )
@@ -43,17 +43,25 @@ def save_processor(
             "this checkpoint was trained with"
         )
     processor = MmptProcessor(MmptImageProcessor(whole_image_region=whole_image_region), tokenizer)
-    processor.save_pretrained(out)
+    note = None
     if len(tokenizer) < config.vocab_size:
-        return f"the table of words is padded: {config.vocab_size} rows for {len(tokenizer)} entries of the tokenizer"
-    return None
+        note = f"the table of words is padded: {config.vocab_size} rows for {len(tokenizer)} entries of the tokenizer"
+    return processor, note
 
 
 def _load(folder: Path, name: str | None, lowercase: bool | None) -> Any:
-    if name is not None:
-        return AutoTokenizer.from_pretrained(name)
-    if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
-        return AutoTokenizer.from_pretrained(folder)
-    if (folder / "vocab.txt").is_file():
-        return BertTokenizer.from_pretrained(folder, do_lower_case=lowercase is not False)
+    where = folder if name is None else Path(name)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        if (where / file).is_file():
+            refuse_placeholder(where / file)
+    try:
+        if name is not None or any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+            return AutoTokenizer.from_pretrained(where if name is None else name, trust_remote_code=False)
+        if (folder / "vocab.txt").is_file():
+            return BertTokenizer.from_pretrained(folder, do_lower_case=lowercase is not False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MmptValueError(
+            f"no tokenizer could be loaded from {name or folder} ({type(error).__name__}: {error}); give a folder with "
+            "its files, or its name on the Hub, with --tokenizer"
+        ) from None
     return None

@@ -20,7 +20,7 @@ REGIONS = "backbone.region_embeddings"
 def read_uniter(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     """UNITER (github.com/ChenRocks/UNITER, model/model.py and model/pretrain.py)."""
     keys, root = KeyMap(), "uniter."
-    layers = source.count("uniter.encoder.layer")
+    layers = source.count("uniter.encoder.layer", "num_hidden_layers")
     words = "uniter.embeddings.word_embeddings.weight"
     map_text_embeddings(keys, root)
     map_layers(keys, "uniter.encoder.layer", "backbone.layers", layers)
@@ -59,7 +59,7 @@ def read_uniter(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     }
     return {
         **text_fields(source, root, layers, "uniter.encoder.layer.0.intermediate.dense"),
-        "region_feature_dim": source.shape("uniter.img_embeddings.img_linear.weight")[1],
+        "region_feature_dim": source.size("uniter.img_embeddings.img_linear.weight", 1, "img_dim"),
         "region_box_dim": source.shape("uniter.img_embeddings.pos_linear.weight")[1],
         "region_type_embedding": "shared",
         "region_token_type_id": 1,
@@ -75,6 +75,7 @@ def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     """VisualBERT, of transformers or original (github.com/uclanlp/visualbert, which feeds region type 0)."""
     keys = KeyMap()
     original = "bert.embeddings.token_type_embeddings_visual.weight" in source
+    keys.drop((key for key in source if key.startswith("detector.")), IMAGE_NETWORK)
     root = "bert." if original else next(root for root in ("visual_bert.", "") if f"{root}{_HF_PROJECTION}" in source)
     theirs = f"{root}embeddings."
     names = (
@@ -82,7 +83,7 @@ def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
         if original
         else ("visual_projection", "visual_token_type_embeddings", "visual_position_embeddings")
     )
-    layers = source.count(f"{root}encoder.layer")
+    layers = source.count(f"{root}encoder.layer", "num_hidden_layers")
     map_text_embeddings(keys, root)
     map_layers(keys, f"{root}encoder.layer", "backbone.layers", layers)
     keys.module(f"{root}pooler.dense", "backbone.text_pooler.dense")
@@ -95,7 +96,7 @@ def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     }
     return {
         **text_fields(source, root, layers, f"{root}encoder.layer.0.intermediate.dense"),
-        "region_feature_dim": source.shape(f"{theirs}{names[0]}.weight")[1],
+        "region_feature_dim": source.size(f"{theirs}{names[0]}.weight", 1, "visual_embedding_dim"),
         "region_box_dim": 0,
         "region_projection_layer_norm": False,
         "region_embedding_layer_norm": "shared",
@@ -112,8 +113,8 @@ def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     """Oscar and VinVL (github.com/microsoft/Oscar): one projection of feature and box, which splits into two."""
     keys, root = KeyMap(), "bert."
-    layers = source.count("bert.encoder.layer")
-    both = source.shape("bert.img_embedding.weight")[1]
+    layers = source.count("bert.encoder.layer", "num_hidden_layers")
+    both = source.size("bert.img_embedding.weight", 1, "img_feature_dim")
     features = both - BOX_NUMBERS
     if features < 1:
         raise MmptValueError(
@@ -156,4 +157,5 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 
 
 BOX_NUMBERS = 6
+IMAGE_NETWORK = "the image network of VisualBERT's VCR model; here regions come with their features"
 _HF_PROJECTION = "embeddings.visual_projection.weight"

@@ -12,11 +12,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+from mmpt.processing.placeholders import refuse_placeholder
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th")  # .th: the original VisualBERT
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Where training scripts keep the weights in a file that holds more (VisualBERT, VOLTA)."""
+
+TORCH_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""The first bytes of what `torch.save` writes: a zip archive, or before torch 1.6 a pickle."""
 
 _OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
 
@@ -40,7 +44,8 @@ class SourceCheckpoint(Mapping[str, Tensor]):
     def __init__(self, path: str | Path, config_path: str | Path | None = None) -> None:
         self.path = Path(path)
         self.folder = self.path if self.path.is_dir() else self.path.parent
-        self.config = _read_config(self.folder, config_path)
+        self.config_path = self.folder / "config.json" if config_path is None else Path(config_path)
+        self.config = _read_config(self.config_path, must_exist=config_path is not None)
         self.assumptions: list[str] = []
         self._tensors: dict[str, tuple[Any, str]] = {}  # our spelling of a key -> (reader, the file's spelling)
         for file in _weight_files(self.path):
@@ -78,16 +83,53 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         reader, name = self._tensors[key]
         return tuple(reader.get_slice(name).get_shape())
 
-    def count(self, prefix: str) -> int:
-        """Return how many numbered modules `<prefix>.0`, `<prefix>.1`, … there are.
+    def size(self, key: str, axis: int, *settings: str) -> int:
+        """Return one size of a tensor, which the configuration must not contradict.
+
+        Args:
+            settings: the predecessor's names of this size in its configuration.
 
         Raises:
-            ValueError: if a number is left out.
+            ValueError: if the checkpoint has no such key, or the configuration has another number.
+        """
+        found = self.shape(key)[axis]
+        for setting in settings:
+            self.agree(setting, found, f"{key} has shape {self.shape(key)}")
+        return found
+
+    def agree(self, setting: str, found: int, where: str) -> None:
+        """Check that the configuration says of the weights what they are.
+
+        Args:
+            setting: name of a number in the configuration; another kind of value, or none, says nothing.
+            found: the number that the weights have.
+            where: what in the weights shows it.
+
+        Raises:
+            ValueError: naming both values.
+        """
+        said = self.config.get(setting)
+        if isinstance(said, int) and not isinstance(said, bool) and said != found:
+            raise MmptValueError(
+                f"{self.config_path} says {setting} = {said}, but the weights have {found}: {where} in {self.path}. "
+                "The configuration belongs to another model; give the right one with --config"
+            )
+
+    def count(self, prefix: str, *settings: str) -> int:
+        """Return how many numbered modules `<prefix>.0`, `<prefix>.1`, … there are.
+
+        Args:
+            settings: the predecessor's names of this number in its configuration.
+
+        Raises:
+            ValueError: if a number is left out, or the configuration has another number.
         """
         start = re.compile(re.escape(prefix) + r"\.(\d+)\.")
         numbers = {int(match[1]) for key in self if (match := start.match(key))}
         if numbers != set(range(len(numbers))):
             raise MmptValueError(f"{self.path} has {prefix}.N for N in {sorted(numbers)}; expected all from 0 on")
+        for setting in settings if numbers else ():
+            self.agree(setting, len(numbers), f"there are {len(numbers)} modules {prefix}.N")
         return len(numbers)
 
     def setting(self, name: str, default: Any, why: str | None = None) -> Any:
@@ -107,18 +149,52 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         return {"id2label": found, "label2id": {name: number for number, name in found.items()}}
 
     def heads(self, name: str, width: int, head_width: int = 64) -> int:
-        """Return a number of attention heads, which no shape of a weight tells."""
-        heads = width // head_width
-        if self.config.get(name) is None and (heads < 1 or width % head_width):
+        """Return a number of attention heads, which no shape of a weight shows.
+
+        It is that of the configuration, and where another `config.json` lies beside the weights, both must agree.
+
+        Args:
+            name: of the setting.
+            width: of all heads together.
+            head_width: of one head in every released model.
+
+        Raises:
+            ValueError: if two configurations contradict each other, the number does not divide the width, or nothing
+                shows it.
+        """
+        beside = self.folder / "config.json"
+        said = {beside: _read_config(beside, must_exist=False).get(name), self.config_path: self.config.get(name)}
+        found = {path: int(value) for path, value in said.items() if value is not None}
+        if len(set(found.values())) > 1:
+            both = " and ".join(f"{value} in {path}" for path, value in found.items())
+            raise MmptValueError(f"{name} is {both}; remove the configuration that belongs to another model")
+        usual, rest = divmod(width, head_width)
+        if not found:
+            if rest or not usual:
+                raise MmptValueError(
+                    f"{self.path}: the number of attention heads ({name}) cannot be inferred from weights of width "
+                    f"{width}; give the checkpoint's configuration with --config"
+                )
+            return int(self.setting(name, usual, f"no configuration says it; heads of {head_width} are usual"))
+        heads = next(iter(found.values()))
+        if heads < 1 or width % heads:
             raise MmptValueError(
-                f"{self.path}: the number of attention heads ({name}) cannot be told from weights {width} wide; "
-                "give the checkpoint's configuration with --config"
+                f"{next(iter(found))} says {name} = {heads}, which does not divide the width {width} of the attention "
+                f"in {self.path}; give the right configuration with --config"
             )
-        return int(self.setting(name, heads, f"no configuration says it; heads of {head_width} are usual"))
+        if not rest and heads != usual:
+            self.assumptions.append(
+                f"{name} = {heads} as configured, though {usual} heads of {head_width} are usual at width {width}: "
+                "weights do not show which is right, so compare an output with the original's"
+            )
+        return heads
 
     def _strip_common_wrapper(self) -> None:
-        """VisualBERT's files have `bert.bert.…` and `bert.cls.…`: the model lay in an attribute called bert."""
-        if self._tensors and all(key.startswith("bert.") for key in self) and any("bert.bert." in key for key in self):
+        """Remove the name of the attribute that held the model in VisualBERT's files: `bert.bert.…`, `bert.cls.…`.
+
+        Its VCR model has an image network beside, as `detector.…`.
+        """
+        if any(key.startswith("bert.bert.") for key in self):
             self._tensors = {key.removeprefix("bert."): value for key, value in self._tensors.items()}
 
 
@@ -145,14 +221,14 @@ class _LoadedTensors:
             return list(self._tensor.shape)
 
 
-def _read_config(folder: Path, config_path: str | Path | None) -> dict[str, Any]:
-    path = folder / "config.json" if config_path is None else Path(config_path)
-    if config_path is None and not path.is_file():
+def _read_config(path: Path, must_exist: bool) -> dict[str, Any]:
+    if not must_exist and not path.is_file():
         return {}
+    refuse_placeholder(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MmptValueError(f"{path} is no JSON ({error}), expected the checkpoint's configuration") from None
+        raise MmptValueError(f"{path} is not valid JSON ({error}), expected the checkpoint's configuration") from None
     if not isinstance(config, dict):
         raise MmptValueError(f"{path} holds a {type(config).__name__}, expected an object with the configuration")
     return config
@@ -168,7 +244,7 @@ def _weight_files(path: Path) -> list[Path]:
             return [path / name]
         index = path / f"{name}.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = _shards(index)
             if any(Path(shard).name != shard for shard in names):
                 raise MmptValueError(
                     f"{index} names files outside its folder; a checkpoint's shards lie beside the index"
@@ -184,7 +260,20 @@ def _weight_files(path: Path) -> list[Path]:
     return others
 
 
+def _shards(index: Path) -> list[str]:
+    refuse_placeholder(index)
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MmptValueError(
+            f"{index} is damaged ({error!r}), expected JSON with a weight_map; copy it again"
+        ) from None
+
+
 def _open(file: Path) -> Any:
+    if not file.is_file():
+        raise MmptFileNotFoundError(f"{file} does not exist, but the index beside it names it; copy it too")
+    refuse_placeholder(file)
     if file.suffix == ".safetensors":
         try:
             return safe_open(file, framework="pt")
@@ -194,6 +283,10 @@ def _open(file: Path) -> Any:
 
 
 def _load_pickled(file: Path) -> dict[str, Tensor]:
+    with file.open("rb") as opened:
+        start = opened.read(2)
+    if start not in TORCH_STARTS:
+        raise MmptValueError(f"{file} cannot be read as a torch checkpoint: it is neither a zip archive nor a pickle")
     loaded: Any
     try:
         try:
@@ -210,8 +303,9 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
             f"{file} is refused: it holds more than tensors{asks}, and loading that could run code. Nothing of it was "
             "run. Save its state_dict() alone, or as safetensors, where you trust it"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise MmptValueError(f"{file} cannot be read as a torch checkpoint ({error}); copy it again") from None
+    except Exception as error:  # of damaged bytes, the reader raises any kind
+        why = str(error) or type(error).__name__
+        raise MmptValueError(f"{file} cannot be read as a torch checkpoint ({why}); copy it again") from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -137,13 +137,25 @@ def use_head(keys: KeyMap, head: TaskHead) -> None:
     keys.drops.update(head.keys.drops)
 
 
-def drop_other_heads(keys: KeyMap, source: SourceCheckpoint, heads: Sequence[TaskHead]) -> None:
-    """Drop the fine-tuned heads that are not taken, each with the reason."""
+def drop_other_heads(keys: KeyMap, source: SourceCheckpoint, heads: Sequence[TaskHead], task: str) -> None:
+    """Drop the fine-tuned heads that are not taken, each with the reason.
+
+    Args:
+        task: what was asked for.
+
+    Raises:
+        ValueError: if a fine-tuned head is not covered, and nobody asked for another one or for pre-training.
+    """
     for head in heads:
         theirs = {*head.keys.targets, *head.keys.drops} - keys.targets.keys() - keys.drops.keys()
         keys.drop(theirs, f"a fine-tuned head that was not chosen; --task {head.name} takes it")
-    known = keys.targets.keys() | keys.drops.keys()
+    known = keys.targets.keys() | keys.drops.keys() | keys.ties.keys()
     left = [key for key in source if key.startswith(HEAD_KEYS) and key not in known]
+    if left and task == AUTO:
+        raise MmptValueError(
+            f"{source.path} has a fine-tuned head that is not covered, or not complete: {', '.join(left[:4])}. Convert "
+            f"the rest without it with --task {PRETRAINING}" + (f", or take {_listed(heads)}" if heads else "")
+        )
     keys.drop(left, "a fine-tuned head that is not covered, or not complete")
 
 

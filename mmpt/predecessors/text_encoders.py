@@ -87,7 +87,7 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
     theirs_layer, names = (
         (f"{root}transformer.layer", DISTILBERT_LAYER) if distilled else (f"{root}encoder.layer", LAYER)
     )
-    layers = source.count(theirs_layer)
+    layers = source.count(theirs_layer, "num_hidden_layers", *(["n_layers"] if distilled else []))
     position, types = (f"{root}embeddings.{name}_embeddings.weight" for name in ("position", "token_type"))
     up = f"{theirs_layer}.0.{names['feed_forward.up']}.weight"
     for key in (position, up, f"{theirs_layer}.0.{names['attention.query']}.weight", *([] if distilled else [types])):
@@ -95,8 +95,9 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
             raise MmptValueError(
                 f"{source.path} has no {key!r}: this encoder is not built as BERT is. Covered are {COVERED}"
             )
-    vocab_size, size = source.shape(root + WORDS)
-    inner, width = source.shape(up)
+    vocab_size = source.size(root + WORDS, 0, "vocab_size")
+    size = source.size(root + WORDS, 1, "hidden_size", "dim")
+    inner, width = source.size(up, 0, "intermediate_size", "hidden_dim"), source.shape(up)[1]
     if width != size:
         raise MmptValueError(
             f"{source.path}: embeddings are {size} wide and layers {width}; expected an encoder with both alike"
@@ -142,6 +143,16 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
     _map_pooler(keys, source, root, config)
     _map_head(keys, source, root, config)
     return config, keys
+
+
+def keys_beside_text(source: SourceCheckpoint) -> list[str]:
+    """Return the keys that no text encoder of BERT's build has: those of another model around it."""
+    root = next((key.removesuffix(WORDS) for key in source if key.endswith(WORDS)), None)
+    if root is None:
+        return list(source)
+    parts = tuple(root + part for part in ("embeddings.", "encoder.layer.", "transformer.layer.", "pooler."))
+    heads = tuple(name for names in TOKEN_HEADS for name in names) + tuple(OTHER_HEADS)
+    return [key for key in source if not key.startswith((*parts, *heads))]
 
 
 def _map_pooler(keys: KeyMap, source: SourceCheckpoint, root: str, config: MmptConfig) -> None:

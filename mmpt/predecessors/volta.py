@@ -123,9 +123,9 @@ def _dual_stream(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint)
     first_region = f"bert.encoder.layer.{region.layers[0][1]}.intermediate.v_dense.weight"
     return len(text.layers), {
         "region_num_hidden_layers": len(region.layers),
-        "region_hidden_size": source.shape(first_region)[1],
+        "region_hidden_size": source.size(first_region, 1, "v_hidden_size"),
         "region_num_attention_heads": int(config["v_num_attention_heads"]),
-        "region_intermediate_size": source.shape(first_region)[0],
+        "region_intermediate_size": source.size(first_region, 0, "v_intermediate_size"),
         "text_co_attention_layers": text.stops,
         "region_co_attention_layers": region.stops,
         "co_attention_hidden_size": source.shape(f"bert.encoder.layer.{co[0]}.attention_self.query.weight")[0],
@@ -190,14 +190,13 @@ def _tie_vision(keys: KeyMap, number: int, names: Iterable[str]) -> None:
 
 def _region_embeddings(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint) -> dict[str, Any]:
     kind = config["image_embeddings"]
-    boxes = {"region_box_dim": int(config["num_locs"])}
     if kind == "visualbert":
         theirs = "bert.embeddings"
         keys.module(f"{theirs}.projection", f"{REGIONS}.feature_projection")
         for name in ("token_type", "position"):
             keys.tensor(f"{theirs}.{name}_embeddings_visual.weight", f"{REGIONS}.{name}_embeddings.weight")
         return {
-            "region_feature_dim": source.shape(f"{theirs}.projection.weight")[1],
+            "region_feature_dim": source.size(f"{theirs}.projection.weight", 1, "v_feature_size"),
             "region_box_dim": 0,
             "region_projection_layer_norm": False,
             "region_embedding_layer_norm": "shared",
@@ -238,7 +237,11 @@ def _region_embeddings(keys: KeyMap, config: dict[str, Any], source: SourceCheck
     keys.modules(theirs, REGIONS, projections | norms)
     if kind == "uniter":
         keys.tie("bert.embeddings.image_token_type_embeddings.weight", "bert.embeddings.token_type_embeddings.weight")
-    return {"region_feature_dim": source.shape(f"{theirs}.image_embeddings.weight")[1], **boxes, **fields}
+    return {
+        "region_feature_dim": source.size(f"{theirs}.image_embeddings.weight", 1, "v_feature_size"),
+        "region_box_dim": source.size(f"{theirs}.image_location_embeddings.weight", 1, "num_locs"),
+        **fields,
+    }
 
 
 def _poolers(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint) -> dict[str, Any]:
@@ -249,7 +252,7 @@ def _poolers(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint) -> 
     if fusion != "text":
         keys.module("bert.v_pooler.dense", "backbone.region_pooler.dense")
     return {
-        "pooler_size": source.shape("bert.t_pooler.dense.weight")[0],
+        "pooler_size": source.size("bert.t_pooler.dense.weight", 0, "pooler_size"),
         "pooler_act": "relu",
         "pooled_fusion": fusion,
         "pooled_dropout_prob": 0.1,
@@ -315,8 +318,8 @@ def _co_attention_heads(config: dict[str, Any], source: SourceCheckpoint, sublay
     return heads.pop()
 
 
-def _inexpressible(source: SourceCheckpoint, why: str) -> ValueError:
-    return ValueError(
+def _inexpressible(source: SourceCheckpoint, why: str) -> MmptValueError:
+    return MmptValueError(
         f"{source.path}: {why}. Covered are single stream, ViLBERT's and LXMERT's topologies, each layer an attention "
         "and a feed-forward"
     )

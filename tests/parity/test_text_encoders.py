@@ -29,7 +29,7 @@ def encoder(name: str, tmp_path: Path, suffix: str = "ForMaskedLM") -> Any:
 @pytest.mark.parametrize("name", TYPES)
 def test_text_alone_gives_the_encoders_states_and_logits(name: str, tmp_path: Path):
     theirs = encoder(name, tmp_path)
-    ours = from_predecessor(tmp_path / "theirs")
+    ours = from_predecessor(tmp_path / "theirs", family="bert")
     ids = torch.randint(5, 100, (2, 7), generator=torch.Generator().manual_seed(0))
     # Padding on the right: RoBERTa counts positions of what is no padding.
     ids[1, 4:] = theirs.config.pad_token_id
@@ -44,7 +44,7 @@ def test_text_alone_gives_the_encoders_states_and_logits(name: str, tmp_path: Pa
 
 def test_what_is_left_random_is_reported(tmp_path: Path):
     encoder("Bert", tmp_path, "ForPreTraining")
-    report = plan_conversion(tmp_path / "theirs", preset="uniter").report
+    report = plan_conversion(tmp_path / "theirs", family="bert", preset="uniter").report
     missing = {key.ours for key in report.of("missing")}
     assert "heads.matching.weight" in missing
     assert "backbone.region_embeddings.feature_projection.weight" in missing
@@ -55,7 +55,9 @@ def test_what_is_left_random_is_reported(tmp_path: Path):
 def test_both_streams_start_from_one_encoder(tmp_path: Path):
     encoder("Bert", tmp_path)
     weights = load_file(tmp_path / "theirs/model.safetensors")
-    ours = from_predecessor(tmp_path / "theirs", preset="vilbert", region_hidden_size=32, region_num_attention_heads=4)
+    ours = from_predecessor(
+        tmp_path / "theirs", family="bert", preset="vilbert", region_hidden_size=32, region_num_attention_heads=4
+    )
     state = ours.state_dict()
     for number in range(2):
         theirs = weights[f"bert.encoder.layer.{number}.output.dense.weight"]
@@ -69,7 +71,7 @@ def test_both_streams_start_from_one_encoder(tmp_path: Path):
 def test_visual_bert_starts_types_and_positions_of_regions_as_those_of_text(tmp_path: Path):
     encoder("Bert", tmp_path)
     weights = load_file(tmp_path / "theirs/model.safetensors")
-    state = from_predecessor(tmp_path / "theirs", preset="visual_bert").state_dict()
+    state = from_predecessor(tmp_path / "theirs", family="bert", preset="visual_bert").state_dict()
     for name in ("token_type", "position"):
         theirs = weights[f"bert.embeddings.{name}_embeddings.weight"]
         assert torch.equal(state[f"backbone.region_embeddings.{name}_embeddings.weight"], theirs)
@@ -77,7 +79,7 @@ def test_visual_bert_starts_types_and_positions_of_regions_as_those_of_text(tmp_
 
 def test_layers_beyond_those_of_the_text_stream_are_dropped(tmp_path: Path):
     encoder("Bert", tmp_path)
-    report = plan_conversion(tmp_path / "theirs", num_hidden_layers=1).report
+    report = plan_conversion(tmp_path / "theirs", family="bert", num_hidden_layers=1).report
     dropped = {key.theirs for key in report.of("dropped")}
     assert "bert.encoder.layer.1.output.dense.weight" in dropped
     assert not any(key.startswith("bert.encoder.layer.0.") for key in dropped if key)
@@ -86,6 +88,8 @@ def test_layers_beyond_those_of_the_text_stream_are_dropped(tmp_path: Path):
 def test_other_encoders_are_refused(tmp_path: Path):
     encoder("MPNet", tmp_path)
     with pytest.raises(ValueError, match=r"this encoder is not built as BERT is\. Covered are BERT, RoBERTa"):
+        plan_conversion(tmp_path / "theirs", family="bert")
+    with pytest.raises(ValueError, match=r"of no known family: .*mpnet\.encoder\.relative_attention_bias"):
         plan_conversion(tmp_path / "theirs")
     path = tmp_path / "narrow.safetensors"
     names = ("embeddings.position_embeddings", "embeddings.token_type_embeddings", "embeddings.word_embeddings")
