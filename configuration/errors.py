@@ -28,7 +28,7 @@ class MmptIndexError(MmptError, IndexError):
     """A sequence does not have the position."""
 
 
-class MmptImportError(MmptError, ImportError):
+class MmptImportError(MmptError, ModuleNotFoundError):
     """An optional package is not installed."""
 
 

@@ -75,6 +75,18 @@ def import_features(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickled values, of which only arrays, numbers and texts.")
     ] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="float16, float32 or float64: of base64 features; detected by default.")
+    ] = None,
+    boxes: Annotated[
+        str | None, typer.Option(help="whole_image: the box of every region of a file that has no boxes.")
+    ] = None,
+    num_boxes_path: Annotated[
+        str | None, typer.Option(help="UNITER's nbb_*.json; the one beside the LMDB by default.")
+    ] = None,
+    class_names: Annotated[
+        str | None, typer.Option(help="Text file with the name of a class in each line, in the order of the labels.")
+    ] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
     debug: Debug = False,
@@ -86,7 +98,18 @@ def import_features(
     with clear_errors(debug):
         from mmpt.processing.region_readers.open_features import open_features
 
-        source = open_features(file, format, allow_pickle=allow_pickle)
+        names = None if class_names is None else Path(class_names).read_text(encoding="utf-8").splitlines()
+        source = open_features(
+            file,
+            format,
+            allow_pickle=allow_pickle,
+            num_boxes_path=num_boxes_path,
+            class_names=names,
+            dtype=dtype,
+            boxes=boxes,
+        )
+        for note in source.notes:
+            typer.echo(note, err=True)
         _fill(out, source, "row", shard_bytes, strict)
 
 

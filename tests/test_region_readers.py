@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import os
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpt.configuration.errors import MmptError
 from mmpt.processing.region_readers.array_archives import decode_npy
 from mmpt.processing.region_readers.open_features import FORMATS, open_features, recognise_format
 from mmpt.processing.region_readers.tsv_reader import COLUMNS
@@ -19,6 +21,8 @@ from tests.fuzz.feature_files import (
     BOTTOM_UP,
     CLASSES,
     LXMERT,
+    OPENING,
+    VOLTA,
     WRITERS,
     expected_regions,
     lxmert_row,
@@ -60,7 +64,9 @@ def images_of(file_format: str, count: int = 4, **options: Any) -> list[dict[str
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_reader_gives_what_was_written(tmp_path: Path, file_format: str) -> None:
     images = images_of(file_format)
-    source = open_features(write_features(tmp_path, file_format, images), allow_pickle=True)
+    source = open_features(
+        write_features(tmp_path, file_format, images), allow_pickle=True, **OPENING.get(file_format, {})
+    )
     for got, image in zip(regions(source), images, strict=True):
         assert_same(got, expected_regions(image, file_format))
 
@@ -70,13 +76,15 @@ def test_format_is_recognised_by_content(tmp_path: Path, file_format: str) -> No
     path = write_features(tmp_path, file_format, images_of(file_format, 1))
     renamed = path.rename(tmp_path / "renamed.bin")
     assert recognise_format(renamed) == file_format
-    assert open_features(renamed, allow_pickle=True).extractor["format"] == file_format
+    assert open_features(renamed, allow_pickle=True, **OPENING.get(file_format, {})).extractor["format"] == file_format
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_reading_goes_on_from_a_position(tmp_path: Path, file_format: str) -> None:
     images = images_of(file_format)
-    source = open_features(write_features(tmp_path, file_format, images), allow_pickle=True)
+    source = open_features(
+        write_features(tmp_path, file_format, images), allow_pickle=True, **OPENING.get(file_format, {})
+    )
     everything = positions(source)
     assert [position.where for position in positions(source, 2)] == [position.where for position in everything[2:]]
     assert positions(source, 4) == []
@@ -89,7 +97,7 @@ def test_extractor_does_not_depend_on_the_file(tmp_path: Path, file_format: str)
     for seed in (0, 1):
         (folder := tmp_path / str(seed)).mkdir()
         path = write_features(folder, file_format, images_of(file_format, seed + 1, seed=seed))
-        sources.append(open_features(path, allow_pickle=True))
+        sources.append(open_features(path, allow_pickle=True, **OPENING.get(file_format, {})))
     assert sources[0].extractor == sources[1].extractor
     assert sources[0].origin != sources[1].origin
 
@@ -100,7 +108,9 @@ def test_path_like_ids_are_only_data(tmp_path: Path, file_format: str) -> None:
     ids = ["..", "a..b", "é" * 40, "e\u0301"] if folder else ["../../x", "/abs/olute", "a" * 400, "é e\u0301"]
     ids = [id.replace("/", "-") for id in ids] if file_format == "volta_h5" else ids  # / makes groups there
     images = images_of(file_format, ids=ids)
-    source = open_features(write_features(tmp_path, file_format, images), allow_pickle=True)
+    source = open_features(
+        write_features(tmp_path, file_format, images), allow_pickle=True, **OPENING.get(file_format, {})
+    )
     assert sorted(str(got.image_id) for got in regions(source)) == sorted(ids)
 
 
@@ -317,3 +327,107 @@ def test_array_of_python_2_is_read_without_a_warning() -> None:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L), }".ljust(117) + b"\n"
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + np.arange(6, dtype="<f4").tobytes()
     np.testing.assert_array_equal(decode_npy(data, "x"), [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("file_format", ["bottom_up_tsv", "lxmert_tsv", "volta_tsv"])
+@pytest.mark.parametrize("kind", ["relu", "normal", "sparse"])
+@pytest.mark.parametrize("dim", [40, 2048])
+def test_the_type_of_features_in_a_tsv_is_recognised(tmp_path: Path, file_format: str, kind: str, dim: int) -> None:
+    rng = np.random.default_rng(3)
+    images = make_images(3, dim=dim)
+    for image in images:
+        values = rng.normal(size=(image["n"], dim)) * 0.8
+        image["features"] = {
+            "relu": np.abs(values),
+            "normal": values,
+            "sparse": np.where(rng.random(values.shape) < 0.7, 0, np.abs(values)),
+        }[kind].astype(np.float32)
+    columns = {"bottom_up_tsv": BOTTOM_UP, "lxmert_tsv": LXMERT, "volta_tsv": VOLTA}[file_format]
+    for dtype in (np.float32, np.float16):
+        written = [{**image, "features": image["features"].astype(dtype)} for image in images]
+        source = open_features(write_tsv(tmp_path / f"{np.dtype(dtype)}.tsv", written, columns))
+        for got, image in zip(regions(source), written, strict=True):
+            np.testing.assert_array_equal(got.features.astype(np.float32), image["features"].astype(np.float32))
+        assert any("float16" in note for note in source.notes) == (dtype == np.float16)
+
+
+@pytest.mark.parametrize("rounding", [np.float16, "bfloat16"])
+def test_float32_of_rounded_numbers_stays_float32(tmp_path: Path, rounding: Any) -> None:
+    images = make_images(3, dim=2048)
+    for image in images:
+        features = image["features"]
+        if rounding == "bfloat16":
+            image["features"] = (features.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        else:
+            image["features"] = features.astype(rounding).astype(np.float32)
+    for got, image in zip(regions(open_features(write_tsv(tmp_path / "x.tsv", images, LXMERT))), images, strict=True):
+        np.testing.assert_array_equal(got.features, image["features"])
+
+
+def test_a_named_type_is_used_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    images = make_images(2, dim=40)
+    for image in images:
+        image["features"] = image["features"].astype(np.float16)
+    path = write_tsv(tmp_path / "x.tsv", images, LXMERT)
+    assert regions(open_features(path, dtype="float16"))[0].features.shape[1] == 40
+    assert regions(open_features(path, dtype="float32"))[0].features.shape[1] == 20
+    with pytest.raises(MmptError, match="dtype 'int8' was given for a lxmert_tsv, expected float16"):
+        open_features(path, dtype="int8")
+
+
+def test_boxes_that_no_file_has_need_a_word_of_the_user(tmp_path: Path) -> None:
+    path = write_features(tmp_path, "npy_folder", make_images(2))
+    with pytest.raises(MmptError, match=r"holds features without boxes .*--boxes whole_image"):
+        open_features(path)
+    with pytest.raises(MmptError, match="boxes 'whole_image' was given for a npz_folder"):
+        open_features(write_features(tmp_path, "npz_folder", make_images(2)), boxes="whole_image")
+
+
+@pytest.mark.parametrize("columns", [4, 5, 6])
+def test_boxes_alone_are_no_features(tmp_path: Path, columns: int) -> None:
+    (tmp_path / "cocobu_box").mkdir()
+    np.save(tmp_path / "cocobu_box" / "9.npy", np.ones((20, columns), np.float32))
+    with pytest.raises(MmptError, match=rf"holds boxes without features: 9\.npy is 20 x {columns}"):
+        open_features(tmp_path / "cocobu_box")
+
+
+def test_mmf_features_without_their_boxes_are_rejected_by_name(tmp_path: Path) -> None:
+    path = write_features(tmp_path, "mmf_folder", make_images(3, ids=["a", "b", "c"]))
+    (path / "b_info.npy").unlink()
+    np.save(path / "c.npy", np.ones((9, 8), np.float32))
+    found, missing, other = positions(open_features(path, allow_pickle=True))
+    assert isinstance(found, Found)
+    assert isinstance(missing, Rejected)
+    assert "b_info.npy, which has the boxes, cannot be read" in missing.reason
+    assert isinstance(other, Rejected)
+
+
+def test_folders_below_are_read_links_followed_and_loops_left(tmp_path: Path) -> None:
+    folder = tmp_path / "npz"
+    (folder / "train").mkdir(parents=True)
+    write_npz_folder(folder / "train" / "part", make_images(1, ids=["a"]))
+    elsewhere = write_npz_folder(tmp_path / "elsewhere", make_images(2, ids=["b", "c"]))
+    (folder / "val").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    (folder / "notes.txt").write_text("mine")
+    source = open_features(folder)
+    assert [got.image_id for got in regions(source)] == ["a", "b", "c"]
+    assert "1 other files are passed over: notes.txt" in source.notes
+    (folder / "train" / "part" / "a.npz").rename(folder / "train" / "part" / "b.npz")
+    source = open_features(folder)
+    assert [got.image_id for got in regions(source)] == ["train/part/b", "val/b", "val/c"]
+    assert any("ids are paths" in note for note in source.notes)
+
+
+def test_uniters_numbers_of_regions_beside_the_file_are_used(tmp_path: Path) -> None:
+    images = make_images(3)
+    path = write_uniter(tmp_path / "feat_th0.2_max100_min10", images)
+    counts = {f"{image['id']}.npz": 1 for image in images}
+    (tmp_path / "nbb_th0.2_max100_min10.json").write_text(json.dumps(counts))
+    source = open_features(path)
+    assert [len(got.features) for got in regions(source)] == [1, 1, 1]
+    assert any("nbb_th0.2_max100_min10.json" in note for note in source.notes)
+    (tmp_path / "nbb_th0.2_max100_min10.json").rename(tmp_path / "nbb_a.json")
+    (tmp_path / "nbb_b.json").write_text("{}")
+    with pytest.raises(MmptError, match=r"lie nbb_a\.json, nbb_b\.json; say which .*--num-boxes-path"):
+        open_features(path)

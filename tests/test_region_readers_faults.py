@@ -22,6 +22,7 @@ from mmpt.processing.region_source import Found, RegionSource, Rejected
 from tests.fuzz.feature_files import (
     BOTTOM_UP,
     LXMERT,
+    OPENING,
     encode,
     lxmert_row,
     make_images,
@@ -504,7 +505,7 @@ def test_empty_file_is_refused_or_has_no_positions(tmp_path: Path, file_format: 
     with pytest.raises(ValueError, match=path.name):
         open_features(path, allow_pickle=True)
     try:
-        found = positions(open_features(path, file_format, allow_pickle=True))
+        found = positions(open_features(path, file_format, allow_pickle=True, **OPENING.get(file_format, {})))
     except ValueError as error:
         assert path.name in str(error)  # noqa: PT017
     else:

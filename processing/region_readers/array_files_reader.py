@@ -2,9 +2,12 @@
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,50 +27,118 @@ EXTRACTORS = {
     "npz_folder": {"format": "npz_folder", "label_space": "background_first"},
     "npy_folder": {"format": "npy_folder", "boxes": "whole_image"},
     "pickled_npy_folder": {"format": "pickled_npy_folder", "label_space": "background_first"},
+    "mmf_folder": {"format": "mmf_folder", "label_space": "background_first"},
 }
+INFO = "_info.npy"  # how MMF names the file with the boxes of `<id>.npy`
+BOX_NUMBERS = 6  # an array with so few columns holds boxes, not features
 
 
-def open_array_files(path: Path, file_format: str) -> FileSource:
-    """Open a folder of one of the formats in EXTRACTORS; its positions are its files, sorted by name."""
+def open_array_files(path: Path, file_format: str, boxes: str | None = None) -> FileSource:
+    """Open a folder of one of the formats in EXTRACTORS; its positions are its files, sorted by name.
+
+    Folders below it are read too. An image is named by its file alone, or by its path where two files have one name.
+
+    Args:
+        boxes: "whole_image" gives regions of files without boxes the whole image as their box.
+
+    Raises:
+        ValueError: if there is no file of the format, or files have no boxes and `boxes` is None.
+    """
     suffix = ".npz" if file_format == "npz_folder" else ".npy"
-    decode = _DECODERS[file_format]
-    names = array_files(path, suffix)
+    names, others = walk_files(path, suffix)
+    if file_format == "mmf_folder":
+        names = [name for name in names if not name.endswith(INFO)]
     if not names:
         raise MmptValueError(f"{path.name} has no {suffix} file, expected one for each image")
+    if file_format == "npy_folder" and boxes is None:
+        raise MmptValueError(
+            f"{path.name} holds features without boxes ({names[0]}), and no {INFO[1:]} is beside them as in MMF's. To "
+            "give every region the whole image as its box, say so with "
+            "boxes='whole_image' (--boxes whole_image)"
+        )
+    stems = Counter(Path(name).name for name in names)
+    unique = all(count == 1 for count in stems.values())
 
     def read(start: int) -> Iterator[Found | Rejected]:
         for name in names[start:]:
             shown = os.fsencode(name).decode("utf-8", "replace")
-            image_id = name.removesuffix(suffix)
-            yield _position(f"{path.name}/{shown}", path / name, image_id, decode)
+            image_id = (Path(name).name if unique else name).removesuffix(suffix)
+            where = f"{path.name}/{shown}"
+            info = path / f"{name.removesuffix(suffix)}{INFO}"
+            decode = partial(_mmf, info) if file_format == "mmf_folder" else _DECODERS[file_format]
+            yield _position(where, path / name, image_id, decode)
 
     crc = zlib.crc32(os.fsencode("\0".join(names)))
     origin = {"file": path.name, "files": len(names), "names_crc32": crc, "format": file_format}
-    return FileSource(EXTRACTORS[file_format], origin, read, len(names))
+    notes = [f"{len(names)} {suffix} files"]
+    if not unique:
+        notes.append("ids are paths, because two files have one name")
+    if others:
+        notes.append(f"{len(others)} other files are passed over: {', '.join(others[:5])}")
+    return FileSource(EXTRACTORS[file_format], origin, read, len(names), notes=tuple(notes))
 
 
-def array_files(path: Path, suffix: str) -> list[str]:
-    """Return the names of a folder's files with that ending, sorted."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.name.endswith(suffix) and entry.is_file())
+def walk_files(path: Path, suffix: str) -> tuple[list[str], list[str]]:
+    """Return the paths, relative and sorted, of the files with that ending in a folder and below it, and of the others.
+
+    Links to folders are followed; a folder that was seen already is not entered again.
+    """
+    found: list[str] = []
+    others: list[str] = []
+    seen = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            file = Path(folder, name)
+            if name.startswith("._") or not file.is_file():  # what macOS leaves beside a file
+                continue
+            (found if name.lower().endswith(suffix) else others).append(file.relative_to(path).as_posix())
+    return sorted(found), sorted(others)
 
 
 def recognise_array_files(path: Path) -> str:
-    """Return the format of a folder by its first files: archives, plain features, or pickled objects.
+    """Return the format of a folder by its first files: archives, plain features, MMF's pairs, or pickled objects.
 
     Raises:
-        ValueError: if it has none of them.
+        ValueError: if it has none of them, or holds boxes without features.
     """
-    names = array_files(path, ".npz")[:_FIRST] or array_files(path, ".npy")[:_FIRST]
+    names = walk_files(path, ".npz")[0][:_FIRST]
+    if not names:
+        every = walk_files(path, ".npy")[0]
+        with_info = {name.removesuffix(INFO) for name in every if name.endswith(INFO)}
+        pairs = [name for name in every if name.removesuffix(".npy") in with_info][:_FIRST]
+        if any(_is_object(path / f"{name.removesuffix('.npy')}{INFO}") for name in pairs):
+            return "mmf_folder"
+        names = every[:_FIRST]
     for name in names:
         with (path / name).open("rb") as file:
             head = file.read(2**17)
         if head.startswith(b"PK\x03\x04"):
             return "npz_folder"
-        with suppress(ValueError):
-            return "pickled_npy_folder" if npy_header(head, name)[0].hasobject else "npy_folder"
+        try:
+            dtype, shape, *_ = npy_header(head, name)
+        except ValueError:
+            continue
+        if not dtype.hasobject and len(shape) == 2 and shape[1] <= BOX_NUMBERS:
+            raise MmptValueError(
+                f"{path.name} holds boxes without features: {name} is {shape[0]} x {shape[1]}. The features are "
+                "elsewhere (cocobu_att beside cocobu_box, say); files that have both can be imported"
+            )
+        return "pickled_npy_folder" if dtype.hasobject else "npy_folder"
     got = f"first files ({names[0]}) are neither .npz nor .npy" if names else "no data.mdb, .npz or .npy file"
     raise MmptValueError(f"{path.name} has {got}; expected an LMDB, or a folder with one .npz or .npy file an image")
+
+
+def _is_object(file: Path) -> bool:
+    """Return whether a .npy file holds a pickled object."""
+    with file.open("rb") as opened, suppress(ValueError):
+        return npy_header(opened.read(2**17), file.name)[0].hasobject
+    return False
 
 
 def _position(where: str, file: Path, image_id: str, decode: Callable[[bytes, str], Regions]) -> Found | Rejected:
@@ -96,21 +167,39 @@ def _npz(data: bytes, image_id: str) -> Regions:
 
 
 def _npy(data: bytes, image_id: str) -> Regions:
-    """Return VisualBERT's features, which have no boxes: each region is said to be the whole image."""
+    """Return VisualBERT's features, which have no boxes, with the whole image as the box of each."""
     features = float_array(decode_npy(data, "features"), "features")
+    if features.ndim == 2 and features.shape[1] <= BOX_NUMBERS:
+        raise MmptValueError(f"the array is {features.shape[0]} x {features.shape[1]}: boxes, expected features")
     boxes = np.tile(np.asarray([0, 0, 1, 1], np.float32), (len(features) if features.ndim else 0, 1))
     return Regions(features=features, boxes=boxes, image_id=image_id)
 
 
 def _pickled_npy(data: bytes, image_id: str) -> Regions:
     """Return the regions of ViLBERT's file, a pickled dict."""
+    return regions_of_item(_pickled_dict(data), image_id)
+
+
+def _mmf(info: Path, data: bytes, image_id: str) -> Regions:
+    """Return the regions of MMF's two files: features, and a pickled dict with boxes, sizes and probabilities."""
+    try:
+        item = _pickled_dict(info.read_bytes())
+    except OSError as error:
+        raise MmptValueError(f"{info.name}, which has the boxes, cannot be read: {error.strerror}") from None
+    features = decode_npy(data, "features")
+    if features.ndim == 3 and len(features) == 1:
+        features = features[0]
+    return regions_of_item({**item, "features": features}, image_id)
+
+
+def _pickled_dict(data: bytes) -> dict[Any, Any]:
     dtype, _, _, start = npy_header(data, "item")
     if not dtype.hasobject:
         raise MmptValueError(f"the file holds an array of {dtype}, expected a pickled dict as in the other files")
     item = load_pickle(data[start:])
     if not isinstance(item, dict):
         raise MmptValueError(f"the file holds {type(item).__name__}, expected a dict of one image")
-    return regions_of_item(item, image_id)
+    return item
 
 
 _DECODERS: dict[str, Callable[[bytes, str], Regions]] = {

@@ -15,6 +15,9 @@ MAX_SIDE = 1_000_000  # pixels
 MAX_BYTES = 512 * 2**20  # of one array, declared or real
 RESNET_WIDTH = 2048  # what every predecessor's detector gives
 
+MAX_SPREAD = 5.0  # standard deviation of log2 |feature|; of real features it is 1 to 3, in the wrong type 6 or more
+MAX_SHIFT = 2.0  # difference of the means of log2 |feature| in even and odd positions
+
 _PLAIN_DTYPE = re.compile(r"[<>|=]?([fiub][1248]|[US][0-9]{1,4})")
 
 
@@ -71,15 +74,48 @@ def sized_array(data: bytes, name: str, rows: int, columns: int | None, types: S
     )
 
 
-def base64_features(text: bytes | str, rows: int, boxes: NDArray[Any]) -> NDArray[Any]:
-    """Decode base64 features, the width of which no field tells.
+def base64_features(text: bytes | str, rows: int, boxes: NDArray[Any], dtype: str | None = None) -> NDArray[Any]:
+    """Decode base64 features, whose width no field has.
 
-    They are float32, as in the files of all predecessors. Beside float64 boxes they may be float64 too: then the type
-    is the one that gives 2048 numbers a region.
+    Args:
+        dtype: "float16", "float32" or "float64"; None means float32, as in the files of all predecessors, and beside
+            float64 boxes the type that gives 2048 numbers a region.
     """
+    if dtype is not None:
+        return float_array(base64_array(text, "features", rows, None, (dtype,)), "features")
     if boxes.dtype.itemsize == 4:
         return base64_array(text, "features", rows, None, ("<f4",))
     return base64_array(text, "features", rows, RESNET_WIDTH, ("<f4", "<f8")).astype(np.float32)
+
+
+def float16_evidence(data: bytes, rows: int) -> tuple[bool, bool]:
+    """Return whether raw features are plausible as float32, and whether as float16.
+
+    Features of a network spread over few orders of magnitude. Read in the wrong type they spread over many, are not
+    finite, or differ between the even and the odd positions, which are then the halves of one number.
+    """
+    whole = len(data) % (4 * rows) == 0 and _is_plausible(np.frombuffer(data, "<f4"))
+    if len(data) % (2 * rows):
+        return whole, False
+    halves = np.frombuffer(data, "<f2").astype(np.float32)
+    even, odd = _logs(halves[::2]), _logs(halves[1::2])
+    sizes = 2 * len(even) / max(1, halves.size), 2 * len(odd) / max(1, halves.size)
+    alike = abs(sizes[0] - sizes[1]) < 0.3 and (
+        not (len(even) and len(odd)) or abs(float(even.mean() - odd.mean())) < MAX_SHIFT
+    )
+    return whole, alike and _is_plausible(halves)
+
+
+def _is_plausible(values: NDArray[Any]) -> bool:
+    logs = _logs(values)
+    return bool(np.isfinite(values).all()) and len(logs) > 3 and float(logs.std()) < MAX_SPREAD
+
+
+def _logs(values: NDArray[Any]) -> NDArray[Any]:
+    """Return log2 of the magnitudes of the numbers that are finite and not 0."""
+    with np.errstate(all="ignore"):
+        sizes = np.abs(values[np.isfinite(values) & (values != 0)].astype(np.float64))
+    return np.log2(sizes)
 
 
 def plain_dtype(name: object) -> np.dtype[Any]:

@@ -23,6 +23,7 @@ class FileSource:
         read: yields the positions from a given one on.
         total: number of positions, where it is known without reading them.
         class_names: names of the classes that labels and class probabilities count.
+        notes: what the file was taken for and why, and what of it is passed over; for a person to read.
     """
 
     extractor: Mapping[str, Any]
@@ -30,6 +31,7 @@ class FileSource:
     read: Callable[[int], Iterator[Found | Rejected]]
     total: int | None = None
     class_names: Sequence[str] | None = None
+    notes: Sequence[str] = ()
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
         """Yield the positions from `start` on, each as a group of its own."""

@@ -43,11 +43,14 @@ _TYPES: dict[str, Sequence[str]] = {
 }
 
 
-def regions_of_item(item: Mapping[Any, Any], image_id: str) -> Regions:
+def regions_of_item(item: Mapping[Any, Any], image_id: str, dtype: str | None = None) -> Regions:
     """Return the regions of an item whose boxes are in pixels and whose arrays are arrays or base64.
 
     The predecessors' ids count 1600 classes from the first real one. Beside class probabilities, which have the
     background at 0, labels become id + 1, so that they are the columns of `class_probs`.
+
+    Args:
+        dtype: type of base64 features, as for `base64_features`.
 
     Raises:
         ValueError: if a field is missing or damaged, or two disagree.
@@ -63,7 +66,7 @@ def regions_of_item(item: Mapping[Any, Any], image_id: str) -> Regions:
     boxes = _array(given["boxes"], "boxes", count, 4, _FLOATS)
     features = given["features"]
     features = (
-        base64_features(features, count, boxes)
+        base64_features(features, count, boxes, dtype)
         if isinstance(features, bytes | str)
         else _array(features, "features", count, None, _FLOATS)
     )

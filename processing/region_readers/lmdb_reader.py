@@ -41,7 +41,8 @@ def open_uniter_lmdb(path: Path, num_boxes_path: Path | None = None) -> FileSour
     source = _source(path, "uniter_lmdb", "background_first", decode)
     if num_boxes_path is None:
         return source
-    return replace(source, origin={**source.origin, "num_boxes": num_boxes_path.name})
+    notes = (f"numbers of regions from {num_boxes_path.name}",)
+    return replace(source, origin={**source.origin, "num_boxes": num_boxes_path.name}, notes=notes)
 
 
 def open_pickled_lmdb(path: Path) -> FileSource:
@@ -123,7 +124,7 @@ def _read_counts(path: Path) -> Mapping[str, Any]:
     try:
         counts = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise MmptValueError(f"{path.name} is no JSON: {error}") from None
+        raise MmptValueError(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(counts, dict):
         raise MmptValueError(f"{path.name} holds {type(counts).__name__}, expected image file -> number of regions")
     return counts

@@ -13,7 +13,6 @@ from mmpt.processing.region_readers.hdf5_reader import open_volta_h5
 from mmpt.processing.region_readers.lmdb_reader import open_pickled_lmdb, open_uniter_lmdb, recognise_lmdb
 from mmpt.processing.region_readers.oscar_reader import open_oscar_tsv
 from mmpt.processing.region_readers.tsv_reader import COLUMNS, MAX_LINE, open_tsv
-from mmpt.processing.region_source import RegionSource
 
 FORMATS = {
     "bottom_up_tsv": "bottom-up attention's TSV: 6 columns, width before height",
@@ -26,10 +25,12 @@ FORMATS = {
     "npz_folder": "a folder of .npz files, UNITER's or openvqa's",
     "npy_folder": "a folder of .npy files with features alone (VisualBERT)",
     "pickled_npy_folder": "a folder of .npy files with pickled dicts (ViLBERT)",
+    "mmf_folder": "MMF's folder: <id>.npy with features, <id>_info.npy with a pickled dict of boxes and sizes",
 }
 """Name -> what it is."""
 
-PICKLED = ("pickled_lmdb", "pickled_npy_folder")
+PICKLED = ("pickled_lmdb", "pickled_npy_folder", "mmf_folder")
+DTYPES = ("float16", "float32", "float64")
 _LINES = 10  # that are looked at to tell a TSV's format: the first may be a damaged one
 
 
@@ -40,8 +41,10 @@ def open_features(
     allow_pickle: bool = False,
     num_boxes_path: str | Path | None = None,
     class_names: Sequence[str] | None = None,
-) -> RegionSource:
-    """Open a predecessor's feature file, position by position.
+    dtype: str | None = None,
+    boxes: str | None = None,
+) -> FileSource:
+    """Open a predecessor's feature file, position by position; its `notes` say what it was taken for and why.
 
     Args:
         format: one of FORMATS; None recognises it by content.
@@ -49,6 +52,8 @@ def open_features(
             nothing that they name is called.
         num_boxes_path: UNITER's nbb_*.json, which tells how many regions of each image to keep (uniter_lmdb only).
         class_names: names of the classes that the file's labels count. Oscar's predictions get labels by them.
+        dtype: "float16", "float32" or "float64": of the features of a TSV with base64; None recognises it.
+        boxes: "whole_image" gives regions of a file without boxes the whole image as their box (npy_folder only).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -72,8 +77,45 @@ def open_features(
         raise MmptValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
     if path.is_dir() != name.endswith("_folder") and not name.endswith("_lmdb"):
         raise MmptValueError(f"{path.name} is a {'folder' if path.is_dir() else 'file'}, which a {name} is not")
-    source = _open(path, name, None if num_boxes_path is None else Path(num_boxes_path), class_names)
-    return replace(source, class_names=class_names)
+    if dtype is not None and (dtype not in DTYPES or name not in COLUMNS):
+        raise MmptValueError(
+            f"dtype {dtype!r} was given for a {name}, expected {', '.join(DTYPES)} for a {', '.join(COLUMNS)}"
+        )
+    if boxes not in (None, "whole_image") or (boxes is not None and name != "npy_folder"):
+        raise MmptValueError(f"boxes {boxes!r} was given for a {name}, expected 'whole_image' for an npy_folder")
+    if num_boxes_path is None and name == "uniter_lmdb":
+        num_boxes_path = _counts_beside(path)
+    if name in COLUMNS:
+        source = open_tsv(path, name, dtype)
+    elif name == "oscar_tsv":
+        source = open_oscar_tsv(path, class_names)
+    elif name == "uniter_lmdb":
+        source = open_uniter_lmdb(path, None if num_boxes_path is None else Path(num_boxes_path))
+    elif name == "pickled_lmdb":
+        source = open_pickled_lmdb(path)
+    elif name == "volta_h5":
+        source = open_volta_h5(path)
+    else:
+        source = open_array_files(path, name, boxes)
+    how = "named by the caller" if format is not None else "recognised by its content"
+    notes = (f"{path.name}: {name} ({how}; {FORMATS[name]})", *source.notes)
+    return replace(source, class_names=class_names, notes=notes)
+
+
+def _counts_beside(path: Path) -> Path | None:
+    """Return the nbb_*.json that UNITER's preparation writes beside an LMDB: `nbb_X.json` belongs to `feat_X`.
+
+    Raises:
+        ValueError: if there are several that may belong to it.
+    """
+    found = sorted(path.parent.glob("nbb_*.json"))
+    same = [file for file in found if file.stem.removeprefix("nbb_") == path.name.partition("_")[2]] or found
+    if len(same) > 1:
+        names = ", ".join(file.name for file in same)
+        raise MmptValueError(
+            f"beside {path.name} lie {names}; say which belongs to it with num_boxes_path (--num-boxes-path)"
+        )
+    return same[0] if same else None
 
 
 def recognise_format(path: str | Path) -> str:
@@ -94,20 +136,6 @@ def recognise_format(path: str | Path) -> str:
         if head[16:20] in (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde"):
             return recognise_lmdb(path)
         return _format_of_lines(path, file)
-
-
-def _open(path: Path, name: str, num_boxes_path: Path | None, class_names: Sequence[str] | None) -> FileSource:
-    if name in COLUMNS:
-        return open_tsv(path, name)
-    if name == "oscar_tsv":
-        return open_oscar_tsv(path, class_names)
-    if name == "uniter_lmdb":
-        return open_uniter_lmdb(path, num_boxes_path)
-    if name == "pickled_lmdb":
-        return open_pickled_lmdb(path)
-    if name == "volta_h5":
-        return open_volta_h5(path)
-    return open_array_files(path, name)
 
 
 def _format_of_lines(path: Path, file: BinaryIO) -> str:

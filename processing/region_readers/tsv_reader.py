@@ -1,16 +1,19 @@
 """Reader of TSV files with base64 columns: bottom-up attention, LXMERT and VOLTA."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmpt.configuration.errors import MmptValueError
-from mmpt.processing.region_readers.field_decoding import text_of
+from mmpt.processing.region_readers.field_decoding import RESNET_WIDTH, float16_evidence, text_of
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
 from mmpt.processing.region_readers.item_decoding import regions_of_item
 from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
 
 MAX_LINE = 256 * 2**20  # bytes; a line of 100 regions with class probabilities has 2 MB
+
+SAMPLED_LINES = 10  # that are looked at to recognise a type: the first may be a damaged one
 
 _LXMERT = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -30,14 +33,55 @@ EXTRACTORS = {
 }
 
 
-def open_tsv(path: Path, file_format: str) -> FileSource:
-    """Open a TSV file of one of the formats in COLUMNS; its positions are its lines."""
+def open_tsv(path: Path, file_format: str, dtype: str | None = None) -> FileSource:
+    """Open a TSV file of one of the formats in COLUMNS; its positions are its lines.
+
+    Args:
+        dtype: of the features; None recognises it by the first lines.
+
+    Raises:
+        ValueError: if the features can be read in two types.
+    """
+    note = "named by the caller"
+    if dtype is None:
+        dtype, note = _feature_dtype(path, file_format)
 
     def read(start: int) -> Iterator[Found | Rejected]:
         for number, line in tsv_lines(path, start):
-            yield tsv_position(f"{path.name}, line {number}", line, file_format)
+            yield tsv_position(f"{path.name}, line {number}", line, file_format, dtype)
 
-    return FileSource(EXTRACTORS[file_format], file_origin(path, file_format), read)
+    extractor, origin = dict(EXTRACTORS[file_format]), file_origin(path, file_format)
+    notes = (f"{len(COLUMNS[file_format])} columns",)
+    if dtype is not None:
+        origin["dtype"] = dtype  # not there for files that were imported before types were recognised
+        notes = (*notes, f"{dtype} features ({note})")
+    return FileSource(extractor, origin, read, notes=notes)
+
+
+def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
+    """Return the type of a file's features by its first lines and why; None where float32 is as good as any."""
+    columns = COLUMNS[file_format]
+    for (_, line), _ in zip(tsv_lines(path, 0), range(SAMPLED_LINES), strict=False):
+        fields = dict(zip(columns, (line or b"").split(b"\t"), strict=False))
+        try:
+            rows = int(fields["num_boxes"])
+            data = base64.b64decode(fields["features"], validate=True)
+            boxes = base64.b64decode(fields["boxes"], validate=True)
+        except (KeyError, ValueError):
+            continue
+        if rows < 1 or len(boxes) != 16 * rows:  # float64 boxes have a rule of their own
+            continue
+        single, half = float16_evidence(data, rows)
+        widths = len(data) // (4 * rows), len(data) // (2 * rows)
+        if half and single and RESNET_WIDTH not in widths:
+            raise MmptValueError(
+                f"{path.name}: its features can be read as float32 of width {widths[0]} or as float16 of width "
+                f"{widths[1]}; say which with dtype (--dtype float32 or float16)"
+            )
+        if (half and not single) or (half and widths[1] == RESNET_WIDTH):
+            return "float16", f"width {widths[1]}; as float32 their values are implausible"
+        return None, ""
+    return None, ""
 
 
 def tsv_lines(path: Path, start: int) -> Iterator[tuple[int, bytes | None]]:
@@ -53,7 +97,7 @@ def tsv_lines(path: Path, start: int) -> Iterator[tuple[int, bytes | None]]:
                 yield number, None if too_long else line.rstrip(b"\r\n")
 
 
-def tsv_position(where: str, line: bytes | None, file_format: str) -> Found | Rejected:
+def tsv_position(where: str, line: bytes | None, file_format: str, dtype: str | None = None) -> Found | Rejected:
     """Return the regions of a line."""
     if line is None:
         return Rejected(where, f"the line has more than {MAX_LINE} bytes; is this a feature file?")
@@ -62,13 +106,13 @@ def tsv_position(where: str, line: bytes | None, file_format: str) -> Found | Re
         image_id = text_of(fields[0], "the image id")
     except ValueError as error:
         return Rejected(where, str(error))
-    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, file_format))
+    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, file_format, dtype))
 
 
-def _regions(fields: list[bytes], image_id: str, file_format: str) -> Regions:
+def _regions(fields: list[bytes], image_id: str, file_format: str, dtype: str | None) -> Regions:
     columns = COLUMNS[file_format]
     if len(fields) != len(columns):
         raise MmptValueError(
             f"the line has {len(fields)} columns, expected the {len(columns)} of {file_format}: {', '.join(columns)}"
         )
-    return regions_of_item(dict(zip(columns, fields, strict=True)), image_id)
+    return regions_of_item(dict(zip(columns, fields, strict=True)), image_id, dtype)

@@ -246,9 +246,26 @@ def expected_regions(image: Image, file_format: str) -> Regions:
         )
     elif file_format == "npy_folder":
         facts["boxes"] = np.tile(np.float32([0, 0, 1, 1]), (image["n"], 1))
-    elif file_format == "pickled_npy_folder":
+    elif file_format in ("pickled_npy_folder", "mmf_folder"):
         facts |= sized | dict(class_probs=image["probs"])
     return Regions(**facts)
+
+
+def write_mmf_folder(path: Path, images: list[Image]) -> Path:
+    path.mkdir()
+    for image in images:
+        info = {
+            "bbox": image["boxes"],
+            "num_boxes": image["n"],
+            "objects": image["labels"],
+            "cls_prob": image["probs"],
+            "image_width": image["w"],
+            "image_height": image["h"],
+            "features": None,
+        }
+        np.save(path / f"{image['id']}.npy", image["features"])
+        np.save(path / f"{image['id']}_info.npy", np.array(info))
+    return path
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path, list[Image]], Path]]] = {
@@ -262,8 +279,13 @@ WRITERS: dict[str, tuple[str, Callable[[Path, list[Image]], Path]]] = {
     "npz_folder": ("npz", write_npz_folder),
     "npy_folder": ("npy", write_npy_folder),
     "pickled_npy_folder": ("vilbert", lambda path, images: write_npy_folder(path, images, pickled=True)),
+    "mmf_folder": ("mmf", write_mmf_folder),
 }
 """Format -> (file name, writer)."""
+
+
+OPENING: dict[str, dict[str, Any]] = {"npy_folder": {"boxes": "whole_image"}}
+"""Format -> what open_features must be told to read it."""
 
 
 def write_features(folder: Path, file_format: str, images: list[Image]) -> Path:

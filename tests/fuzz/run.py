@@ -21,6 +21,7 @@ from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.region_store_writer import RegionStoreWriter
 from mmpt.processing.regions import Regions
 from tests.fuzz.feature_files import (
+    OPENING,
     WRITERS,
     expected_regions,
     make_images,
@@ -91,7 +92,9 @@ def damaged_input(rng: Rng, file_format: str, folder: Path, payload: Path) -> In
     file = path / f"{images[victim]['id']}.{suffix}"
     if file_format == "npz_folder":
         file.write_bytes(damage_npz(rng, uniter_arrays(images[victim]), payload))
-    elif file_format == "npy_folder" or rng.random() < 0.5:
+    elif file_format in ("npy_folder", "mmf_folder") or rng.random() < 0.5:
+        if file_format == "mmf_folder" and rng.random() < 0.5:
+            file = file.with_name(f"{images[victim]['id']}_info.npy")
         file.write_bytes(damage_npy(rng, file.read_bytes()))
     else:
         item = vilbert_item(images[victim])
@@ -176,8 +179,9 @@ def read_input(damaged: Input, file_format: str, rng: Rng, writer: RegionStoreWr
     """Read a damaged file, and note every promise that is broken."""
     name = damaged.path.name
     asked = file_format if rng.random() < 0.7 else None
+    options = OPENING.get(file_format, {})
     try:
-        source = open_features(damaged.path, asked, allow_pickle=True)
+        source = open_features(damaged.path, asked, allow_pickle=True, **options)
     except (ValueError, FileNotFoundError) as error:
         tally.refused += 1
         if name not in str(error):
