@@ -18,6 +18,8 @@ from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
     MmptRegionEmbeddings,
     MmptTextEmbeddings,
+    MmptTiedFeatureProjection,
+    SharedTextModules,
     attend_to_some_region,
 )
 from mmpt.modeling_mmpt.packing import Packing
@@ -94,7 +96,8 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["MmptTextEmbeddings", "MmptRegionEmbeddings", "MmptLayer", "MmptCoAttentionLayer"]
+    # Only what is read through its own forward: FSDP splits these. Embeddings are read by heads and by each other.
+    _no_split_modules = ["MmptLayer", "MmptCoAttentionLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -102,7 +105,11 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         # The library calls this only for modules with parameters of their own.
         if isinstance(module, MmptRegionEmbeddings) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, std=self.config.initializer_range)
-        elif isinstance(module, MmptFeatureProjection) and self.config.region_projection_layer_norm:
+        if isinstance(module, MmptTiedFeatureProjection):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        projections = (MmptFeatureProjection, MmptTiedFeatureProjection)
+        if isinstance(module, projections) and self.config.region_projection_layer_norm:
             # A masked region is a zero vector, so its projection is the bias; at BERT's bias of zero the LayerNorm
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
             init.normal_(module.bias, std=self.config.initializer_range)
@@ -165,7 +172,7 @@ class MmptBackbone(MmptPreTrainedModel):
                 region_attention_mask,
                 region_type_ids,
                 masked_regions,
-                self.text_embeddings,
+                SharedTextModules(self.text_embeddings.token_type_embeddings, self.text_embeddings.layer_norm),
             )
             regions = (embedded, attend_to_some_region(region_attention_mask))
         return text, regions
