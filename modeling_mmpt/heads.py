@@ -1,6 +1,6 @@
 """The pre-training heads, and the model that runs every objective whose labels are in the batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ class MmptPredictionHead(nn.Module):
 
 
 Decode = Callable[[Tensor, Tensor], Tensor]
-"""The input projection transposed, of (..., hidden) and a bias (feature,). A function: hooks move modules among inputs."""
+"""The input projection transposed, of (..., hidden) and a bias. A function: hooks move modules among inputs."""
 
 
 class MmptTiedFeatureHead(nn.Module):
@@ -211,6 +211,10 @@ class MmptForPreTraining(MmptPreTrainedModel):
             regions.feature_projection = MmptTiedFeatureProjection(regions.feature_projection)
         if "token" in self.heads:
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}
+
+    def unread_modules(self) -> Iterable[nn.Module]:
+        read = {OBJECTIVES[name].reads for name in self.config.objective_weights}
+        return self.backbone.unread_parts("tokens" in read, "regions" in read, "pair" in read)
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self.heads.get_submodule("token.decoder") if "token" in self.heads else None

@@ -1,5 +1,6 @@
 """What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,19 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
             init.normal_(module.bias, std=self.config.initializer_range)
 
+    def unread_modules(self) -> Iterable[nn.Module]:
+        """Return the modules whose weights no loss of this model depends on."""
+        return ()
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Tie the weights as transformers does, after building and after loading, and freeze what no loss reads.
+
+        A weight without a gradient stops DDP, which waits for it, and one with a gradient of zeros would decay.
+        """
+        super().tie_weights(*args, **kwargs)
+        for module in self.unread_modules():
+            module.requires_grad_(False)
+
     def hub_classes(self) -> dict[str, type]:
         backbone = getattr(self, self.base_model_prefix, self)
         own = saved_class(self)
@@ -137,6 +151,40 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.text_embeddings.word_embeddings = value
+
+    def unread_parts(self, text: bool, regions: bool, pooled: bool, alone: bool = False) -> list[nn.Module]:
+        """Return what no output depends on, where some are read.
+
+        Args:
+            text: the states of the text are read, or its pooled vector.
+            regions: those of the regions.
+            pooled: the joined pooled vector is read.
+            alone: each modality is encoded by itself as well, and its pooled vector read.
+        """
+        pools_both = pooled and self.config.pooled_fusion != "text"
+        poolers = [None if pooled else self.text_pooler, None if pools_both else self.region_pooler]
+        parts: list[nn.Module] = [pooler for pooler in poolers if pooler is not None]
+        if not (text or pooled):
+            parts += self._unread_by_regions()
+        if not (regions or pools_both):
+            parts += self._unread_by_text()
+        joining = set(getattr(self, "co_attention_layers", nn.Module()).modules())
+        return [part for part in parts if part in joining] if alone else parts
+
+    def _unread_by_regions(self) -> Iterable[nn.Module]:
+        """Return what the last states of the regions do not depend on."""
+        raise NotImplementedError
+
+    def _unread_by_text(self) -> Iterable[nn.Module]:
+        """Return what the last states of the text do not depend on."""
+        raise NotImplementedError
+
+    def _text_alone(self) -> list[nn.Module]:
+        """Return the parts of the text's embeddings that regions do not share."""
+        text, config = self.text_embeddings, self.config
+        shared = [text.token_type_embeddings] if config.region_type_embedding == "shared" else []
+        shared += [text.layer_norm] if config.region_embedding_layer_norm == "shared" else []
+        return [part for part in text.children() if part not in shared]
 
     def _embed(
         self,
@@ -216,12 +264,12 @@ def pools_regions(config: MmptConfig) -> bool:
 def returns_states(config: MmptConfig, flags: dict[str, Any]) -> bool:
     """Return whether hidden states or attentions of every layer are asked for, by the call or the configuration.
 
-    Where they are not, the last layer need not be computed where nothing is read. Nor is it when compiling, because the
-    number of places depends on the data.
+    Where they are not, the last layer need not be computed where nothing is read. When compiling, exporting or tracing
+    it is, because the number of places depends on the data.
     """
     names = ("output_hidden_states", "output_attentions")
     asked = any(getattr(config, name, False) if flags.get(name) is None else flags[name] for name in names)
-    return asked or torch.compiler.is_compiling()
+    return asked or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:

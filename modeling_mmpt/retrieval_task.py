@@ -63,6 +63,10 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         if config.contrastive_size:
             self.contrastive = MmptContrastiveHead(self.pooled_size, config.contrastive_size)
 
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {**super().reads, "alone": self.config.contrastive_size > 0}
+
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
         super()._init_weights(module)
