@@ -270,7 +270,7 @@ def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Ten
         return None
     if attention_mask is None:
         return text[:, -2]
-    return text[torch.arange(len(text), device=text.device), attention_mask.sum(1) - 2]
+    return text[torch.arange(text.shape[0], device=text.device), attention_mask.sum(1) - 2]
 
 
 def one_pair_a_row(inputs: Inputs) -> Inputs:

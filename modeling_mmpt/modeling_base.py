@@ -278,5 +278,5 @@ def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Te
         return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     attention_mask = attention_mask.bool()
     if has_task:
-        attention_mask = torch.cat([attention_mask.new_ones(len(attention_mask), 1), attention_mask], dim=1)
+        attention_mask = torch.cat([attention_mask.new_ones(attention_mask.shape[0], 1), attention_mask], dim=1)
     return attention_mask

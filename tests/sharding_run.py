@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.distributed import DistributedConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import STREAMS  # noqa: E402
-from tiny_presets import PRESETS, Case, every_case, mechanism_cases, pretraining_case  # noqa: E402
+from tiny_models import STREAMS
+from tiny_presets import Case, every_case, mechanism_cases, pretraining_case
 
-from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES  # noqa: E402
+from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES
 
 TOLERANCE = 1e-5
 PAIRS = [(a, b) for place, a in enumerate(OBJECTIVE_NAMES) for b in OBJECTIVE_NAMES[place + 1 :]]

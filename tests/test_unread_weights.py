@@ -1,6 +1,5 @@
 """Each weight of a model gets a gradient from its loss, or is frozen: what DDP needs to look for no unused ones."""
 
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES
 from mmpt.configuration.errors import MmptValueError
 
-SUBSETS = [names for size in (1, 2, 5) for names in combinations(OBJECTIVE_NAMES, size)]
+SUBSETS = [(name,) for name in OBJECTIVE_NAMES] + [("mlm", "itm"), ("mrc", "mrfr"), ("mrc_kl", "itm"), ("mlm", "mrc")]
 # All that decides which weights a loss reads: shared parts, directions of co-attention, pooled vectors.
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "single": {
@@ -66,21 +65,21 @@ def test_a_weight_has_a_gradient_or_is_frozen(stream: str, name: str, fusion: st
         assert without == frozen, objectives
 
 
-TASK_SETTINGS: list[dict[str, Any]] = [
-    {},
-    {"pooled_fusion": "mul"},
-    {"answer_reads": "second_last_token"},
-    {"image_pair": "pair_attention"},
-    {"image_pair": "triplet"},
-    {"contrastive_size": 8},
-    {"classifier_head": "linear", "grounding_head": "linear"},
+TASK_SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("Classification", {"pooled_fusion": "mul"}),
+    ("QuestionAnswering", {"answer_reads": "second_last_token"}),
+    ("ImagesAnd", {"image_pair": "pair_attention"}),
+    ("Retrieval", {"contrastive_size": 8}),
 ]
 
 
 @pytest.mark.parametrize("fusion", ["early", "late", "hybrid"])
 @pytest.mark.parametrize(("stream", "task"), TASK_CASES)
 def test_a_weight_of_a_task_model_has_a_gradient_or_is_frozen(stream: str, task: str, fusion: str):
-    for settings in TASK_SETTINGS:
+    for part, settings in TASK_SETTINGS:
+        if part not in task:
+            continue
         try:
             model = tiny_task(stream, task, fusion=fusion, late_fusion="learned", **settings).train()
         except MmptValueError:
