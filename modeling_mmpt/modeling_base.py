@@ -115,6 +115,13 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
             init.normal_(module.bias, std=self.config.initializer_range)
 
+    def post_init(self) -> None:
+        super().post_init()
+        # accelerate looks for each of these classes in the model and stops where one is not there.
+        self._no_split_modules = set(self._no_split_modules or ()) & {
+            type(module).__name__ for module in self.modules()
+        }
+
     def unread_modules(self) -> Iterable[nn.Module]:
         """Return the modules whose weights no loss of this model depends on."""
         return ()
