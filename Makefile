@@ -6,7 +6,7 @@ VIEW := build/view
 PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test suite fuzz kill bench quickstart
+.PHONY: help install format check test suite fuzz kill sharding bench quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
 
 kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes
 	$(BIN)/python -m tests.kill_run
+
+sharding: $(INSTALLED) ## FSDP2 and DDP in two processes for every preset and task, against one process; minutes
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m torch.distributed.run --standalone --nproc_per_node 2 tests/sharding_run.py --all
 
 bench: export OMP_NUM_THREADS := 1
 bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)

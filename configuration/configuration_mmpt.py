@@ -233,7 +233,7 @@ class MmptSingleStreamConfig(MmptConfig):
 
     model_type = "mmpt_single_stream"
     base_model_fsdp_plan = {
-        "text_embeddings": "free_full_weight",
+        "text_embeddings.word_embeddings": "free_full_weight",
         "layers.*": "free_full_weight",
     }
 
@@ -312,7 +312,7 @@ class MmptDualStreamConfig(MmptConfig):
 
     model_type = "mmpt_dual_stream"
     base_model_fsdp_plan = {
-        "text_embeddings": "free_full_weight",
+        "text_embeddings.word_embeddings": "free_full_weight",
         "text_layers.*": "free_full_weight",
         "region_layers.*": "free_full_weight",
         "co_attention_layers.*": "free_full_weight",

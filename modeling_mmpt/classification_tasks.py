@@ -3,6 +3,7 @@
 Answers to questions, classes of an image and a text, classes of two images and a text, and the right one of many texts.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,10 @@ class MmptDecisionModel(MmptTaskModel):
     def reads_states(self) -> bool:
         """Whether a decision is read from other states than the pooled ones."""
         return False
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {**super().reads, "text": self.reads_states, "pooled": not self.reads_states}
 
     def add_head(self) -> None:
         config = self.config
@@ -118,6 +123,11 @@ class MmptForQuestionAnswering(MmptDecisionModel):
     @property
     def reads_states(self) -> bool:
         return self.config.answer_reads == "second_last_token"
+
+    def unread_modules(self) -> Iterable[nn.Module]:
+        yield from super().unread_modules()
+        if self.reads_states and self.backbone.text_pooler is not None:
+            yield self.backbone.text_pooler
 
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         if self.config.answer_reads == "second_last_token" and name != "regions":
@@ -263,7 +273,7 @@ def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Ten
         return None
     if attention_mask is None:
         return text[:, -2]
-    return text[torch.arange(len(text), device=text.device), attention_mask.sum(1) - 2]
+    return text[torch.arange(text.shape[0], device=text.device), attention_mask.sum(1) - 2]
 
 
 def one_pair_a_row(inputs: Inputs) -> Inputs:

@@ -1,6 +1,7 @@
 """Embeddings of text tokens and of image regions."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,34 @@ class MmptFeatureProjection(nn.Linear):
     """The projection of region features; a class of its own because its bias is initialised in its own way."""
 
 
+class MmptTiedFeatureProjection(nn.Module):
+    """The projection of region features where the head that regresses them reads the same weight.
+
+    Both directions are this module's forward, so whatever gathers, loads or replaces weights sees both. It is no
+    `nn.Linear`: libraries that adapt or quantise those know one direction only, and would leave the other behind.
+    """
+
+    def __init__(self, projection: MmptFeatureProjection) -> None:
+        super().__init__()
+        self.weight, self.bias = projection.weight, projection.bias
+        # What transformers has initialised is not drawn anew.
+        self._is_hf_initialized = getattr(projection, "_is_hf_initialized", False)
+
+    def forward(self, input: Tensor, decoder_bias: Tensor | None = None) -> Tensor:
+        """Return (..., size); with the bias of a decoder, (..., feature) by the weight transposed."""
+        if decoder_bias is not None:
+            return nn.functional.linear(input, self.weight.t(), decoder_bias)
+        return nn.functional.linear(input, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class SharedTextModules:
+    """Modules of the text that regions share. Not a module itself: hooks move modules among a forward's inputs."""
+
+    token_type_embeddings: nn.Module
+    layer_norm: nn.Module
+
+
 class MmptRegionEmbeddings(nn.Module):
     """Feature projection + box projection (+ type, + position), norms and dropout as the configuration says.
 
@@ -69,13 +98,12 @@ class MmptRegionEmbeddings(nn.Module):
 
     Args:
         size: width of the region stream.
-        text: the text's embeddings, whose type table and LayerNorm are shared where the configuration says so.
     """
 
     def __init__(self, config: MmptConfig, size: int) -> None:
         super().__init__()
         self.config = config
-        self.feature_projection = MmptFeatureProjection(config.region_feature_dim, size)
+        self.feature_projection: nn.Module = MmptFeatureProjection(config.region_feature_dim, size)
         box_size = config.region_box_dim * (1 + 2 * config.region_box_octaves)
         self.box_projection = nn.Linear(box_size, size) if box_size else None
         projections_norm = config.region_projection_layer_norm
@@ -99,27 +127,36 @@ class MmptRegionEmbeddings(nn.Module):
         region_attention_mask: Tensor,
         region_type_ids: Tensor | None,
         masked_regions: Tensor | None,
-        text: MmptTextEmbeddings,
+        text: SharedTextModules | MmptTextEmbeddings | None,
     ) -> Tensor:
         """Return (batch, regions, size).
 
         A row of `region_attention_mask` without any valid region gets one whole-image region of zeros in its first
         place; the caller must attend to it (`attend_to_some_region`).
 
+        Args:
+            text: whose type table and LayerNorm are read where the configuration shares them.
+
         Raises:
             ValueError: if features or boxes have another shape than the configuration says.
         """
         config = self.config
         self._check(region_features, region_boxes, region_type_ids)
-        dtype = self.feature_projection.weight.dtype
+        # Of the first weight that is a number: a quantised one is stored as integers.
+        dtype = next(weight.dtype for weight in self.parameters() if weight.is_floating_point())
         empty_first = _first_of_empty(region_attention_mask)[..., None]  # (batch, regions, 1)
         projected = self.feature_projection(region_features.to(dtype))
-        if self.mask_embedding is not None and masked_regions is not None:
+        blank = region_features.new_zeros(1, config.region_feature_dim, dtype=dtype)
+        if self.mask_embedding is None:
+            bias = self.feature_projection(blank)
+        else:
             # W (f + m) = W f + W m: the mask vector is projected once instead of added to every feature.
-            mask = nn.functional.linear(self.mask_embedding, self.feature_projection.weight)
-            projected = projected + masked_regions[..., None] * mask
-        # The projection of a zero feature is the bias.
-        projected = torch.where(empty_first, self.feature_projection.bias.to(projected.dtype), projected)
+            bias, masked = self.feature_projection(torch.cat([blank, self.mask_embedding[None]])).split(1)
+            if masked_regions is not None:
+                projected = projected + masked_regions[..., None] * (masked - bias)
+            elif self.training:
+                projected = projected + 0 * masked  # each weight has a gradient, for which DDP waits
+        projected = torch.where(empty_first, bias, projected)
         if self.feature_layer_norm is not None:
             projected = self.feature_layer_norm(projected)
         if self.box_projection is not None and region_boxes is not None:
@@ -133,14 +170,18 @@ class MmptRegionEmbeddings(nn.Module):
             if config.region_embedding_reduction == "mean":
                 projected = projected / 2
         if config.region_type_embedding != "none":
-            table = text.token_type_embeddings if self.token_type_embeddings is None else self.token_type_embeddings
+            table = self.token_type_embeddings
+            if table is None:
+                assert text is not None
+                table = text.token_type_embeddings
             groups = region_attention_mask.new_zeros(()) if region_type_ids is None else region_type_ids
             projected = projected + table((groups + config.region_token_type_id).long())
         if self.position_embeddings is not None:
-            projected = projected + self.position_embeddings.weight[0]
+            projected = projected + self.position_embeddings(torch.zeros_like(region_attention_mask[:1, :1]).long())
         if self.layer_norm is not None:
             projected = self.layer_norm(projected)
         elif config.region_embedding_layer_norm == "shared":
+            assert text is not None
             projected = text.layer_norm(projected)
         return self.dropout(projected)
 

@@ -47,7 +47,7 @@ class MmptWeightedMean(nn.Module):
         """
         log_weights = self.weight_logits[present].log_softmax(0)
         spread = log_weights.view(1, -1, *(1,) * (log_probs.dim() - 2))
-        return (log_probs + spread).logsumexp(1), log_weights.exp().expand(len(log_probs), -1)
+        return (log_probs + spread).logsumexp(1), log_weights.exp().expand(log_probs.shape[0], -1)
 
 
 class MmptDecisionFusion(nn.Module):

@@ -1,11 +1,11 @@
 """The pre-training heads, and the model that runs every objective whose labels are in the batch."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -13,6 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
+from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
 
@@ -118,6 +119,10 @@ class MmptPredictionHead(nn.Module):
         return self.decoder(hidden if self.transform is None else self.transform(hidden))
 
 
+Decode = Callable[[Tensor, Tensor], Tensor]
+"""The input projection transposed, of (..., hidden) and a bias. A function: hooks move modules among inputs."""
+
+
 class MmptTiedFeatureHead(nn.Module):
     """UNITER's feature regression: the input projection transposed, with a bias of its own."""
 
@@ -126,10 +131,9 @@ class MmptTiedFeatureHead(nn.Module):
         self.transform = MmptTransform(config, size, size) if own_transform else None
         self.bias = nn.Parameter(torch.zeros(config.region_feature_dim))
 
-    def forward(self, hidden: Tensor, feature_projection: Tensor) -> Tensor:
-        """Return (selected, feature); feature_projection: (hidden, feature), the weight of the input projection."""
-        hidden = hidden if self.transform is None else self.transform(hidden)
-        return F.linear(hidden, feature_projection.t(), self.bias)
+    def forward(self, hidden: Tensor, decode: Decode) -> Tensor:
+        """Return (selected, feature)."""
+        return decode(hidden if self.transform is None else self.transform(hidden), self.bias)
 
 
 class PreTrainingHeads(nn.ModuleDict):
@@ -166,11 +170,11 @@ class PreTrainingHeads(nn.ModuleDict):
             self["region_transform"] = MmptTransform(config, region_size, region_size)
         self.pooled_dropout_prob = config.pooled_dropout_prob
 
-    def forward(self, reads: str, hidden: Tensor, names: set[str], feature_projection: Tensor) -> dict[str, Tensor]:
+    def forward(self, reads: str, hidden: Tensor, names: set[str], decode: Decode) -> dict[str, Tensor]:
         """Return the predictions of the heads in `names`, all of which read `reads`; hidden: (..., width).
 
         Args:
-            feature_projection: (width, feature), the weight that a tied feature head shares.
+            decode: for a tied feature head.
         """
         if reads == "pair":
             hidden = apply_dropout(hidden, self.pooled_dropout_prob, self.training)
@@ -180,7 +184,7 @@ class PreTrainingHeads(nn.ModuleDict):
         for name in sorted(names.intersection(self)):
             head = self[name]
             tied = isinstance(head, MmptTiedFeatureHead)
-            predictions[name] = head(hidden, feature_projection) if tied else head(hidden)
+            predictions[name] = head(hidden, decode) if tied else head(hidden)
         return predictions
 
 
@@ -205,8 +209,15 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 "alone; leave 'itm' out of objective_weights, or set fusion='early'"
             )
         self.heads = PreTrainingHeads(self.config, region_hidden_size)
+        if self.config.tie_region_feature_decoder and "region_feature" in self.heads:
+            regions = self.backbone.region_embeddings
+            regions.feature_projection = MmptTiedFeatureProjection(regions.feature_projection)
         if "token" in self.heads:
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}
+
+    def unread_modules(self) -> Iterable[nn.Module]:
+        read = {OBJECTIVES[name].reads for name in self.config.objective_weights}
+        return self.backbone.unread_parts("tokens" in read, "regions" in read, "pair" in read)
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self.heads.get_submodule("token.decoder") if "token" in self.heads else None
@@ -341,7 +352,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         for reads, hidden in read.items():
             names = {row.head for row in OBJECTIVES.values() if row.reads == reads}
             if hidden is not None:
-                for name, logits in self.heads(reads, hidden, names, self._feature_projection()).items():
+                for name, logits in self.heads(reads, hidden, names, self._decode).items():
                     setattr(output, LOGITS_FIELDS[name], logits)
 
     def _objective_losses(
@@ -360,7 +371,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         """
         selected = torch.stack([there for _, there in labels.values()]).any(0)  # where any of these has a label
         heads = {OBJECTIVES[name].head for name in labels}
-        predictions = self.heads(reads, hidden[selected], heads, self._feature_projection())
+        predictions = self.heads(reads, hidden[selected], heads, self._decode)
         losses = {}
         for name, (given, there) in labels.items():
             objective = OBJECTIVES[name]
@@ -383,8 +394,8 @@ class MmptForPreTraining(MmptPreTrainedModel):
             losses[name] = loss
         return losses
 
-    def _feature_projection(self) -> Tensor:
-        return self.backbone.region_embeddings.feature_projection.weight
+    def _decode(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        return self.backbone.region_embeddings.feature_projection(hidden, bias)
 
 
 def _read_places(reads: str, labelled: dict[str, Tensor], given: Tensor) -> Tensor:

@@ -190,6 +190,16 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         self.shared = config.share_co_attention
         self.has_feed_forward = config.co_attention_feed_forward
 
+    def of_text(self) -> list[nn.Module]:
+        """Return the modules that the text returned depends on and the regions returned do not."""
+        own = [] if self.shared else [self.text_attention, self.text_layer_norm]
+        return [*own, self.text_feed_forward] if self.has_feed_forward else own
+
+    def of_regions(self) -> list[nn.Module]:
+        """Return the modules that the regions returned depend on and the text returned does not."""
+        own = [] if self.shared else [self.region_attention, self.region_layer_norm]
+        return [*own, self.region_feed_forward] if self.has_feed_forward else own
+
     def forward(
         self,
         text: Tensor,

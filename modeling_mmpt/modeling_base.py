@@ -1,5 +1,6 @@
 """What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
     MmptRegionEmbeddings,
     MmptTextEmbeddings,
+    MmptTiedFeatureProjection,
+    SharedTextModules,
     attend_to_some_region,
 )
 from mmpt.modeling_mmpt.packing import Packing
@@ -94,7 +97,8 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["MmptTextEmbeddings", "MmptRegionEmbeddings", "MmptLayer", "MmptCoAttentionLayer"]
+    # Only what is read through its own forward: FSDP splits these. Embeddings are read by heads and by each other.
+    _no_split_modules = ["MmptLayer", "MmptCoAttentionLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -102,10 +106,34 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         # The library calls this only for modules with parameters of their own.
         if isinstance(module, MmptRegionEmbeddings) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, std=self.config.initializer_range)
-        elif isinstance(module, MmptFeatureProjection) and self.config.region_projection_layer_norm:
+        if isinstance(module, MmptTiedFeatureProjection):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        projections = (MmptFeatureProjection, MmptTiedFeatureProjection)
+        if isinstance(module, projections) and self.config.region_projection_layer_norm:
             # A masked region is a zero vector, so its projection is the bias; at BERT's bias of zero the LayerNorm
             # behind it would multiply gradients by 1 / sqrt(eps), a million.
             init.normal_(module.bias, std=self.config.initializer_range)
+
+    def post_init(self) -> None:
+        super().post_init()
+        # accelerate looks for each of these classes in the model and stops where one is not there.
+        self._no_split_modules = set(self._no_split_modules or ()) & {
+            type(module).__name__ for module in self.modules()
+        }
+
+    def unread_modules(self) -> Iterable[nn.Module]:
+        """Return the modules whose weights no loss of this model depends on."""
+        return ()
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Tie the weights as transformers does, after building and after loading, and freeze what no loss reads.
+
+        A weight without a gradient stops DDP, which waits for it, and one with a gradient of zeros would decay.
+        """
+        super().tie_weights(*args, **kwargs)
+        for module in self.unread_modules():
+            module.requires_grad_(False)
 
     def hub_classes(self) -> dict[str, type]:
         backbone = getattr(self, self.base_model_prefix, self)
@@ -130,6 +158,40 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.text_embeddings.word_embeddings = value
+
+    def unread_parts(self, text: bool, regions: bool, pooled: bool, alone: bool = False) -> list[nn.Module]:
+        """Return what no output depends on, where some are read.
+
+        Args:
+            text: the states of the text are read, or its pooled vector.
+            regions: those of the regions.
+            pooled: the joined pooled vector is read.
+            alone: each modality is encoded by itself as well, and its pooled vector read.
+        """
+        pools_both = pooled and self.config.pooled_fusion != "text"
+        poolers = [None if pooled else self.text_pooler, None if pools_both else self.region_pooler]
+        parts: list[nn.Module] = [pooler for pooler in poolers if pooler is not None]
+        if not (text or pooled):
+            parts += self._unread_by_regions()
+        if not (regions or pools_both):
+            parts += self._unread_by_text()
+        joining = set(getattr(self, "co_attention_layers", nn.Module()).modules())
+        return [part for part in parts if part in joining] if alone else parts
+
+    def _unread_by_regions(self) -> Iterable[nn.Module]:
+        """Return what the last states of the regions do not depend on."""
+        raise NotImplementedError
+
+    def _unread_by_text(self) -> Iterable[nn.Module]:
+        """Return what the last states of the text do not depend on."""
+        raise NotImplementedError
+
+    def _text_alone(self) -> list[nn.Module]:
+        """Return the parts of the text's embeddings that regions do not share."""
+        text, config = self.text_embeddings, self.config
+        shared = [text.token_type_embeddings] if config.region_type_embedding == "shared" else []
+        shared += [text.layer_norm] if config.region_embedding_layer_norm == "shared" else []
+        return [part for part in text.children() if part not in shared]
 
     def _embed(
         self,
@@ -165,7 +227,7 @@ class MmptBackbone(MmptPreTrainedModel):
                 region_attention_mask,
                 region_type_ids,
                 masked_regions,
-                self.text_embeddings,
+                SharedTextModules(self.text_embeddings.token_type_embeddings, self.text_embeddings.layer_norm),
             )
             regions = (embedded, attend_to_some_region(region_attention_mask))
         return text, regions
@@ -209,12 +271,12 @@ def pools_regions(config: MmptConfig) -> bool:
 def returns_states(config: MmptConfig, flags: dict[str, Any]) -> bool:
     """Return whether hidden states or attentions of every layer are asked for, by the call or the configuration.
 
-    Where they are not, the last layer need not be computed where nothing is read. Nor is it when compiling, because the
-    number of places depends on the data.
+    Where they are not, the last layer need not be computed where nothing is read. When compiling, exporting or tracing
+    it is, because the number of places depends on the data.
     """
     names = ("output_hidden_states", "output_attentions")
     asked = any(getattr(config, name, False) if flags.get(name) is None else flags[name] for name in names)
-    return asked or torch.compiler.is_compiling()
+    return asked or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:
@@ -223,5 +285,5 @@ def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Te
         return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     attention_mask = attention_mask.bool()
     if has_task:
-        attention_mask = torch.cat([attention_mask.new_ones(len(attention_mask), 1), attention_mask], dim=1)
+        attention_mask = torch.cat([attention_mask.new_ones(attention_mask.shape[0], 1), attention_mask], dim=1)
     return attention_mask

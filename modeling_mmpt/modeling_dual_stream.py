@@ -1,5 +1,6 @@
 """The dual-stream model: one encoder a modality, joined by co-attention (ViLBERT, LXMERT)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -117,6 +118,22 @@ class MmptDualStreamModel(MmptBackbone):
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
         return output
+
+    def _unread_by_regions(self) -> Iterable[nn.Module]:
+        if not self.co_attention_layers:
+            return [*self._text_alone(), *self.text_layers]
+        return [*self.text_layers[self.config.text_co_attention_layers[-1] :], *self._last_co_attention().of_text()]
+
+    def _unread_by_text(self) -> Iterable[nn.Module]:
+        if not self.co_attention_layers:
+            return [self.region_embeddings, *self.region_layers]
+        after = self.region_layers[self.config.region_co_attention_layers[-1] :]
+        return [*after, *self._last_co_attention().of_regions()]
+
+    def _last_co_attention(self) -> MmptCoAttentionLayer:
+        layer = self.co_attention_layers[-1]
+        assert isinstance(layer, MmptCoAttentionLayer)
+        return layer
 
     @capture_outputs
     def _encode(

@@ -1,5 +1,6 @@
 """The single-stream model: text and regions concatenated, one encoder (UNITER, VisualBERT, Oscar)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -112,6 +113,16 @@ class MmptSingleStreamModel(MmptBackbone):
             places = [part for part in read if part is not None]  # of all, or of none
             output = self._encode(joint, mask, torch.cat(places, dim=1) if places else None, **kwargs)
         return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
+
+    def _unread_by_regions(self) -> Iterable[nn.Module]:
+        return () if self._is_joint() else self._text_alone()
+
+    def _unread_by_text(self) -> Iterable[nn.Module]:
+        return () if self._is_joint() else (self.region_embeddings,)
+
+    def _is_joint(self) -> bool:
+        """Return whether text and regions attend to each other."""
+        return self.config.fusion != "late" and len(self.layers) > 0
 
     @capture_outputs
     def _encode(self, hidden: Tensor, mask: Tensor, read: Tensor | None, **kwargs: Any) -> MmptModelOutput:

@@ -70,7 +70,7 @@ def joint_mask(states: MmptModelOutput, inputs: dict[str, Tensor | None]) -> Ten
         return mask
     regions = inputs.get("region_attention_mask")
     if regions is None:
-        regions = mask.new_ones(len(mask), joint.shape[1] - text.shape[1])
+        regions = mask.new_ones(mask.shape[0], joint.shape[1] - text.shape[1])
     return torch.cat([mask, attend_to_some_region(regions)], 1)
 
 

@@ -25,6 +25,7 @@ class MmptForGrounding(MmptTaskModel):
     """
 
     reads_pooled = False
+    reads = {"text": False, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
@@ -76,6 +77,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     """
 
     reads_pooled = False
+    reads = {"text": True, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)

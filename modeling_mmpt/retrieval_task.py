@@ -29,9 +29,18 @@ class MmptContrastiveHead(nn.Module):
         self.image_projection = nn.Linear(pooled_size, size, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def similarities(self, texts: Tensor, images: Tensor) -> Tensor:
-        """Return (texts, images), scaled cosines of embeddings of length 1."""
+    def forward(self, text_pooled: Tensor, region_pooled: Tensor) -> Tensor:
+        """Return (texts, images), scaled cosines of the embeddings of pooled vectors."""
+        texts, images = self.embed_texts(text_pooled), self.embed_images(region_pooled)
         return self.log_scale.exp().clamp(max=MAX_SCALE) * (texts @ images.t())
+
+    def embed_texts(self, pooled: Tensor) -> Tensor:
+        """Return (texts, size), of length 1."""
+        return F.normalize(self.text_projection(pooled).float(), dim=-1)
+
+    def embed_images(self, pooled: Tensor) -> Tensor:
+        """Return (images, size), of length 1."""
+        return F.normalize(self.image_projection(pooled).float(), dim=-1)
 
 
 class MmptForImageAndTextRetrieval(MmptTaskModel):
@@ -54,6 +63,10 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         if config.contrastive_size:
             self.contrastive = MmptContrastiveHead(self.pooled_size, config.contrastive_size)
 
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {**super().reads, "alone": self.config.contrastive_size > 0}
+
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
         super()._init_weights(module)
@@ -70,9 +83,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         contrastive_loss = None
         if self.contrastive is not None:
             alone = self.encode_to_pool(inputs, late=True, **kwargs)
-            texts = self._embed(self.contrastive.text_projection, alone.text_pooler_output)
-            images = self._embed(self.contrastive.image_projection, alone.region_pooler_output)
-            similarities = self.contrastive.similarities(texts, images)
+            similarities = self.contrastive(alone.text_pooler_output, alone.region_pooler_output)
             contrastive_loss = _contrastive_loss(similarities, ~others)
             to_images, to_texts = similarities.detach(), similarities.detach().t()
         # A batch that shows one image only has no negatives: count is 0, and the scorer stays in the graph.
@@ -97,7 +108,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         """
         head = self._contrastive_head()
         states = self.encode_to_pool({**inputs}, return_dict=True)
-        return self._embed(head.text_projection, states.text_pooler_output)
+        return head.embed_texts(states.text_pooler_output)
 
     def embed_images(self, **inputs: Tensor) -> Tensor:
         """Return embeddings of images alone, (batch, contrastive_size), of length 1; inputs as in `forward`.
@@ -106,9 +117,7 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
             ValueError: without a contrastive head.
         """
         head = self._contrastive_head()
-        return self._embed(
-            head.image_projection, self.encode_to_pool(dict(inputs), return_dict=True).region_pooler_output
-        )
+        return head.embed_images(self.encode_to_pool(dict(inputs), return_dict=True).region_pooler_output)
 
     def _contrastive_head(self) -> MmptContrastiveHead:
         if self.contrastive is None:
@@ -124,10 +133,6 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         logits = self.heads["matching"](pooled).float()
         others = torch.cat([logits[:, :1], logits[:, 2:]], 1)
         return logits[:, 1] - others.logsumexp(1)
-
-    @staticmethod
-    def _embed(projection: nn.Module, pooled: Tensor) -> Tensor:
-        return F.normalize(projection(pooled).float(), dim=-1)
 
     def _ranking_loss(self, true: Tensor, negatives: Tensor) -> Tensor:
         """Return the loss of true pairs, (batch,), against the negatives of each, (batch, negatives)."""

@@ -1,10 +1,11 @@
 """What the models of all downstream tasks share: their output, their inputs, and how they read a backbone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.utils import ModelOutput
@@ -73,6 +74,14 @@ class MmptTaskModel(MmptPreTrainedModel):
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         """Return decisions, and the loss where there are labels."""
         raise NotImplementedError
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        """Which outputs of the backbone the loss reads, as `unread_parts` takes them."""
+        return {"text": False, "regions": False, "pooled": True, "alone": self.config.fusion != "early"}
+
+    def unread_modules(self) -> Iterable[nn.Module]:
+        return self.backbone.unread_parts(**self.reads)
 
     @property
     def pooled_size(self) -> int:
