@@ -417,6 +417,22 @@ def check_vectors(
             )
 
 
+def check_padding(model: nn.Module, name: str, labels: Tensor, mask: Tensor | None) -> None:
+    """Check that no label above 0 means a region that is padding, whose score is the lowest number there is.
+
+    Raises:
+        ValueError: naming the place.
+    """
+    if mask is None or not checks_values(model, f"{name} in padding", labels):
+        return
+    wrong = (labels > 0) & ~mask.bool()
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
+        raise MmptValueError(
+            f"{name} mean a region that region_attention_mask calls padding, at {place}, expected {IGNORED} or 0 there"
+        )
+
+
 def check_objective_labels(
     model: Any, labels: Mapping[str, Any], inputs: Mapping[str, Tensor | None], denominators: Any
 ) -> None:

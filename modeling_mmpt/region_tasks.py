@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
-from mmpt.modeling_mmpt.input_checks import check_positions, check_vectors
+from mmpt.modeling_mmpt.input_checks import check_padding, check_positions, check_vectors
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -45,6 +45,7 @@ class MmptForGrounding(MmptTaskModel):
         loss = None
         if labels is not None:
             check_vectors(self, "labels", labels, logits.shape, "overlap a region", bounded=True, by_row=False)
+            check_padding(self, "labels", labels, inputs.get("region_attention_mask"))
             loss = self._loss(logits, labels.float())
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
@@ -103,6 +104,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         if labels is not None:
             what = "share of (batch, phrases, regions)"
             check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
+            check_padding(self, "labels", labels, None if mask is None else mask[:, None])
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
             divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
             loss = divergence / len(labels)
