@@ -3,7 +3,7 @@
 
 import difflib
 from dataclasses import field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
@@ -100,6 +100,9 @@ class MmptConfig(MmptTaskConfig):
         *("text_to_region_attentions", "region_to_text_attentions"),
     ]
 
+    follows: ClassVar[dict[str, str]] = {"pooler_size": "hidden_size"}
+    """Fields whose None means the value of another field."""
+
     # Auto classes that know several classes of one configuration iterate over this, and None cannot be.
     architectures: list[str] | None = field(default_factory=list)
 
@@ -161,9 +164,26 @@ class MmptConfig(MmptTaskConfig):
             # Only a saved configuration has a version. Other code may have set an attribute before it was saved, and
             # a trained model must not become unreadable for that.
             logger.warning(message)
-        if self.pooler_size is None:
-            self.pooler_size = self.hidden_size
+        for name, source in self.follows.items():
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(self, source))
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a configuration from saved values and changes to them, as `from_pretrained` does.
+
+        A saved field that equals the one that it follows by default takes over a change of that: a file does not say
+        whether the number was given or derived.
+        """
+        names = {item.name for item in fields(cls)}
+        changes = {name: value for name, value in kwargs.items() if name in names}
+        for name, source in cls.follows.items():
+            if source in changes and name not in changes and config_dict.get(name) == config_dict.get(source):
+                changes[name] = None
+        kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in cls.follows}
+        # Together, because values that fit each other may not fit the old ones.
+        return super().from_dict(config_dict | changes, **kwargs)
 
     def validate_schema_version(self) -> None:
         if self.schema_version > 1:
@@ -318,6 +338,14 @@ class MmptDualStreamConfig(MmptConfig):
         "co_attention_layers.*": "free_full_weight",
     }
 
+    follows: ClassVar[dict[str, str]] = MmptConfig.follows | {
+        "region_hidden_size": "hidden_size",
+        "region_num_attention_heads": "num_attention_heads",
+        "region_intermediate_size": "intermediate_size",
+        "co_attention_hidden_size": "hidden_size",
+        "co_attention_num_heads": "num_attention_heads",
+    }
+
     region_projection_layer_norm: bool = False
     region_box_dim: Literal[0, 4, 5, 6, 7] = 5
     region_num_hidden_layers: int = 6
@@ -330,18 +358,6 @@ class MmptDualStreamConfig(MmptConfig):
     co_attention_num_heads: int | None = None
     share_co_attention: bool = False
     co_attention_feed_forward: bool = True
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        for name, source in (
-            ("region_hidden_size", "hidden_size"),
-            ("region_num_attention_heads", "num_attention_heads"),
-            ("region_intermediate_size", "intermediate_size"),
-            ("co_attention_hidden_size", "hidden_size"),
-            ("co_attention_num_heads", "num_attention_heads"),
-        ):
-            if getattr(self, name) is None:
-                setattr(self, name, getattr(self, source))
-        super().__post_init__(**kwargs)
 
     def validate_region_stream(self) -> None:
         for size, heads in (

@@ -15,7 +15,9 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
-from mmpt.modeling_mmpt.modeling_base import MmptModelOutput
+from mmpt.modeling_mmpt.input_checks import check_vectors
+from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, text_mask
+from mmpt.modeling_mmpt.objectives import is_labelled
 from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -110,8 +112,8 @@ class MmptDecisionModel(MmptTaskModel):
 class MmptForQuestionAnswering(MmptDecisionModel):
     """Visual question answering over a list of answers. Labels: (batch, answers), soft scores in 0..1.
 
-    The loss sums over the answers and is a mean over the batch, as in UNITER and ViLBERT; with `answer_loss="kl"` it
-    is VisualBERT's divergence from the scores divided by their sum.
+    The loss sums over the answers and is a mean over the rows, as in UNITER and ViLBERT; with `answer_loss="kl"` it
+    is VisualBERT's divergence from the scores divided by their sum. A row of -100 has no label.
     """
 
     auto_name = "AutoModelForVisualQuestionAnswering"
@@ -131,7 +133,8 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
     def classify(self, name: str, pooled: Tensor | None, states: MmptModelOutput, inputs: Inputs) -> Tensor:
         if self.config.answer_reads == "second_last_token" and name != "regions":
-            pooled = second_last_token(states.text_last_hidden_state, inputs.get("attention_mask"))
+            has_task = inputs.get("task_ids") is not None
+            pooled = second_last_token(states.text_last_hidden_state, inputs.get("attention_mask"), has_task)
         return super().classify(name, pooled, states, inputs)
 
     def build_classifier(self) -> nn.Module:
@@ -143,18 +146,18 @@ class MmptForQuestionAnswering(MmptDecisionModel):
         return super().build_classifier()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if labels.shape != logits.shape or not labels.is_floating_point():
-            raise MmptValueError(
-                f"labels are {tuple(labels.shape)} of {labels.dtype}, expected a float score for each answer, "
-                f"{tuple(logits.shape)}"
-            )
+        check_vectors(self, "labels", labels, logits.shape, "score for each answer", bounded=True)
         logits, labels = logits.float(), labels.float()
+        labelled = is_labelled(labels)
+        labels = labels.masked_fill(~labelled[:, None], 0.0)
+        count = labelled.sum().clamp(min=1)
         if self.decides_answers:
-            return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1).mean()
+            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+            return losses.masked_fill(~labelled, 0.0).sum() / count
         total = labels.sum(-1, keepdim=True)
         # A question none of whose answers is in the list has no distribution to learn.
         targets = labels / total.clamp(min=torch.finfo(labels.dtype).tiny)
-        return F.kl_div(logits.log_softmax(-1), targets, reduction="batchmean")
+        return F.kl_div(logits.log_softmax(-1), targets, reduction="sum") / count
 
 
 class MmptForSequenceClassification(MmptDecisionModel):
@@ -170,6 +173,14 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
     """
 
     images = 2
+
+    def axes(self, inputs: Inputs) -> tuple[tuple[str | int, ...], tuple[str | int, ...]]:
+        for name, value in inputs.items():
+            if is_of_regions(name) and isinstance(value, Tensor) and value.shape[1:2] != (self.images,):
+                raise MmptValueError(
+                    f"{name} is {tuple(value.shape)}, expected (batch, {self.images}, regions, ...): two images a text"
+                )
+        return ("batch",), ("batch", self.images)
 
     @property
     def reads_states(self) -> bool:
@@ -193,11 +204,6 @@ class MmptForImagesAndTextClassification(MmptDecisionModel):
         return classifier(self, size[self.config.image_pair], self.num_classes)
 
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
-        for name, value in inputs.items():
-            if is_of_regions(name) and value is not None and (value.dim() < 3 or value.shape[1] != self.images):
-                raise MmptValueError(
-                    f"{name} is {tuple(value.shape)}, expected (batch, {self.images}, regions, ...): two images a text"
-                )
         if self.config.image_pair == "triplet" or self.config.image_pair_types:
             inputs = number_images(inputs)
         if self.config.image_pair == "triplet":
@@ -235,15 +241,20 @@ class MmptForMultipleChoice(MmptDecisionModel):
 
     auto_name = "AutoModelForMultipleChoice"
 
+    def axes(self, inputs: Inputs) -> tuple[tuple[str | int, ...], tuple[str | int, ...]]:
+        text, dimensions = inputs.get("input_ids", inputs.get("inputs_embeds")), 3 if "input_ids" in inputs else 4
+        if text is None or (isinstance(text, Tensor) and text.dim() != dimensions):
+            got = "none" if text is None else tuple(text.shape)
+            raise MmptValueError(f"the texts are {got}, expected (batch, choices, tokens): some texts for each image")
+        features = inputs.get("region_features")
+        of_choices = isinstance(features, Tensor) and features.dim() == 4
+        return ("batch", "choices"), ("batch", "choices") if of_choices else ("batch",)
+
     def build_classifier(self) -> nn.Module:
         return classifier(self, self.pooled_size, 1)
 
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
-        text = inputs.get("input_ids", inputs.get("inputs_embeds"))
-        dimensions = 3 if "input_ids" in inputs else 4
-        if text is None or text.dim() != dimensions:
-            got = "none" if text is None else tuple(text.shape)
-            raise MmptValueError(f"the texts are {got}, expected (batch, choices, tokens): some texts for each image")
+        text: Any = inputs.get("input_ids", inputs.get("inputs_embeds"))
         choices = text.shape[1]
         regions = inputs.get("region_features")
         shared = regions is not None and regions.dim() == 3
@@ -267,13 +278,21 @@ def classifier(model: MmptTaskModel, input_size: int, outputs: int) -> nn.Module
     )
 
 
-def second_last_token(text: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-    """Return (batch, hidden), the state of the token before the last of each text, which VisualBERT reads."""
+def second_last_token(text: Tensor | None, attention_mask: Tensor | None, has_task: bool = False) -> Tensor | None:
+    """Return (batch, hidden), the state of the token before the last of each text, which VisualBERT reads.
+
+    Args:
+        has_task: whether `text` has a task embedding behind its first token.
+    """
     if text is None:
         return None
+    if text.shape[1] < 2:
+        raise MmptValueError("the text has one token, expected two or more: answers are read from the one before last")
     if attention_mask is None:
         return text[:, -2]
-    return text[torch.arange(text.shape[0], device=text.device), attention_mask.sum(1) - 2]
+    places = torch.arange(text.shape[1], device=text.device)
+    last = (text_mask(attention_mask, text, has_task) * places).amax(1)
+    return text[torch.arange(text.shape[0], device=text.device), (last - 1).clamp(min=0)]
 
 
 def one_pair_a_row(inputs: Inputs) -> Inputs:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
+from mmpt.modeling_mmpt.input_checks import values_are_known
 
 
 class MmptTextEmbeddings(nn.Module):
@@ -144,6 +145,11 @@ class MmptRegionEmbeddings(nn.Module):
         self._check(region_features, region_boxes, region_type_ids)
         # Of the first weight that is a number: a quantised one is stored as integers.
         dtype = next(weight.dtype for weight in self.parameters() if weight.is_floating_point())
+        unread = ~region_attention_mask.bool()
+        if region_boxes is not None:
+            region_boxes = _finite_where_unread(region_boxes, unread)
+        unread = unread if masked_regions is None else unread | masked_regions
+        region_features = _finite_where_unread(region_features, unread)
         empty_first = _first_of_empty(region_attention_mask)[..., None]  # (batch, regions, 1)
         projected = self.feature_projection(region_features.to(dtype))
         blank = region_features.new_zeros(1, config.region_feature_dim, dtype=dtype)
@@ -230,6 +236,17 @@ def encode_boxes(boxes: Tensor, numbers: int, octaves: int = 0) -> Tensor:
     scales = math.pi * 2.0 ** torch.arange(octaves, device=boxes.device, dtype=boxes.dtype)
     angles = (plain[..., None] * scales).flatten(-2)  # (batch, regions, numbers * octaves)
     return torch.cat([plain, angles.sin(), angles.cos()], dim=-1)
+
+
+def _finite_where_unread(vectors: Tensor, unread: Tensor) -> Tensor:
+    """Return vectors (batch, regions, width) with 0 for those of `unread` (batch, regions) that are NaN or infinite.
+
+    Nothing reads padding, nor a feature that is masked, but NaN would spread through products with zero.
+    """
+    wrong = unread & ~torch.isfinite(vectors.sum(-1))
+    if values_are_known(wrong) and not wrong.any():
+        return vectors
+    return vectors.masked_fill(wrong[..., None], 0)
 
 
 def _first_of_empty(mask: Tensor) -> Tensor:

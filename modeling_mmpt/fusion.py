@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.modeling_mmpt.input_checks import AXES, check_tensors, refuse_unknown_inputs
 
 DECISIONS = ("joint", "text", "regions")
 """Who decides: both modalities together, and each by itself."""
@@ -125,12 +126,19 @@ class MmptLateFusion(nn.Module):
     def forward(self, **batch: Any) -> FusedDecision:
         """Return the combined decision on a batch of both modalities; labels in it are not read."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return self.fusion(
-            {
-                "text": self.text_model(**{k: v for k, v in inputs.items() if not is_of_regions(k)}).logits,
-                "regions": self.region_model(**{k: v for k, v in inputs.items() if is_of_regions(k)}).logits,
-            }
-        )
+        refuse_unknown_inputs(self, {name: value for name, value in inputs.items() if name not in AXES}, AXES)
+        given = {name: value for name, value in inputs.items() if name in AXES and value is not None}
+        if not given:
+            raise MmptValueError("got no input, expected text (input_ids) and regions (region_features)")
+        check_tensors(given)
+        logits = {
+            "text": self.text_model(**{k: v for k, v in inputs.items() if not is_of_regions(k)}).logits,
+            "regions": self.region_model(**{k: v for k, v in inputs.items() if is_of_regions(k)}).logits,
+        }
+        if logits["text"].shape != logits["regions"].shape:
+            rows = [len(each) for each in logits.values()]
+            raise MmptValueError(f"got {rows[0]} texts and regions of {rows[1]} images, expected one text an image")
+        return self.fusion(logits)
 
 
 def is_of_regions(name: str) -> bool:

@@ -14,6 +14,7 @@ from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
+from mmpt.modeling_mmpt.input_checks import check_inputs, check_objective_labels, refuse_unknown_inputs
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
 from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
 
@@ -81,6 +82,13 @@ LOGITS_FIELDS = {
     "matching": "itm_logits",
     "answer": "qa_logits",
 }
+
+
+PRETRAINING_INPUTS = (
+    *("region_scores", "region_attribute_scores", "loss_denominators"),
+    *(f"{name}_labels" for name in OBJECTIVES),
+)
+"""What the pre-training models read beside the backbone's inputs."""
 
 
 class MmptTransform(nn.Module):
@@ -286,6 +294,23 @@ class MmptForPreTraining(MmptPreTrainedModel):
                     f"{name}_labels were given but the objective is off; name {name!r} in objective_weights "
                     f"(on are {', '.join(self.config.objective_weights)}) or leave the labels out"
                 )
+        inputs = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            region_features=region_features,
+            region_boxes=region_boxes,
+            region_attention_mask=region_attention_mask,
+            region_type_ids=region_type_ids,
+            masked_regions=masked_regions,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            task_ids=task_ids,
+        )
+        refuse_unknown_inputs(self, kwargs, (*inputs, "late", *PRETRAINING_INPUTS))
+        check_inputs(self, inputs, values=False)
+        scores = {"region_scores": region_scores, "region_attribute_scores": region_attribute_scores}
+        check_objective_labels(self, labels, inputs | scores, loss_denominators)
         labelled = {name: is_labelled(given) for name, given in labels.items()}
         kwargs["return_dict"] = True
         if labels and task_ids is None and not returns_states(self.config, kwargs):
@@ -298,20 +323,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             for reads, given in sizes.items():
                 if given is not None:
                     kwargs[f"read_{reads}"] = _read_places(reads, labelled, given)
-        states: MmptModelOutput = self.backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            region_features=region_features,
-            region_boxes=region_boxes,
-            region_attention_mask=region_attention_mask,
-            region_type_ids=region_type_ids,
-            masked_regions=masked_regions,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            task_ids=task_ids,
-            **kwargs,
-        )
+        states: MmptModelOutput = self.backbone(**inputs, **kwargs)
         read = {
             "tokens": _without_task_token(states.text_last_hidden_state, task_ids),
             "regions": states.region_last_hidden_state,
@@ -330,10 +342,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             if not names:
                 continue
             if hidden is None:
-                needed = "text (input_ids)" if reads == "tokens" else "regions (region_features)"
-                raise MmptValueError(
-                    f"{names[0]}_labels were given without {needed}; pass both, or leave the labels out"
-                )
+                raise MmptValueError(f"{names[0]}_labels were given, but the backbone has no state for them")
             losses = self._objective_losses(
                 reads,
                 hidden,

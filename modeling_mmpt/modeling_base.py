@@ -23,6 +23,7 @@ from mmpt.modeling_mmpt.embeddings import (
     SharedTextModules,
     attend_to_some_region,
 )
+from mmpt.modeling_mmpt.input_checks import check_flags, check_inputs, values_are_known
 from mmpt.modeling_mmpt.packing import Packing
 
 
@@ -68,16 +69,21 @@ class MmptModelOutput(ModelOutput):
 
 
 class MmptPooler(nn.Module):
-    """Linear and activation on the first position of a stream."""
+    """Linear and activation on the first valid position of a stream."""
 
     def __init__(self, config: MmptConfig, hidden_size: int) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, config.pooler_size or config.hidden_size)
         self.activation = ACT2FN[config.pooler_act]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return (batch, pooler_size)."""
-        return self.activation(self.dense(hidden[:, 0]))
+    def forward(self, hidden: Tensor, firsts: Tensor | None = None) -> Tensor:
+        """Return (batch, pooler_size).
+
+        Args:
+            firsts: (batch,), the first valid position of each row; 0 by default.
+        """
+        first = hidden[:, 0] if firsts is None else hidden[torch.arange(len(hidden), device=hidden.device), firsts]
+        return self.activation(self.dense(first))
 
 
 class MmptPreTrainedModel(SelfContained, PreTrainedModel):
@@ -209,12 +215,31 @@ class MmptBackbone(MmptPreTrainedModel):
         task_ids: Tensor | None,
     ) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
         """Return the embedded text with its mask, and the regions with theirs; None for what was not given."""
+        given = dict(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            region_features=region_features,
+            region_boxes=region_boxes,
+            region_attention_mask=region_attention_mask,
+            region_type_ids=region_type_ids,
+            masked_regions=masked_regions,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            task_ids=task_ids,
+        )
+        check_inputs(self, given)
         if input_ids is not None and inputs_embeds is not None:
             raise MmptValueError("got input_ids and inputs_embeds, expected one of them: they say the same")
         if input_ids is None and inputs_embeds is None and region_features is None:
             raise MmptValueError("got no input, expected input_ids (or inputs_embeds), region_features, or both")
         text = regions = None
         if input_ids is not None or inputs_embeds is not None:
+            firsts = None if attention_mask is None or position_ids is not None else first_places(attention_mask)
+            if firsts is not None and attention_mask is not None:
+                # Padding on the left moves no token: the first one has position 0.
+                places = torch.arange(attention_mask.shape[1], device=firsts.device)
+                position_ids = (places - firsts[:, None]).clamp(min=0)
             embedded = self.text_embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, task_ids)
             text = (embedded, text_mask(attention_mask, embedded, task_ids is not None))
         if region_features is not None:
@@ -232,10 +257,46 @@ class MmptBackbone(MmptPreTrainedModel):
             regions = (embedded, attend_to_some_region(region_attention_mask))
         return text, regions
 
-    def _pool(self, text: Tensor | None, regions: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def _read_also_firsts(
+        self,
+        text: tuple[Tensor, Tensor] | None,
+        regions: tuple[Tensor, Tensor] | None,
+        read: tuple[Tensor | None, Tensor | None],
+        has_task: bool,
+    ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]:
+        """Return which places of text and regions are read, and the first valid place of each row.
+
+        Args:
+            text: the embedded text and its mask, as `_embed` returns them; `regions` the same.
+            read: what was given as `read_tokens` and `read_regions`.
+            has_task: whether there is a task embedding behind the text's first token.
+        """
+        firsts: list[Tensor | None] = [None, None]
+        places = list(read)
+        for number, (name, part) in enumerate((("read_tokens", text), ("read_regions", regions))):
+            if part is None:
+                continue
+            hidden, mask = part
+            firsts[number] = first = first_places(mask, has_task and name == "read_tokens")
+            given = places[number]
+            if given is not None:
+                check_flags(name, given, hidden.shape[:2])
+                places[number] = given if first is None else given.scatter(1, first[:, None], True)
+        return (places[0], places[1]), (firsts[0], firsts[1])
+
+    def _pool(
+        self,
+        text: Tensor | None,
+        regions: Tensor | None,
+        text_firsts: Tensor | None = None,
+        region_firsts: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the pooled vectors of text, of regions, and what matching reads; each (batch, pooler_size)."""
-        text_pooled = None if text is None or self.text_pooler is None else self.text_pooler(text)
-        region_pooled = None if regions is None or self.region_pooler is None else self.region_pooler(regions)
+        text_pooled = region_pooled = None
+        if text is not None and self.text_pooler is not None:
+            text_pooled = self.text_pooler(text, text_firsts)
+        if regions is not None and self.region_pooler is not None:
+            region_pooled = self.region_pooler(regions, region_firsts)
         if text_pooled is None or region_pooled is None or self.config.pooled_fusion == "text":
             return text_pooled, region_pooled, region_pooled if text_pooled is None else text_pooled
         joined = text_pooled * region_pooled if self.config.pooled_fusion == "mul" else text_pooled + region_pooled
@@ -285,5 +346,21 @@ def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Te
         return torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     attention_mask = attention_mask.bool()
     if has_task:
-        attention_mask = torch.cat([attention_mask.new_ones(attention_mask.shape[0], 1), attention_mask], dim=1)
+        task = attention_mask.new_ones(attention_mask.shape[0], 1)
+        attention_mask = torch.cat([attention_mask[:, :1], task, attention_mask[:, 1:]], dim=1)
     return attention_mask
+
+
+def first_places(mask: Tensor, has_task: bool = False) -> Tensor | None:
+    """Return (batch,), the first valid place of each row; None where it is known to be 0 in all rows.
+
+    Args:
+        mask: (batch, length).
+        has_task: place 1 is a task embedding, which is not the first token of a text.
+    """
+    valid = mask.bool()
+    if values_are_known(valid) and valid[:, 0].all():
+        return None
+    if has_task:
+        valid = valid & (torch.arange(valid.shape[1], device=valid.device) != 1)
+    return valid.int().argmax(1)

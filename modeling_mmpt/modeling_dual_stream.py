@@ -11,6 +11,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.input_checks import check_keywords
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_layers
 from mmpt.modeling_mmpt.modeling_base import (
     MmptBackbone,
@@ -90,6 +91,7 @@ class MmptDualStreamModel(MmptBackbone):
         """Encode text, regions or both. Inputs and errors are those of `MmptSingleStreamModel.forward`."""
         states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = self.config.output_attentions if output_attentions is None else output_attentions
+        check_keywords(self, kwargs, late)
         kwargs["return_dict"] = True
         # One flag of the user switches on every stream and direction; the library knows only the first of each.
         flags: dict[str, Any] = dict(
@@ -145,6 +147,8 @@ class MmptDualStreamModel(MmptBackbone):
     ) -> MmptModelOutput:
         config = self.config
         embedded_text, embedded_regions = self._embed(**inputs)
+        has_task = inputs["task_ids"] is not None
+        read, firsts = self._read_also_firsts(embedded_text, embedded_regions, read, has_task)
         given = zip((embedded_text, embedded_regions), read, strict=True)
         if any(part is not None and places is None for part, places in given):
             read = (None, None)
@@ -174,7 +178,7 @@ class MmptDualStreamModel(MmptBackbone):
         text = _run(self.text_layers[text_done:], text, text_mask, text_packing, text_read, **kwargs)
         regions = _run(self.region_layers[region_done:], regions, region_mask, region_packing, region_read, **kwargs)
 
-        text_pooled, region_pooled, joined = self._pool(text, regions)
+        text_pooled, region_pooled, joined = self._pool(text, regions, *firsts)
         return MmptModelOutput(
             last_hidden_state=text if text is not None else regions,
             pooler_output=joined,

@@ -11,6 +11,7 @@ from transformers.utils.output_capturing import capture_outputs
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.input_checks import check_keywords
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_layers
 from mmpt.modeling_mmpt.modeling_base import (
     MmptBackbone,
@@ -86,6 +87,7 @@ class MmptSingleStreamModel(MmptBackbone):
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
         """
+        check_keywords(self, kwargs, late)
         text, regions = self._embed(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -100,7 +102,8 @@ class MmptSingleStreamModel(MmptBackbone):
             task_ids=task_ids,
         )
         given = [part for part in (text, regions) if part is not None]
-        read = [places for part, places in ((text, read_tokens), (regions, read_regions)) if part is not None]
+        asked, firsts = self._read_also_firsts(text, regions, (read_tokens, read_regions), task_ids is not None)
+        read = [places for part, places in zip((text, regions), asked, strict=True) if part is not None]
         if any(places is None for places in read):
             read = [None] * len(read)
         kwargs["return_dict"] = True
@@ -112,7 +115,8 @@ class MmptSingleStreamModel(MmptBackbone):
             joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
             places = [part for part in read if part is not None]  # of all, or of none
             output = self._encode(joint, mask, torch.cat(places, dim=1) if places else None, **kwargs)
-        return self._split(output, 0 if text is None else text[0].shape[1], regions is not None)
+        tokens = 0 if text is None else text[0].shape[1]
+        return self._split(output, tokens, regions is not None, *firsts)
 
     def _unread_by_regions(self) -> Iterable[nn.Module]:
         return () if self._is_joint() else self._text_alone()
@@ -129,12 +133,14 @@ class MmptSingleStreamModel(MmptBackbone):
         packed = pack_sequences(self.config, hidden, mask, read)
         return MmptModelOutput(last_hidden_state=run_layers(self.layers, *packed, **kwargs))
 
-    def _split(self, output: MmptModelOutput, tokens: int, has_regions: bool) -> MmptModelOutput:
+    def _split(
+        self, output: MmptModelOutput, tokens: int, has_regions: bool, *firsts: Tensor | None
+    ) -> MmptModelOutput:
         """Add the views of text and regions to the joint output; they share its memory."""
         hidden: Tensor = output["last_hidden_state"]
         text = hidden[:, :tokens] if tokens else None
         regions = hidden[:, tokens:] if has_regions else None
-        text_pooled, region_pooled, joined = self._pool(text, regions)
+        text_pooled, region_pooled, joined = self._pool(text, regions, *firsts)
         views: dict[str, tuple[Tensor, ...]] = {}
         states, weights = output.hidden_states, output.attentions
         if tokens and states is not None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
+from mmpt.modeling_mmpt.input_checks import check_padding, check_positions, check_vectors
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -46,10 +47,8 @@ class MmptForGrounding(MmptTaskModel):
         logits = _hide_padding(logits, inputs.get("region_attention_mask"))
         loss = None
         if labels is not None:
-            if labels.shape != logits.shape:
-                raise MmptValueError(
-                    f"labels are {tuple(labels.shape)}, expected an overlap a region, {tuple(logits.shape)}"
-                )
+            check_vectors(self, "labels", labels, logits.shape, "overlap a region", bounded=True, by_row=False)
+            check_padding(self, "labels", labels, inputs.get("region_attention_mask"))
             loss = self._loss(logits, labels.float())
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
@@ -78,6 +77,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
 
     reads_pooled = False
     reads = {"text": True, "regions": True, "pooled": False}
+    further_inputs = ("phrase_positions",)
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
@@ -93,6 +93,8 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
             raise MmptValueError(
                 "got no phrase_positions, expected (batch, phrases): the last token of each phrase, -100 for none"
             )
+        text = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        check_positions(self, "phrase_positions", phrase_positions, text.shape[:2])
         states = self.backbone(**inputs, **kwargs)
         text = states.text_last_hidden_state
         # The task embedding behind [CLS] moves every later token by one.
@@ -104,10 +106,9 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         logits = _hide_padding(logits, None if mask is None else mask[:, None])
         loss = None
         if labels is not None:
-            if labels.shape != logits.shape:
-                raise MmptValueError(
-                    f"labels are {tuple(labels.shape)}, expected (batch, phrases, regions), {tuple(logits.shape)}"
-                )
+            what = "share of (batch, phrases, regions)"
+            check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
+            check_padding(self, "labels", labels, None if mask is None else mask[:, None])
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
             divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
             loss = divergence / len(labels)

@@ -10,6 +10,8 @@ from transformers import initialization as init
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
+from mmpt.modeling_mmpt.input_checks import check_class_numbers, values_are_known
+from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
@@ -78,13 +80,19 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         if labels is None:
             states = self.encode_to_pool(inputs, **kwargs)
             return MmptTaskOutput(logits=self._scores(states.pooler_output), **views_of(states))
+        rows = (inputs.get("input_ids", inputs.get("inputs_embeds"))).shape[:1]
+        check_class_numbers(self, "labels", labels, rows, None)
+        if values_are_known(labels) and (labels == IGNORED).any() and not (labels == IGNORED).all():
+            raise MmptValueError(
+                f"labels are {IGNORED} in some rows, expected the number of each row's image; leave these rows out"
+            )
         others = labels[:, None] != labels  # (texts, images): pairs that are negatives
         to_images = to_texts = _next_rows(others)
         contrastive_loss = None
         if self.contrastive is not None:
             alone = self.encode_to_pool(inputs, late=True, **kwargs)
             similarities = self.contrastive(alone.text_pooler_output, alone.region_pooler_output)
-            contrastive_loss = _contrastive_loss(similarities, ~others)
+            contrastive_loss = _contrastive_loss(similarities, ~others) * (labels != IGNORED).any()
             to_images, to_texts = similarities.detach(), similarities.detach().t()
         # A batch that shows one image only has no negatives: count is 0, and the scorer stays in the graph.
         count = min(self.config.retrieval_negatives, int(others.sum(1).min()))

@@ -13,7 +13,14 @@ from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.fusion import MmptWeightedMean, is_of_regions
+from mmpt.modeling_mmpt.input_checks import (
+    NOT_FOR_THE_MODEL,
+    check_class_numbers,
+    check_inputs,
+    refuse_unknown_inputs,
+)
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
+from mmpt.modeling_mmpt.objectives import IGNORED
 
 Inputs = dict[str, Tensor | None]
 
@@ -58,6 +65,8 @@ class MmptTaskModel(MmptPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^heads\.", r"^backbone\.(text|region)_pooler\."]
     backbone_class: type[MmptBackbone]
     reads_pooled = True
+    further_inputs: tuple[str, ...] = ()
+    """What `decide` reads beside the backbone's inputs and labels."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -136,8 +145,18 @@ class MmptTaskModel(MmptPreTrainedModel):
             inputs_embeds=inputs_embeds,
             task_ids=task_ids,
         )
+        for name in NOT_FOR_THE_MODEL:
+            kwargs.pop(name, None)
+        more = {name: value for name, value in kwargs.items() if name not in self.further_inputs}
+        refuse_unknown_inputs(self, more, (*inputs, "labels", *self.further_inputs))
         kwargs["return_dict"] = True
-        return self.decide({name: value for name, value in inputs.items() if value is not None}, labels, **kwargs)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        check_inputs(self, given, *self.axes(given), values=False)
+        return self.decide(given, labels, **kwargs)
+
+    def axes(self, inputs: Inputs) -> tuple[tuple[str | int, ...], tuple[str | int, ...]]:
+        """Return the first axes of the text's inputs and of the regions'."""
+        return ("batch",), ("batch",)
 
     def encode_to_pool(self, inputs: Inputs, **kwargs: Any) -> Any:
         """Return the backbone's output for its pooled vectors: the last layer is computed in the first places alone.
@@ -179,18 +198,25 @@ class MmptTaskModel(MmptPreTrainedModel):
                 raise MmptValueError(f"{type(self).__name__} got no {name}, expected text and regions together")
 
     def class_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of class numbers, (batch,), with the configuration's smoothing and class weights."""
+        """Cross-entropy of class numbers, (batch,), with the configuration's smoothing and class weights.
+
+        The mean over the rows with a label, 0 where there are none.
+        """
         weights = self.config.class_weights
         if weights is not None and len(weights) != logits.shape[-1]:
             raise MmptValueError(
                 f"class_weights has {len(weights)} entries, expected one for each of {logits.shape[-1]}"
             )
-        return F.cross_entropy(
-            logits.float(),
-            labels,
-            weight=None if weights is None else logits.new_tensor(weights, dtype=torch.float),
-            label_smoothing=self.config.label_smoothing,
-        )
+        check_class_numbers(self, "labels", labels, logits.shape[:1], logits.shape[-1])
+        weight = None if weights is None else logits.new_tensor(weights, dtype=torch.float)
+        smoothing = self.config.label_smoothing
+        total = F.cross_entropy(logits.float(), labels, weight=weight, reduction="sum", label_smoothing=smoothing)
+        counts = (labels != IGNORED).float()
+        if weight is not None:
+            counts = counts * weight[labels.clamp(min=0)]
+        count = counts.sum()
+        # A batch without a label, or whose classes all have weight 0, has loss 0: a mean would divide by 0.
+        return total / count.masked_fill(count == 0, 1)
 
 
 def views_of(states: MmptModelOutput) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Checks of what goes into a batch: does the tokenizer, and do the regions of an image, fit the model?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.configuration.errors import MmptValueError
-from mmpt.processing.regions import Regions
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.processing.regions import Regions, wrong_distributions
 
-PROBABILITY_TOLERANCE = 2e-3
-"""How far a row of class probabilities may be from a sum of 1."""
+LARGEST = 2**63  # what example ids are kept in
 
 
 def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
@@ -38,6 +37,35 @@ def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
             f"the tokenizer pads with id {tokenizer.pad_token_id}, the model with pad_token_id {config.pad_token_id}; "
             "use the tokenizer that the model was made with"
         )
+
+
+def check_example(example: Mapping[str, Any], row: int) -> None:
+    """Check the types of a pair's texts and numbers.
+
+    Raises:
+        TypeError: naming the example and the key.
+    """
+    for name, kinds, expected in (
+        ("text", str, "a string"),
+        ("text_pair", str | None, "a string or None"),
+        ("image_id", str | int | np.integer, "a string"),
+        ("example_id", int | np.integer | None, "an integer"),
+        ("epoch", int | np.integer, "an integer"),
+        ("step", int | np.integer | None, "an integer"),
+    ):
+        value = example.get(name, "" if name in ("text", "text_pair", "image_id") else 0)
+        if not isinstance(value, kinds) or (not isinstance(value, str) and not -LARGEST <= (value or 0) < LARGEST):
+            raise MmptTypeError(f"{name} of example {row} of the batch is {value!r}, expected {expected}")
+    for name in ("hard_negative_texts", "hard_negative_image_ids"):
+        values = example.get(name)
+        if values is None:
+            continue
+        if isinstance(values, str) or not all(isinstance(value, str) for value in _listed(values)):
+            raise MmptTypeError(f"{name} of example {row} of the batch are {values!r}, expected a list of strings")
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, Iterable) else [values]
 
 
 def check_feature_widths(records: Sequence[Regions], config: MmptConfig) -> None:
@@ -98,10 +126,9 @@ def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[An
         ValueError: if one of them is not a distribution, naming the image and the region.
     """
     probs = np.asarray(record.class_probs)[places]
-    sums = probs.sum(1, dtype=np.float32)
-    # A NaN compares as False.
-    wrong = np.flatnonzero(~((np.abs(sums - 1) <= PROBABILITY_TOLERANCE) & (probs.min(1) >= 0)))
+    wrong = wrong_distributions(probs)
     if len(wrong):
+        sums = probs.sum(1, dtype=np.float32)
         raise MmptValueError(
             f"class_probs of {record.title(row)} sum to {sums[wrong[0]]:.4g} in region {places[wrong[0]]} "
             f"({len(wrong)} of the {len(sums)} regions that are predicted are off), expected numbers of 0 or more that "
@@ -113,6 +140,8 @@ def checked_probs(record: Regions, places: NDArray[Any], row: int) -> NDArray[An
 def _check_labels(labels: NDArray[Any] | None, classes: int, name: str, which: str, size_name: str) -> None:
     if labels is None:
         raise MmptValueError(f"{name} has no {which}, which a class objective needs; store them, or switch it off")
+    if labels.dtype.kind not in "iu":
+        raise MmptValueError(f"{which} of {name} are of {labels.dtype}, expected class numbers as integers")
     if labels.min() < 0 or labels.max() >= classes:
         raise MmptValueError(
             f"{which} of {name} run from {labels.min()} to {labels.max()}, expected 0..{classes - 1} "

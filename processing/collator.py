@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
-from mmpt.processing.batch_checks import check_records, check_tokenizer, checked_probs
+from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.mismatching import Texts, mismatch
@@ -196,6 +196,7 @@ class MmptDataCollator(DataCollatorMixin):
         encoded = tokenizer(
             [text if pair is None else (text, pair) for text, pair in texts],
             padding=True,
+            padding_side="right",
             truncation=True,
             max_length=self._max_tokens,
             return_special_tokens_mask=True,
@@ -318,13 +319,19 @@ class MmptDataCollator(DataCollatorMixin):
         if not len(examples):
             raise MmptValueError("got a batch without examples, expected at least one")
         for row, example in enumerate(examples):
+            if not isinstance(example, Mapping):
+                raise MmptTypeError(
+                    f"example {row} of the batch is {type(example).__name__}, expected a dict with text, image_id and "
+                    "regions, as PairDataset gives"
+                )
             for name in ("text", "image_id", "regions"):
                 if name not in example:
                     raise MmptValueError(
-                        f"example {row} of the batch has no {name!r}, got {', '.join(example) or 'nothing'}; give "
+                        f"example {row} of the batch has no {name!r}, got {', '.join(map(str, example)) or '-'}; give "
                         "text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
                         "stock Trainer"
                     )
+            check_example(example, row)
 
 
 def _ordinary_token_ids(tokenizer: Any) -> Array:

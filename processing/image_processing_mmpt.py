@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
@@ -14,9 +14,9 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.configuration.self_contained import SelfContained
-from mmpt.processing.regions import Regions, boxes_from_pixels, check_boxes
+from mmpt.processing.regions import Regions, as_numbers, boxes_from_pixels, check_boxes, wrong_distributions
 
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 BoxFormat = Literal["normalized", "pixel"]
@@ -64,7 +64,7 @@ class MmptImageProcessor(SelfContained, BaseImageProcessor):
         **kwargs: Unpack[ImagesKwargs],
     ) -> None:
         super().__init__(**kwargs)
-        _check_options(max_regions, box_format, kwargs)
+        _check_options(max_regions, box_format, whole_image_region, kwargs)
         self.max_regions = max_regions
         self.box_format: BoxFormat = box_format
         self.whole_image_region = whole_image_region
@@ -93,8 +93,11 @@ class MmptImageProcessor(SelfContained, BaseImageProcessor):
             ValueError: for a shape that does not fit, features that are not finite, boxes that are inverted, leave the
                 image, or are in another format than `box_format` says, and for an option that is out of range.
         """
-        _check_options(max_regions, box_format, kwargs)
+        _check_options(max_regions, box_format, whole_image_region, kwargs)
+        refuse_unknown_options(kwargs, MmptImagesKwargs.__annotations__)
         records = self.records(images, max_regions, box_format)
+        for row, record in enumerate(records):
+            _check_record(record, row)
         whole = self.whole_image_region if whole_image_region is None else whole_image_region
         batch, _ = self.pad(records, whole)
         if whole:
@@ -199,9 +202,12 @@ def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
     if isinstance(image, Mapping):
         values: dict[str, Any] = {name: value for name, value in image.items() if value is not None}
     elif isinstance(image, tuple):
+        if len(image) != 2:
+            raise MmptValueError(f"got a tuple of {len(image)} for the regions of an image, expected (features, boxes)")
         values = {"features": image[0], "boxes": image[1]}
     elif isinstance(image, np.ndarray | Tensor | list):
-        values = {"features": image, "boxes": np.tile(np.array(WHOLE_IMAGE, dtype=np.float32), (len(image), 1))}
+        features = np.atleast_1d(as_numbers(image, "features"))
+        values = {"features": features, "boxes": np.tile(np.array(WHOLE_IMAGE, dtype=np.float32), (len(features), 1))}
         box_format = "normalized"
     else:
         raise MmptValueError(
@@ -210,24 +216,25 @@ def _as_regions(image: Any, box_format: BoxFormat) -> Regions:
     known = [item.name for item in fields(Regions)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise MmptValueError(f"regions have no field {name!r}; {hint}")
     for name in ("features", "boxes"):
         if name not in values:
-            raise MmptValueError(f"regions have no {name!r}, got {', '.join(values)}")
+            raise MmptValueError(f"regions have no {name!r}, got {', '.join(values) or 'nothing'}")
     scalars = ("width", "height", "image_id")
-    values = {name: value if name in scalars else np.asarray(value) for name, value in values.items()}
+    values = {name: value if name in scalars else as_numbers(value, name) for name, value in values.items()}
     if values["features"].dtype not in (np.float16, np.float32):
         values["features"] = values["features"].astype(np.float32)
     if values["features"].size == 0 and values["features"].ndim < 2:
         values["features"] = np.zeros((0, 0), dtype=np.float32)
     if box_format == "pixel":
-        if not values.get("width") or not values.get("height"):
+        sides = [values.get("width"), values.get("height")]
+        if not all(isinstance(side, int | float | np.number) and 0 < side < math.inf for side in sides):
             raise MmptValueError(
                 "box_format='pixel' needs the width and height of the image beside its boxes, in pixels"
             )
-        boxes = np.asarray(values["boxes"], dtype=np.float32)
+        boxes = values["boxes"].astype(np.float32)
         values["boxes"] = boxes_from_pixels(boxes, int(values["width"]), int(values["height"]))
     return Regions(**values)
 
@@ -244,14 +251,49 @@ def _keep_best(regions: Regions, limit: int | None) -> Regions:
     return regions.select(np.sort(np.argsort(-np.asarray(scores, dtype=np.float32), kind="stable")[:limit]))
 
 
-def _check_options(max_regions: int | None, box_format: str | None, others: Mapping[str, Any]) -> None:
+def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str = "the processor of regions") -> None:
+    """Raise for an option that a processor does not have.
+
+    Raises:
+        TypeError: naming the nearest one.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+            raise MmptTypeError(f"{what} has no option {name!r}; {hint}")
+
+
+def _check_record(record: Regions, row: int) -> None:
+    """Check what the processor does not put into the batch itself, but chooses regions by or hands on."""
+    probs, scores, types = record.class_probs, record.scores, record.type_ids
+    if probs is not None and len(wrong := wrong_distributions(probs)):
+        total = float(probs[wrong[0]].sum(dtype=np.float32))
+        raise MmptValueError(
+            f"class_probs of {record.title(row)} sum to {total:.4g} in region {wrong[0]} ({len(wrong)} of {len(probs)} "
+            "are off), expected numbers of 0 or more that sum to 1; sigmoid scores need a softmax over the classes"
+        )
+    if scores is not None and not np.isfinite(scores).all():
+        raise MmptValueError(f"scores of {record.title(row)} hold NaN or infinite numbers, expected 0..1")
+    if types is not None and len(types) and (types.dtype.kind not in "iu" or types.min() < 0):
+        raise MmptValueError(f"type_ids of {record.title(row)} are not integers of 0 or more, expected group numbers")
+
+
+def _check_options(max_regions: Any, box_format: Any, whole_image_region: Any, others: Mapping[str, Any]) -> None:
+    if max_regions is not None and (isinstance(max_regions, bool) or not isinstance(max_regions, int | np.integer)):
+        raise MmptTypeError(f"max_regions is {max_regions!r}, expected an integer, or None for all")
+    if whole_image_region is not None and not isinstance(whole_image_region, bool):
+        raise MmptTypeError(f"whole_image_region is {whole_image_region!r}, expected True or False")
     if max_regions is not None and max_regions < 1:
         raise MmptValueError(f"max_regions is {max_regions}, expected 1 or more, or None for all")
     if box_format is not None and box_format not in get_args(BoxFormat):
         raise MmptValueError(f"box_format is {box_format!r}, expected 'normalized' (0..1) or 'pixel'")
     # transformers adds keys of its own to a saved processor, so that only what is nearly ours can be refused.
     for name in others:
-        near = difflib.get_close_matches(name, ("max_regions", "box_format", "whole_image_region"), n=1, cutoff=0.8)
+        near = difflib.get_close_matches(
+            str(name), ("max_regions", "box_format", "whole_image_region"), n=1, cutoff=0.8
+        )
         if near:
             raise MmptValueError(f"the processor of regions has no option {name!r}; did you mean {near[0]!r}?")
 

@@ -1,13 +1,14 @@
 """The processor: tokenized text beside the regions of an image."""
 
+from inspect import signature
 from typing import Any
 
 from transformers import BatchFeature
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.configuration.self_contained import SelfContained
-from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs
+from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs, refuse_unknown_options
 
 
 class MmptProcessorKwargs(ProcessingKwargs, total=False):
@@ -67,13 +68,27 @@ class MmptProcessor(SelfContainedProcessor):
         """
         if images is None and text is None:
             raise MmptValueError("got neither text nor regions, expected text=..., images=..., or both")
+        self._check_options(kwargs)
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         data: dict[str, Any] = {}
         if text is not None:
             text_kwargs = merged["text_kwargs"]
-            if isinstance(text, list | tuple) and text and all(isinstance(item, tuple) for item in text):
+            if (
+                isinstance(text, list | tuple)
+                and text
+                and all(isinstance(item, tuple) and len(item) == 2 for item in text)
+            ):
                 text, text_kwargs["text_pair"] = [item[0] for item in text], [item[1] for item in text]
-            data.update(self.tokenizer(text, **text_kwargs))
+            if not text_kwargs.get("is_split_into_words"):
+                _check_texts(text, text_kwargs.get("text_pair"))
+            # The tokenizer's own default may be the left, as of models that generate.
+            asked = (kwargs, kwargs.get("text_kwargs") or {}, kwargs.get("common_kwargs") or {})
+            if not any(options.get("padding_side") for options in asked):
+                text_kwargs["padding_side"] = "right"
+            try:
+                data.update(self.tokenizer(text, **text_kwargs))
+            except Exception as error:  # whatever a tokenizer of someone else raises
+                raise MmptValueError(f"the tokenizer does not take these texts or options: {error}") from error
         if images is not None:
             data.update(self.image_processor(images, **merged["images_kwargs"]))
         if text is not None and images is not None:
@@ -84,4 +99,45 @@ class MmptProcessor(SelfContainedProcessor):
                     f"got {texts} texts and regions of {images_given} images, expected one text an image; repeat the "
                     "regions for each text of an image"
                 )
-        return BatchFeature(data, tensor_type=merged["text_kwargs"].get("return_tensors"))
+        try:
+            return BatchFeature(data, tensor_type=merged["text_kwargs"].get("return_tensors"))
+        except Exception as error:  # transformers raises several kinds
+            raise MmptValueError(
+                f"the batch cannot be made tensors ({error}); pass padding=True for texts of several lengths, and "
+                "return_tensors 'pt' or 'np'"
+            ) from error
+
+    def _check_options(self, given: dict[str, Any]) -> None:
+        """Raise for an option that neither part has: transformers would warn and leave it out."""
+        text = {*TextKwargs.__annotations__, *signature(type(self.tokenizer).__call__).parameters} - {"self"}
+        images = set(MmptImagesKwargs.__annotations__)
+        parts = {"text_kwargs": text, "images_kwargs": images, "common_kwargs": text | images}
+        for name, known in parts.items():
+            options = given.get(name)
+            if options is not None and not isinstance(options, dict):
+                raise MmptTypeError(f"{name} are {type(options).__name__}, expected a dict of options")
+            refuse_unknown_options(options or {}, known, f"{name} of the processor")
+        others = {"audio_kwargs", "videos_kwargs"}  # of transformers' callers, for parts that there are not
+        refuse_unknown_options(given, text | images | set(parts) | others, "the processor")
+
+
+def _check_texts(text: Any, text_pair: Any) -> None:
+    """Check that texts are a string or a list of strings, and second texts, if there are, the same."""
+    for name, texts in (("text", text), ("text_pair", text_pair)):
+        if texts is None and name == "text_pair":
+            continue
+        rows = [texts] if isinstance(texts, str) else texts
+        if not isinstance(rows, list | tuple):
+            raise MmptTypeError(f"{name} is {type(texts).__name__}, expected a string or a list of strings")
+        if not rows:
+            raise MmptValueError(f"{name} is an empty list, expected at least one text")
+        for row, one in enumerate(rows):
+            if not isinstance(one, str):
+                raise MmptTypeError(f"{name} has {type(one).__name__} in row {row}, expected a string; '' is no text")
+            if not one.isascii() and any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise MmptValueError(f"{name} has a lone surrogate in row {row}, which tokenizers reject")
+    if text_pair is not None and (
+        isinstance(text, str) != isinstance(text_pair, str)
+        or (not isinstance(text, str) and len(text) != len(text_pair))
+    ):
+        raise MmptValueError("text and text_pair are not alike, expected one second text for each text")

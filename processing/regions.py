@@ -4,11 +4,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
 
 BOX_TOLERANCE = 0.01  # a detector's boxes may leave the image by this share of its side; they are clamped
+PROBABILITY_TOLERANCE = 2e-3  # how far class probabilities may be from a sum of 1: 1,600 float16 roundings
 PIXEL_EVIDENCE = 2.0  # a normalised coordinate above this cannot be rounding: the box is in pixels
 
 
@@ -46,8 +48,8 @@ class Regions:
     image_id: str | None = None
 
     def __post_init__(self) -> None:
-        self.features = np.asarray(self.features)
-        self.boxes = np.asarray(self.boxes, dtype=np.float32)
+        self.features = as_numbers(self.features, f"{self._name()}: features")
+        self.boxes = as_numbers(self.boxes, f"{self._name()}: boxes").astype(np.float32, copy=False)
         if self.features.ndim != 2:
             raise MmptValueError(
                 f"{self._name()}: features have shape {self.features.shape}, expected (regions, feature)"
@@ -58,7 +60,7 @@ class Regions:
         self._check("boxes", self.boxes, (count, 4))
         for name in ("class_probs", "labels", "scores", "attribute_labels", "attribute_scores", "type_ids"):
             if (array := getattr(self, name)) is not None:
-                array = np.asarray(array)
+                array = as_numbers(array, f"{self._name()}: {name}")
                 setattr(self, name, array)
                 self._check(name, array, (count, None) if name == "class_probs" else (count,))
 
@@ -104,6 +106,33 @@ class Regions:
 
     def _name(self) -> str:
         return "regions" if self.image_id is None else f"regions of image {self.image_id!r}"
+
+
+def as_numbers(values: Any, name: str) -> NDArray[Any]:
+    """Return an array of real numbers from an array, a tensor or nested lists.
+
+    Raises:
+        TypeError: for anything else, rows of several lengths among it.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MmptTypeError(
+            f"{name} cannot be made an array ({error}), expected numbers in rows of one length"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise MmptTypeError(f"{name} are {type(values).__name__} of {array.dtype}, expected an array of numbers")
+    return array
+
+
+def wrong_distributions(probs: NDArray[Any]) -> NDArray[Any]:
+    """Return which rows of (regions, classes) are not numbers of 0 or more that sum to 1."""
+    sums = probs.sum(1, dtype=np.float32)
+    # A NaN compares as False.
+    return np.flatnonzero(~((np.abs(sums - 1) <= PROBABILITY_TOLERANCE) & (probs.min(1, initial=0) >= 0)))
 
 
 def boxes_from_pixels(boxes: NDArray[Any], width: int, height: int) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.modeling_mmpt.input_checks import NOT_FOR_THE_MODEL as NOT_FOR_THE_MODEL
 from mmpt.processing.batch_checks import check_tokenizer
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_encoding import Blank, TaskBatch, TaskEncoder
@@ -17,9 +18,6 @@ from mmpt.processing.task_encoding import Blank, TaskBatch, TaskEncoder
 Example = Mapping[str, Any]
 MakeInputs = Callable[[TaskEncoder, Sequence[Example]], TaskBatch]
 MakeLabels = Callable[[Sequence[Example], TaskBatch, Mapping[str, int]], dict[str, Tensor]]
-
-NOT_FOR_THE_MODEL = ("rows", "candidates", "candidate_boxes")
-"""What a batch holds for who reads the model's output."""
 
 
 @dataclass

@@ -69,6 +69,7 @@ class TaskEncoder:
         encoding = self.processor.tokenizer(
             list(texts),
             padding=True,
+            padding_side="right",
             truncation=True,
             max_length=self.max_tokens,
             return_attention_mask=True,
