@@ -15,6 +15,7 @@ from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.modeling_base import MmptModelOutput
+from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -27,6 +28,8 @@ class MmptDecisionModel(MmptTaskModel):
     With late or hybrid fusion the loss is that of the combined decision plus the mean of the losses of the single
     ones, so that each is a decision that stands by itself.
     """
+
+    has_class_loss = True
 
     @property
     def decides_answers(self) -> bool:
@@ -101,6 +104,12 @@ class MmptDecisionModel(MmptTaskModel):
         """Return the loss of one decision."""
         return self.class_loss(logits, labels)
 
+    def loss_denominator(self, labels: Tensor) -> float:
+        weights = self.config.class_weights
+        if not self.has_class_loss or weights is None:
+            return super().loss_denominator(labels)
+        return sum(weights[label] for label in labels.tolist() if label != IGNORED)
+
 
 class MmptForQuestionAnswering(MmptDecisionModel):
     """Visual question answering over a list of answers. Labels: (batch, answers), soft scores in 0..1.
@@ -110,6 +119,7 @@ class MmptForQuestionAnswering(MmptDecisionModel):
     """
 
     auto_name = "AutoModelForVisualQuestionAnswering"
+    has_class_loss = False
 
     @property
     def decides_answers(self) -> bool:

@@ -50,6 +50,11 @@ class MmptForGrounding(MmptTaskModel):
             loss = self._loss(logits, labels.float())
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
+    def loss_denominator(self, labels: Tensor) -> float:
+        if self.config.grounding_loss == "bce":
+            return super().loss_denominator(labels)
+        return int((labels > 0).any(1).sum())
+
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         counts = labels != IGNORED
         if self.config.grounding_loss == "bce":
@@ -70,7 +75,8 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     `phrase_positions`: (batch, phrases), the last token of each phrase, -100 where there is none. Labels: (batch,
     phrases, regions), how likely each region is meant, rows that sum to 1, or are -100 where nothing is known. Scores
     are products of a query of the token and a key of the region; the loss is their divergence from the labels, summed
-    over phrases, a mean over the batch.
+    over phrases, a mean over the batch. Labels may be wider than the batch's regions, as a loop needs that gathers
+    several batches; logits are then as wide, and the lowest number there is behind the regions.
     """
 
     reads_pooled = False
@@ -100,6 +106,13 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         logits = _hide_padding(logits, None if mask is None else mask[:, None])
         loss = None
         if labels is not None:
+            regions = logits.shape[-1]
+            wider = max(labels.shape[-1] - regions, 0)
+            beyond = labels[..., regions:]
+            # Looked at on a CPU alone, for a GPU would have to be waited for.
+            if labels.shape[:-1] != logits.shape[:-1] or (wider and not beyond.is_cuda and (beyond > 0).any()):
+                regions = -1
+            labels = labels[..., :regions]
             if labels.shape != logits.shape:
                 raise MmptValueError(
                     f"labels are {tuple(labels.shape)}, expected (batch, phrases, regions), {tuple(logits.shape)}"
@@ -107,6 +120,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
             divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
             loss = divergence / len(labels)
+            logits = F.pad(logits, (0, wider), value=torch.finfo(logits.dtype).min) if wider else logits
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
 

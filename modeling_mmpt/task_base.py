@@ -57,6 +57,8 @@ class MmptTaskModel(MmptPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^heads\.", r"^backbone\.(text|region)_pooler\."]
     backbone_class: type[MmptBackbone]
     reads_pooled = True
+    has_class_loss = False
+    """Whether the loss is `class_loss`, which has label smoothing and class weights."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -73,6 +75,10 @@ class MmptTaskModel(MmptPreTrainedModel):
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         """Return decisions, and the loss where there are labels."""
         raise NotImplementedError
+
+    def loss_denominator(self, labels: Tensor) -> float:
+        """Return what the loss of a batch with these labels is divided by: examples, where nothing else is said."""
+        return len(labels)
 
     @property
     def pooled_size(self) -> int:
