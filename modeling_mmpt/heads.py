@@ -23,8 +23,8 @@ class MmptForPreTrainingOutput(ModelOutput):
 
     With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch; with
     `align_logits` they stand at the places of their labels, (batch, tokens or regions, classes) or (batch, classes),
-    and -100 at the others. Without any labels every head runs everywhere, and logits have those shapes too. An objective
-    that is off, or that has no labels in the batch, is None.
+    and -100 at the others. Without any labels every head runs everywhere, and logits have those shapes too. An
+    objective that is off, or that has no labels in the batch, is None.
 
     Args:
         loss: weighted sum of the objectives' losses.

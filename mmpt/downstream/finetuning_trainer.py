@@ -222,8 +222,8 @@ class FineTuningTrainer(CheckedTrainer):
             return
         if not self.task.models["single"].has_class_loss:
             raise MmptValueError(
-                f"{type(self).__name__} does not take label_smoothing_factor={factor} for this task: its labels are not "
-                "classes, which alone can be smoothed; leave it at 0"
+                f"{type(self).__name__} does not take label_smoothing_factor={factor} for this task: its labels are "
+                "not classes, which alone can be smoothed; leave it at 0"
             )
         if not 0 <= factor < 1:
             raise MmptValueError(f"label_smoothing_factor is {factor}, expected 0 or more and less than 1")
