@@ -87,18 +87,17 @@ class MmptConfig(MmptTaskConfig):
         StrictDataclassError: of huggingface_hub, for a wrong type and for values that do not fit each other.
     """
 
-    # Trainer would gather these as predictions; of the logits only those of matching have one row an example.
-    keys_to_ignore_at_inference = [
+    # Never gathered as predictions by Trainer.
+    _not_predictions = (
         *(
             f"{name}_{suffix}"
             for name in OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES
             for suffix in ("loss", "count", "accuracy", "agreement", "cosine")
         ),
-        *("mlm_logits", "mrc_logits", "mrfr_prediction", "mrc_attribute_logits"),
         *("hidden_states", "text_hidden_states", "region_hidden_states"),
         *("attentions", "text_attentions", "region_attentions"),
         *("text_to_region_attentions", "region_to_text_attentions"),
-    ]
+    )
 
     follows: ClassVar[dict[str, str]] = {"pooler_size": "hidden_size"}
     """Fields whose None means the value of another field."""
@@ -184,6 +183,16 @@ class MmptConfig(MmptTaskConfig):
         kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in cls.follows}
         # Together, because values that fit each other may not fit the old ones.
         return super().from_dict(config_dict | changes, **kwargs)
+
+    @property
+    def keys_to_ignore_at_inference(self) -> list[str]:  # type: ignore[override]
+        """What a Trainer does not gather as predictions.
+
+        Logits of tokens and regions are large, so they are gathered only where no objective reads the pair.
+        """
+        reads_pair = not {"itm", "qa"}.isdisjoint(self.objective_weights)
+        large = ["mlm_logits", "mrc_logits", "mrfr_prediction", "mrc_attribute_logits"] if reads_pair else []
+        return [*self._not_predictions, *large]
 
     def validate_schema_version(self) -> None:
         if self.schema_version > 1:

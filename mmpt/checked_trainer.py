@@ -5,16 +5,19 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
+from mmpt.trainer_arguments import Refusal, check_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +31,11 @@ class MmptTrainingArguments(TrainingArguments):
     Args:
         remove_unused_columns: False; the collator reads columns that the model does not.
         logging_nan_inf_filter: False; a loss that is not finite is to be seen, and it stops the run.
-        prediction_loss_only: True; evaluation adds up losses and metrics itself instead of gathering logits.
         report_to: "none"; every run writes log.jsonl, and any integration of transformers can be named.
     """
 
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False
-    prediction_loss_only: bool = True
     report_to: str | list[str] | None = "none"
 
 
@@ -50,10 +51,16 @@ class CheckedTrainer(Trainer):
     """
 
     train_sampler: Sampler | None = None
+    refusals: tuple[Refusal, ...] = ()
     _parameter_count: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        given = signature(Trainer).bind(*args, **kwargs).arguments
+        if given.get("args") is None:
+            given["args"] = MmptTrainingArguments(output_dir="tmp_trainer")  # the folder that Trainer takes
+        fields_of = {item.name: getattr(given["args"], item.name) for item in fields(given["args"])}
+        check_arguments(type(self).__name__, {**fields_of, **given}, self.refusals)
+        super().__init__(**given)
         if self.args.n_gpu > 1:
             raise MmptValueError(
                 f"got {self.args.n_gpu} GPUs in one process, expected one; launch with torchrun --nproc_per_node "
@@ -133,6 +140,22 @@ class CheckedTrainer(Trainer):
         for job in [] if pushes is None else pushes.jobs:
             if (error := job.exception()) is not None:
                 logger.warning("a checkpoint was not pushed: %s", error)
+
+    def with_measures(self, output: EvalLoopOutput, prefix: str, measures: Mapping[str, float]) -> EvalLoopOutput:
+        """Return the output with measures of our own; one of the same name by the user's `compute_metrics` stays."""
+        metrics = dict(output.metrics or {})
+        loss = f"{prefix}_loss"
+        own = {f"{prefix}_{name}": value for name, value in measures.items()}
+        return output._replace(metrics=metrics | {k: v for k, v in own.items() if k == loss or k not in metrics})
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """Return transformers' DataLoader; `dataloader_drop_last` is of training, every row is evaluated."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Return the rows in their order, however training goes; several processes deal them out themselves."""

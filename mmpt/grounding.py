@@ -94,7 +94,7 @@ def attribute_word_accuracy(
             if zero_regions:
                 masked["region_features"].zero_()
                 masked["region_boxes"].zero_()
-            output = model(**masked, mlm_labels=labels)
+            output = model(**masked, mlm_labels=labels, align_logits=False)
             true = labels[own, places[chunk]]
             said.append(true.cpu())
             right.append((output.mlm_logits.argmax(-1) == true).cpu())

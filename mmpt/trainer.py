@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmpt.checked_trainer import LOG_NAME as LOG_NAME
 from mmpt.checked_trainer import CheckedTrainer
 from mmpt.checked_trainer import MmptTrainingArguments as MmptTrainingArguments
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled
 from mmpt.processing.sampling import EpochSampler
+from mmpt.trainer_arguments import REFUSED_BY_PRE_TRAINING, check_label_names
 
 
 class MmptTrainer(CheckedTrainer):
@@ -26,10 +27,14 @@ class MmptTrainer(CheckedTrainer):
     - `train_sampling_strategy="group_by_length"` puts texts of like length into one step, so that little is padded.
     - A loss that is not finite stops the run, and is never saved.
 
-    Arguments are those of `transformers.Trainer`.
+    - With `compute_metrics`, and in `predict`, logits are gathered with a row an example; see docs/training.md.
+
+    Arguments are those of `transformers.Trainer`, as far as `mmpt.trainer_arguments` does not refuse them.
     """
 
     loss_is_scaled_for_ga = True
+    refusals = REFUSED_BY_PRE_TRAINING
+    _align_logits = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,8 +43,14 @@ class MmptTrainer(CheckedTrainer):
         self.objectives = [name for name in OBJECTIVES if name in self.objective_weights]
         # Evaluation computes a loss only where all of these are in the batch; the collator makes exactly these.
         self.label_names = [f"{name}_labels" for name in self.objectives]
+        check_label_names(type(self).__name__, self.args.label_names, self.label_names)
         self._train_sums = self._zero_sums()
         self._eval_sums = self._zero_sums()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return transformers' DataLoader; what an attempt with larger batches added up is forgotten."""
+        self._train_sums = self._zero_sums()
+        return super().get_train_dataloader()
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the micro-batches of a step and, by objective, how many elements they select over all processes."""
@@ -56,7 +67,8 @@ class MmptTrainer(CheckedTrainer):
         num_items_in_batch: Mapping[str, Tensor] | None = None,  # type: ignore[override]
     ) -> Any:
         """Return the loss and keep the sums of each objective's loss and metric for the log."""
-        outputs = model(**inputs, loss_denominators=num_items_in_batch)
+        align = self._align_logits and not model.training
+        outputs = model(**inputs, loss_denominators=num_items_in_batch, align_logits=align)
         self._add_up(self._train_sums if model.training else self._eval_sums, outputs, num_items_in_batch)
         loss = outputs.loss
         if num_items_in_batch is not None:
@@ -64,7 +76,13 @@ class MmptTrainer(CheckedTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
         """Evaluate a batch; examples that only fill up the last batch of several processes are not counted."""
         state = self.accelerator.gradient_state
         if self.accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0:
@@ -72,7 +90,8 @@ class MmptTrainer(CheckedTrainer):
             own = min(max(state.remainder - self.accelerator.process_index * rows, 0), rows)
             for name in self.label_names:
                 inputs[name][own:] = IGNORED
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        self._align_logits = not prediction_loss_only
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Run transformers' loop and add each objective's exact loss, metric and count."""
@@ -82,8 +101,7 @@ class MmptTrainer(CheckedTrainer):
         named = self._drain(self._eval_sums)
         self._eval_sums = self._zero_sums()
         total = sum(self.objective_weights[name] * named[f"{name}_loss"] for name in self.objectives)
-        exact = {f"{prefix}_{name}": value for name, value in (named | {"loss": total}).items()}
-        return output._replace(metrics=dict(output.metrics or {}) | exact)
+        return self.with_measures(output, prefix, named | {"loss": total})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objectives' losses, metrics and counts since the last log; stop at a loss that is not finite."""
@@ -97,7 +115,7 @@ class MmptTrainer(CheckedTrainer):
         if self.args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        per_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        per_step = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
         by_length = self.args.train_sampling_strategy == "group_by_length"
         self.train_sampler = EpochSampler(dataset, seed, per_step, group_by_length=by_length)
         return self.train_sampler

@@ -17,7 +17,7 @@ from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFus
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
 from mmpt.modeling_mmpt.input_checks import check_vectors
 from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, text_mask
-from mmpt.modeling_mmpt.objectives import is_labelled
+from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -30,6 +30,8 @@ class MmptDecisionModel(MmptTaskModel):
     With late or hybrid fusion the loss is that of the combined decision plus the mean of the losses of the single
     ones, so that each is a decision that stands by itself.
     """
+
+    has_class_loss = True
 
     @property
     def decides_answers(self) -> bool:
@@ -108,6 +110,12 @@ class MmptDecisionModel(MmptTaskModel):
         """Return the loss of one decision."""
         return self.class_loss(logits, labels)
 
+    def loss_denominator(self, labels: Tensor) -> float:
+        weights = self.config.class_weights
+        if not self.has_class_loss or weights is None:
+            return super().loss_denominator(labels)
+        return sum(weights[label] for label in labels.tolist() if label != IGNORED)
+
 
 class MmptForQuestionAnswering(MmptDecisionModel):
     """Visual question answering over a list of answers. Labels: (batch, answers), soft scores in 0..1.
@@ -117,6 +125,7 @@ class MmptForQuestionAnswering(MmptDecisionModel):
     """
 
     auto_name = "AutoModelForVisualQuestionAnswering"
+    has_class_loss = False
 
     @property
     def decides_answers(self) -> bool:

@@ -16,16 +16,17 @@ from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
 from mmpt.modeling_mmpt.input_checks import check_inputs, check_objective_labels, refuse_unknown_inputs
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
-from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled, mean_over, smooth_l1
+from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled, mean_over, smooth_l1
 
 
 @dataclass
 class MmptForPreTrainingOutput(ModelOutput):
     """Losses, logits, counts and metrics by objective, and the backbone's states.
 
-    With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch; without
-    any labels every head runs everywhere and they are (batch, tokens or regions, classes). An objective that is off,
-    or that has no labels in the batch, is None.
+    With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch; with
+    `align_logits` they stand at the places of their labels, (batch, tokens or regions, classes) or (batch, classes),
+    and -100 at the others. Without any labels every head runs everywhere, and logits have those shapes too. An
+    objective that is off, or that has no labels in the batch, is None.
 
     Args:
         loss: weighted sum of the objectives' losses.
@@ -257,6 +258,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         mrc_attribute_labels: Tensor | None = None,
         qa_labels: Tensor | None = None,
         loss_denominators: dict[str, Tensor] | None = None,
+        align_logits: bool | None = None,
         **kwargs: Any,
     ) -> MmptForPreTrainingOutput:
         """Run the backbone, then the heads on the selected elements. Inputs beside these are the backbone's.
@@ -273,6 +275,8 @@ class MmptForPreTraining(MmptPreTrainedModel):
             qa_labels: (batch,), answer numbers.
             loss_denominators: by objective, the number of elements that its loss is divided by, instead of those in
                 this batch: counts over all micro-batches and processes of an optimiser step make its loss exact.
+            align_logits: whether logits of a batch with labels have a row an example, as the loop of a Trainer needs
+                that gathers them. None: in evaluation mode without gradients, which is how such a loop runs.
 
         Raises:
             ValueError: if labels are given whose objective is not in `objective_weights` or whose modality is not
@@ -336,6 +340,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
         if not labels:
             self._predict_everywhere(read, output)
             return output
+        align = not (self.training or torch.is_grad_enabled()) if align_logits is None else align_logits
         total: Tensor | None = None
         for reads, hidden in read.items():
             names = [name for name in labels if OBJECTIVES[name].reads == reads]
@@ -351,6 +356,10 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 loss_denominators,
                 output,
             )
+            if align:
+                selected = torch.stack([labelled[name] for name in names]).any(0)
+                for field in {LOGITS_FIELDS[OBJECTIVES[name].head] for name in names}:
+                    setattr(output, field, _aligned(output[field], selected))
             for name, loss in losses.items():
                 weighted = self.config.objective_weights[name] * loss
                 total = weighted if total is None else total + weighted
@@ -421,6 +430,13 @@ def _read_places(reads: str, labelled: dict[str, Tensor], given: Tensor) -> Tens
             read |= there
     read[:, 0] = True
     return read
+
+
+def _aligned(prediction: Tensor, selected: Tensor) -> Tensor:
+    """Return (batch, ..., width), the predictions, (selected, width), at their places and -100 elsewhere."""
+    aligned = prediction.new_full((*selected.shape, prediction.shape[-1]), IGNORED)
+    aligned[selected] = prediction
+    return aligned
 
 
 def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:

@@ -52,6 +52,11 @@ class MmptForGrounding(MmptTaskModel):
             loss = self._loss(logits, labels.float())
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
+    def loss_denominator(self, labels: Tensor) -> float:
+        if self.config.grounding_loss == "bce":
+            return super().loss_denominator(labels)
+        return int((labels > 0).any(1).sum())
+
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         counts = labels != IGNORED
         if self.config.grounding_loss == "bce":
@@ -72,7 +77,8 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     `phrase_positions`: (batch, phrases), the last token of each phrase, -100 where there is none. Labels: (batch,
     phrases, regions), how likely each region is meant, rows that sum to 1, or are -100 where nothing is known. Scores
     are products of a query of the token and a key of the region; the loss is their divergence from the labels, summed
-    over phrases, a mean over the batch.
+    over phrases, a mean over the batch. Labels may be wider than the batch's regions, as a loop needs that gathers
+    several batches; logits are then as wide, and the lowest number there is behind the regions.
     """
 
     reads_pooled = False
@@ -106,12 +112,18 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         logits = _hide_padding(logits, None if mask is None else mask[:, None])
         loss = None
         if labels is not None:
+            regions = logits.shape[-1]
+            beyond, wider = labels[..., regions:], 0
+            # The collator pads labels for gathering. Looked at on a CPU alone, for a GPU would have to be waited for.
+            if beyond.is_cuda or not (beyond > 0).any():
+                labels, wider = labels[..., :regions], beyond.shape[-1]
             what = "share of (batch, phrases, regions)"
             check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
             check_padding(self, "labels", labels, None if mask is None else mask[:, None])
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
             divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
             loss = divergence / len(labels)
+            logits = F.pad(logits, (0, wider), value=torch.finfo(logits.dtype).min) if wider else logits
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 
 

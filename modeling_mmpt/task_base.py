@@ -67,6 +67,8 @@ class MmptTaskModel(MmptPreTrainedModel):
     reads_pooled = True
     further_inputs: tuple[str, ...] = ()
     """What `decide` reads beside the backbone's inputs and labels."""
+    has_class_loss = False
+    """Whether the loss is `class_loss`, which has label smoothing and class weights."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -83,6 +85,10 @@ class MmptTaskModel(MmptPreTrainedModel):
     def decide(self, inputs: Inputs, labels: Tensor | None, **kwargs: Any) -> MmptTaskOutput:
         """Return decisions, and the loss where there are labels."""
         raise NotImplementedError
+
+    def loss_denominator(self, labels: Tensor) -> float:
+        """Return what the loss of a batch with these labels is divided by: examples, where nothing else is said."""
+        return len(labels)
 
     @property
     def reads(self) -> dict[str, bool]:

@@ -19,7 +19,8 @@ class TaskDataset(Dataset[dict[str, Any]]):
     """Rows of a table with the regions of their images, read when they are asked for.
 
     A row is a dict of the table's columns, those that are null left out, with `row` (its number), `regions`, and
-    `second_regions` where the table has a `second_image_id`.
+    `second_regions` where the table has a `second_image_id`; where it has `phrases`, also with `most_regions`, the
+    largest number of regions that an image of the table has.
 
     Args:
         table: a `datasets.Dataset` with the columns of a pair table, or columns by name.
@@ -56,6 +57,10 @@ class TaskDataset(Dataset[dict[str, Any]]):
             if row is not None:
                 raise MmptValueError(f"column {name!r} is null in row {row}, expected a value in every row")
         self._check_images()
+        self._most_regions: int | None = None
+        if "phrases" in self.table.column_names:
+            shown = dict.fromkeys(self.column("image_id"))
+            self._most_regions = max(len(regions[image_id].features) for image_id in shown)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -67,6 +72,8 @@ class TaskDataset(Dataset[dict[str, Any]]):
         item |= {"row": int(index), "regions": self.regions[item["image_id"]]}
         if "second_image_id" in item:
             item["second_regions"] = self.regions[item["second_image_id"]]
+        if self._most_regions is not None:
+            item["most_regions"] = self._most_regions
         return item
 
     def column(self, name: str) -> list[Any]:

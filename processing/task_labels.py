@@ -127,13 +127,16 @@ def phrase_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mappin
 
     A region matches if it overlaps one of the phrase's boxes by an IoU of 0.5 or more; all that do have the same
     probability. A row of -100 stands for a phrase without boxes, one that nothing matches or whose words were cut off,
-    and for padding.
+    and for padding. Where the examples say the most regions that an image of their table has (`TaskDataset` does),
+    labels are that wide in every batch, with a place for a whole-image region, so that batches can be put together.
 
     Raises:
         ValueError: if an image has no size.
     """
     positions = batch.tensors["phrase_positions"]
-    labels = torch.full((*positions.shape, batch.detected.shape[1]), float(IGNORED))
+    regions = batch.detected.shape[1]
+    width = max(regions, *(example.get("most_regions", 0) + 1 for example in examples))
+    labels = torch.full((*positions.shape, width), float(IGNORED))
     for row, example in enumerate(examples):
         boxes = pixel_boxes(batch.records[row])
         for place, phrase in enumerate(example["phrases"]):
@@ -142,7 +145,7 @@ def phrase_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mappin
             matches = (box_iou(boxes, np.array(phrase["boxes"])) >= MATCHING_IOU).any(1)
             if matches.any():
                 labels[row, place] = 0.0
-                labels[row, place, batch.detected[row]] = torch.from_numpy(matches / matches.sum()).float()
+                labels[row, place, :regions][batch.detected[row]] = torch.from_numpy(matches / matches.sum()).float()
     return {"labels": labels}
 
 

@@ -56,7 +56,8 @@ def decode_phrases(output: Any, batch: Mapping[str, Tensor], config: MmptConfig)
     for those that other rows of the batch have more.
     """
     candidates, positions = batch["candidates"], batch["phrase_positions"]
-    values, best = _over_candidates(output.logits, candidates[:, None]).max(-1)  # (batch, phrases)
+    logits = output.logits[..., : candidates.shape[-1]]  # with labels they may be wider
+    values, best = _over_candidates(logits, candidates[:, None]).max(-1)  # (batch, phrases)
     boxes = batch["candidate_boxes"].gather(1, best[:, :, None].expand(-1, -1, 4)).tolist()
     known = ((positions != IGNORED) & candidates.any(-1, keepdim=True)).tolist()
     return [

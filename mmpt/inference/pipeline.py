@@ -129,7 +129,7 @@ class MmptPipeline:
                         f"{self._max_tokens} tokens, expected one for each word that is asked for"
                     )
             # Labels say where to predict, so that no other head runs and no other token is predicted.
-            logits = self._forward(batch, mlm_labels=torch.where(masked, ids, IGNORED)).mlm_logits  # (masks, tokens)
+            logits = self._forward(batch, mlm_labels=torch.where(masked, ids, IGNORED), align_logits=False).mlm_logits
             values, tokens = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
             best = [
                 [
