@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
-from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
+from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptImportError, MmptValueError
+from mmpt.training_values import check_schedule, check_training_values
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,18 @@ class MmptTrainingArguments(TrainingArguments):
     prediction_loss_only: bool = True
     report_to: str | list[str] | None = "none"
 
+    def __post_init__(self) -> None:
+        check_training_values(vars(self))
+        try:
+            super().__post_init__()
+        except (MmptError, OSError):
+            raise
+        except ImportError as error:
+            raise MmptImportError(f"these training arguments need a package that is not installed: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MmptValueError(str(error)) from error
+        check_schedule(self)
+
 
 class CheckedTrainer(Trainer):
     """transformers' Trainer with complete checkpoints, a JSON log and a stop at a loss that is not finite.
@@ -53,6 +66,7 @@ class CheckedTrainer(Trainer):
     _parameter_count: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _check_evaluation(kwargs.get("args"), kwargs.get("eval_dataset"))
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise MmptValueError(
@@ -165,6 +179,19 @@ class JsonLogCallback(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _check_evaluation(args: TrainingArguments | None, eval_dataset: Any) -> None:
+    """Refuse arguments that ask for evaluation where there is nothing to evaluate on."""
+    if args is None or eval_dataset is not None:
+        return
+    for name, asked in (("eval_strategy", args.eval_strategy != "no"), ("eval_on_start", args.eval_on_start)):
+        if asked:
+            value = getattr(args, name)
+            raise MmptValueError(
+                f"{name} is {getattr(value, 'value', value)!r}, but there is no evaluation data; give some (eval_dataset; "
+                f"data.eval_pairs of a recipe), or leave {name} out"
+            )
 
 
 def _step_of(line: str) -> float:

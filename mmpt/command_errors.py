@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
-from mmpt.configuration.errors import MmptError
+from mmpt.configuration.errors import MmptError, MmptRuntimeError
 
 
 @contextlib.contextmanager
@@ -29,14 +29,24 @@ def bad_input(error: Exception) -> Exception | None:
     Errors of this package are, and so are files that cannot be read and values that transformers' TrainingArguments
     refuses. Another error of a library may come from the middle of its work.
     """
-    from huggingface_hub.errors import StrictDataclassError
+    from huggingface_hub.errors import HFValidationError, StrictDataclassError
 
     if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
         return error.__cause__  # it has the message; the error around it says which method of a configuration ran
     if isinstance(error, MmptError | OSError):
         return error
+    if isinstance(error, HFValidationError):  # of a name that cannot be one of the Hub
+        return error
+    if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        return MmptRuntimeError(
+            f"out of memory ({str(error).splitlines()[0][:200]}); make the model or the batch smaller"
+        )
     refused = isinstance(error, ValueError | ImportError) and _raised_in(error) == "transformers.training_args"
     return error if refused else None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _raised_in(error: Exception) -> str:
