@@ -253,7 +253,7 @@ class MmptConfig(MmptTaskConfig):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise MmptValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
             if not NOT_NEGATIVE.hold(weight):
-                raise MmptValueError(f"objective_weights: the weight of {name!r} is {weight}, expected {NOT_NEGATIVE}")
+                raise MmptValueError(f"objective_weights: the weight of objective {name!r} is {weight}, expected {NOT_NEGATIVE}")
         if self.objective_weights and not any(self.objective_weights.values()):
             raise MmptValueError(
                 f"objective_weights is {self.objective_weights}, expected a weight above 0 for one objective"

@@ -1,12 +1,14 @@
 """What a command prints when something is wrong: one line for bad input, a traceback for a fault of the program."""
 
 import contextlib
+import os
+import time
 import traceback
 from collections.abc import Iterator
 
 import typer
 
-from mmpt.configuration.errors import MmptError, MmptRuntimeError
+from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptRuntimeError
 
 
 @contextlib.contextmanager
@@ -18,6 +20,10 @@ def clear_errors(debug: bool) -> Iterator[None]:
         cause = bad_input(error)
         if debug or cause is None:
             raise
+        if isinstance(cause, MmptFloatingPointError) and os.environ.get("RANK", "0") != "0":
+            # Every process raises the same one. torchrun ends the others when one ends: let the first print it.
+            time.sleep(3)
+            raise typer.Exit(2) from None
         message = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
         typer.echo(f"error: {' '.join(message.split())}", err=True)
         raise typer.Exit(2) from None
