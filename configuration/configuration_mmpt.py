@@ -212,7 +212,9 @@ class MmptConfig(MmptTaskConfig):
         check_bounds(vars(self), MODEL_BOUNDS)
         padding = self.pad_token_id
         if padding is not None and padding >= self.vocab_size:
-            raise MmptValueError(f"pad_token_id is {padding}, expected less than vocab_size, which is {self.vocab_size}")
+            raise MmptValueError(
+                f"pad_token_id is {padding}, expected less than vocab_size, which is {self.vocab_size}"
+            )
 
     def validate_activations(self) -> None:
         for name in ("hidden_act", "classifier_act"):
@@ -253,7 +255,9 @@ class MmptConfig(MmptTaskConfig):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise MmptValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
             if not NOT_NEGATIVE.hold(weight):
-                raise MmptValueError(f"objective_weights: the weight of objective {name!r} is {weight}, expected {NOT_NEGATIVE}")
+                raise MmptValueError(
+                    f"objective_weights: the weight of objective {name!r} is {weight}, expected {NOT_NEGATIVE}"
+                )
         if self.objective_weights and not any(self.objective_weights.values()):
             raise MmptValueError(
                 f"objective_weights is {self.objective_weights}, expected a weight above 0 for one objective"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Bounds, check_bounds
+from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Bounds, check_bounds
 
 _BETA = Bounds(0, 1, open_high=True)
 _SEED = Bounds(0, 2**32 - 1)  # numpy's

@@ -18,5 +18,7 @@ def device_of(name: str | torch.device | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MmptValueError(f"device is {str(name)!r}, expected one of this machine: cpu, cuda, cuda:1 ({reason})") from error
+        raise MmptValueError(
+            f"device is {str(name)!r}, expected one of this machine: cpu, cuda, cuda:1 ({reason})"
+        ) from error
     return device

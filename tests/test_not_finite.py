@@ -52,7 +52,7 @@ def test_the_example_with_a_bad_feature_is_named_with_its_step(tmp_path: Path, a
         seen.append(bool(loss.isfinite()))
         return loss
 
-    trainer.training_step = watched  # type: ignore[method-assign]
+    trainer.training_step = watched
     message = error_of(trainer)
     first = seen.index(False) // arguments.get("gradient_accumulation_steps", 1) + 1
     assert f"is nan at step {first} " in message
@@ -102,7 +102,9 @@ def test_gradients_that_are_not_finite_stop_the_run_though_every_loss_is(tmp_pat
         calls[0] += 1
         return gradient * math.inf if calls[0] >= 2 else gradient
 
-    name, weight = next((n, w) for n, w in model.named_parameters() if n.endswith("layers.0.output.weight") or "layers.0" in n)
+    name, weight = next(
+        (n, w) for n, w in model.named_parameters() if n.endswith("layers.0.output.weight") or "layers.0" in n
+    )
     weight.register_hook(broken)
     message = error_of(trainer)
     assert "the gradient norm is" in message and "at step 2 " in message

@@ -23,7 +23,9 @@ model:
 data: {generated: {train_scenes: 8, eval_scenes: 4}}
 training: {output_dir: RUN, max_steps: 1, use_cpu: true, report_to: none}
 """
-FINETUNE = PRETRAIN.replace("generated: {train_scenes: 8, eval_scenes: 4}", "scene_task: {train_rows: 8, evaluation_rows: 4}")
+FINETUNE = PRETRAIN.replace(
+    "generated: {train_scenes: 8, eval_scenes: 4}", "scene_task: {train_rows: 8, evaluation_rows: 4}"
+)
 FINETUNE += "task: {name: entailment}\n"
 
 NEGATIVE, NAN, INFINITE = "-1", ".nan", ".inf"
@@ -76,7 +78,7 @@ TRAINING: dict[str, list[str]] = {
     "gradient_checkpointing_kwargs": ["[1]", "{reentrant: true}"],
     "torch_compile_backend": ["gcc"],
     "torch_compile_mode": ["fastest"],
-        "output_dir": ["{empty}", "{empty}/run", ""],
+    "output_dir": ["{empty}", "{empty}/run", ""],
     "tf32": ["true"],
     "include_num_input_tokens_seen": ["perhaps"],
 }
@@ -126,7 +128,7 @@ DATA: dict[str, list[str]] = {
     "generated.seed": ["-1"],
     "statements": ["-0.1", "1.1", ".nan"],
     "partial_captions": ["-0.1", "2"],
-        "tokenizer": ["{missing}", "{folder}"],
+    "tokenizer": ["{missing}", "{folder}"],
     "max_text_length": ["0", "2", "-1", "1000"],
     "max_regions": ["0", "-1"],
     "generated": ["null", "7"],
@@ -194,8 +196,36 @@ TOGETHER: list[Case] = [
     (["--generated", "null", "--store", "{store}", "--pairs", "{no_text}", "--objective_weights", "{mlm: 1}"], "text"),
     (["--generated", "null", "--store", "{store}", "--pairs", "{pairs}", "--eval_pairs", "{missing}"], "missing"),
     (["--generated", "null", "--store", "{store}", "--pairs", "{pairs}", "--eval_pairs", "{no_rows}"], "no_rows"),
-    (["--generated", "null", "--store", "{store}", "--pairs", "{pairs}", "--objective_weights", "{mlm: 1}", "--eval_strategy", "epoch"], "eval"),
-    (["--generated", "null", "--store", "{store}", "--pairs", "{pairs}", "--objective_weights", "{mlm: 1}", "--eval_on_start", "true"], "eval"),
+    (
+        [
+            "--generated",
+            "null",
+            "--store",
+            "{store}",
+            "--pairs",
+            "{pairs}",
+            "--objective_weights",
+            "{mlm: 1}",
+            "--eval_strategy",
+            "epoch",
+        ],
+        "eval",
+    ),
+    (
+        [
+            "--generated",
+            "null",
+            "--store",
+            "{store}",
+            "--pairs",
+            "{pairs}",
+            "--objective_weights",
+            "{mlm: 1}",
+            "--eval_on_start",
+            "true",
+        ],
+        "eval",
+    ),
     (["--generated", "null", "--store", "{store}", "--pairs", "{pairs}", "--objective_weights", "{mrc: 1}"], "labels"),
     (["--generated", "null"], "data"),
     (["--store", "{store}", "--pairs", "{pairs}"], "generated"),
@@ -237,7 +267,10 @@ RECIPES: dict[str, tuple[str, str]] = {
     ),
     "itself": ("training: &a {debug: *a}\n", "contains itself"),
     "itself_list": ("training: {report_to: &a [*a]}\n", "contains itself"),
-    "lr_kwargs_itself": (PRETRAIN.replace("max_steps", "lr_scheduler_kwargs: &a {x: *a}, max_steps"), "contains itself"),
+    "lr_kwargs_itself": (
+        PRETRAIN.replace("max_steps", "lr_scheduler_kwargs: &a {x: *a}, max_steps"),
+        "contains itself",
+    ),
     "two_documents": ("model: {}\n---\ndata: {}\n", "not valid YAML"),
     "python": ("model: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
     "list_key": ("[1, 2]: 3\n", "key"),
@@ -249,7 +282,7 @@ RECIPES: dict[str, tuple[str, str]] = {
     "unknown_section": ("modle: {}\n", "modle"),
     "unknown_anchor": ("model: *nothing\n", "not valid YAML"),
     "deep": ("model: " + "[" * 3000 + "]" * 3000 + "\n", "nested"),
-    "control": ("model: {stream: \"\x07\"}\n", "not valid YAML"),
+    "control": ('model: {stream: "\x07"}\n', "not valid YAML"),
     "nan": ("training: {learning_rate: .nan}\n", "learning_rate"),
     "date": (PRETRAIN.replace("max_steps: 1", "max_steps: 2024-01-01"), "max_steps"),
     "set": ("model: !!set {stream}\n", "model"),
@@ -258,7 +291,10 @@ RECIPES: dict[str, tuple[str, str]] = {
     "null_section": ("data: null\n", "data"),
     "both_streams": ("model: {single: {hidden_size: 16}, hidden_size: 16}\ndata: {generated: {}}\n", "hidden_size"),
     "wrong_stream_key": ("model: {dual: {hidden_sise: 16}}\ndata: {generated: {}}\n", "hidden_sise"),
-    "wrong_stream_value": ("model: {dual: {region_hidden_size: -1}}\ndata: {generated: {train_scenes: 8}}\n", "region_hidden_size"),
+    "wrong_stream_value": (
+        "model: {dual: {region_hidden_size: -1}}\ndata: {generated: {train_scenes: 8}}\n",
+        "region_hidden_size",
+    ),
     "list_of_layers": (
         "model: {stream: dual, text_co_attention_layers: [9], region_co_attention_layers: [0], num_hidden_layers: 2}\n"
         "data: {generated: {train_scenes: 8}}\n",
@@ -330,7 +366,10 @@ COMMANDS: list[Case] = [
     (["extract", "--images", "{image_folder}", "--model", "{folder}", "--out", "{run}", "--shard", "0/4"], "0/4"),
     (["extract", "--images", "{image_folder}", "--model", "{folder}", "--out", "{run}", "--shard", "x"], "x"),
     *(
-        (["extract", "--images", "{image_folder}", "--model", "{folder}", "--out", "{run}", f"--{name}", value], name.replace("-", "_"))
+        (
+            ["extract", "--images", "{image_folder}", "--model", "{folder}", "--out", "{run}", f"--{name}", value],
+            name.replace("-", "_"),
+        )
         for name, value in (
             ("backend", "yolo"),
             ("max-regions", "0"),
@@ -400,7 +439,11 @@ def cases() -> list[Case]:
     """Return every case, the command first."""
     found: list[Case] = []
     for table, command in (
-        (TRAINING, "pretrain"), (MODEL, "pretrain"), (DATA, "pretrain"), (MASKING, "pretrain"), (TASK, "finetune")
+        (TRAINING, "pretrain"),
+        (MODEL, "pretrain"),
+        (DATA, "pretrain"),
+        (MASKING, "pretrain"),
+        (TASK, "finetune"),
     ):
         for key, values in table.items():
             found += [([command, f"{{{command}}}", f"--{key}", value], key.rpartition(".")[2]) for value in values]
@@ -447,8 +490,10 @@ def make_files(folder: Path) -> dict[str, str]:
         files[name] = folder / f"{name}.csv"
         files[name].write_text(text)
     files["coco"] = folder / "coco.json"
-    files["coco"].write_text('{"images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}], '
-        '"annotations": [{"id": 1, "image_id": 1, "caption": "a"}, {"id": 2, "image_id": 2, "caption": "b"}]}')
+    files["coco"].write_text(
+        '{"images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}], '
+        '"annotations": [{"id": 1, "image_id": 1, "caption": "a"}, {"id": 2, "image_id": 2, "caption": "b"}]}'
+    )
     return {name: str(path) for name, path in files.items()}
 
 

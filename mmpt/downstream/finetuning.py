@@ -201,7 +201,12 @@ def build_task_model(
         other = "dual" if section.stream == "single" else "single"
         raise MmptValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
     model, loading = load_by_name(
-        model_class.from_pretrained, name, "model.from_pretrained", ignore_mismatched_sizes=True, output_loading_info=True, **fields
+        model_class.from_pretrained,
+        name,
+        "model.from_pretrained",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **fields,
     )
     misfits = [str(key[0]) for key in loading["mismatched_keys"] if str(key[0]).startswith("backbone.")]
     if misfits:

@@ -118,7 +118,9 @@ class RegionExtractor:
         if backend is not None:
             _check_backend(backend, min_regions, threshold)
         device = device_of(device)
-        config = load_by_name(AutoConfig.from_pretrained, name, "the extractor", revision=revision, trust_remote_code=False)
+        config = load_by_name(
+            AutoConfig.from_pretrained, name, "the extractor", revision=revision, trust_remote_code=False
+        )
         if backend is None:
             backend = recognise_backend(config, str(name))
         _check_backend(backend, min_regions, threshold)
