@@ -70,7 +70,6 @@ class CheckedTrainer(Trainer):
 
     train_sampler: Sampler | None = None
     train_loader: Any = None
-    _watch: FiniteWatch
     _parameter_count: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,6 +81,7 @@ class CheckedTrainer(Trainer):
                 f"{self.args.n_gpu}, or name one GPU in CUDA_VISIBLE_DEVICES"
             )
         self.output_dir = Path(str(self.args.output_dir))
+        self._watch = FiniteWatch(self.args.device)
         self.add_callback(_EpochCallback(self))
         if self.is_world_process_zero():
             self.add_callback(JsonLogCallback(self.output_dir))
@@ -105,7 +105,7 @@ class CheckedTrainer(Trainer):
                 raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
         elif self.is_world_process_zero():
             unmark(self.output_dir)
-        self._watch = FiniteWatch(self.args.device)
+        self._watch = FiniteWatch(self.args.device)  # of this run alone
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._stop_unless_finite({})
         return result
@@ -197,9 +197,10 @@ class CheckedTrainer(Trainer):
         seen: list[Any] = gather_object(found) if self.args.world_size > 1 else found
         if not seen:
             return
-        step, what, value = min(seen, key=lambda each: each[0])
+        # A bad loss makes every process's gradients bad: it goes before them.
+        step, what, value = min(seen, key=lambda each: (each[0], each[1] != "loss"))
         parts = self.broken_parts(logs)
-        own = why_not_finite(self, step, what) if any(each[0] == step for each in found) else ""
+        own = why_not_finite(self, step, what) if any(each[:2] == (step, what) for each in found) else ""
         reasons = [reason for reason in gather_object([own]) if reason] if self.args.world_size > 1 else [own]
         raise MmptFloatingPointError(
             f"the {what} is {value} at step {step}{parts}{''.join(reasons[:1])}; nothing was saved since the last "
@@ -235,8 +236,8 @@ def _check_evaluation(args: TrainingArguments | None, eval_dataset: Any) -> None
         if asked:
             value = getattr(args, name)
             raise MmptValueError(
-                f"{name} is {getattr(value, 'value', value)!r}, but there is no evaluation data; give some (eval_dataset; "
-                f"data.eval_pairs of a recipe), or leave {name} out"
+                f"{name} is {getattr(value, 'value', value)!r}, but there is no evaluation data; give some "
+                f"(eval_dataset; data.eval_pairs of a recipe), or leave {name} out"
             )
 
 

@@ -139,6 +139,5 @@ def _check_options(values: Mapping[str, Any], where: str) -> None:
             raise MmptValueError(f"{where}torch_compile_backend is {backend!r}, expected one of {', '.join(known)}")
     for name in ("fsdp_config", "deepspeed", "accelerator_config"):
         given = values.get(name)
-        if isinstance(given, str) and not given.lstrip().startswith("{"):
-            if not Path(given).is_file():
-                raise MmptValueError(f"{where}{name} is {given!r}, expected a mapping or the path of a JSON file")
+        if isinstance(given, str) and not given.lstrip().startswith("{") and not Path(given).is_file():
+            raise MmptValueError(f"{where}{name} is {given!r}, expected a mapping or the path of a JSON file")

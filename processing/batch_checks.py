@@ -26,7 +26,8 @@ def tokens_of_a_text(max_text_length: int | None, tokenizer: Any, config: MmptCo
         name, tokens = "max_position_embeddings", longest
     if tokens <= specials:  # a tokenizer then cuts nothing at all
         raise MmptValueError(
-            f"{name} is {tokens}, expected more than the {specials} special tokens that the tokenizer puts around a text"
+            f"{name} is {tokens}, expected more than the {specials} special tokens that the tokenizer puts around a "
+            "text"
         )
     if tokens > longest:
         raise MmptValueError(

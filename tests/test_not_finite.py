@@ -57,7 +57,8 @@ def test_the_example_with_a_bad_feature_is_named_with_its_step(tmp_path: Path, a
     first = seen.index(False) // arguments.get("gradient_accumulation_steps", 1) + 1
     assert f"is nan at step {first} " in message
     assert "inputs of 'image-5' (row 5) are not finite" in message
-    assert "objectives that are not finite: " in message and "told apart" not in message
+    assert "objectives that are not finite: " in message
+    assert "told apart" not in message
     for folder in tmp_path.glob("checkpoint-*"):
         assert int(folder.name.partition("-")[2]) < first
 
@@ -107,7 +108,8 @@ def test_gradients_that_are_not_finite_stop_the_run_though_every_loss_is(tmp_pat
     )
     weight.register_hook(broken)
     message = error_of(trainer)
-    assert "the gradient norm is" in message and "at step 2 " in message
+    assert "the gradient norm is" in message
+    assert "at step 2 " in message
     assert f"the gradients break at {name}" in message
 
 
@@ -129,8 +131,10 @@ def test_weights_that_are_not_finite_are_named_and_never_saved(tmp_path: Path) -
 def test_the_watch_notes_the_first_and_forgets_no_later_one() -> None:
     watch = FiniteWatch(torch.device("cpu"))
     watch.see_loss(torch.tensor(1.0), 1)
-    assert watch.look() == [] and float(watch.found) == 0
+    assert watch.look() == []
+    assert float(watch.found) == 0
     watch.see_norm(torch.tensor(math.inf), 2)
     watch.see_loss(torch.tensor(-math.inf), 3)
     watch.see_norm(torch.tensor(2.0), 4)
-    assert watch.look() == [(2, "gradient norm", math.inf)] and float(watch.found) == 1
+    assert watch.look() == [(2, "gradient norm", math.inf)]
+    assert float(watch.found) == 1
