@@ -46,15 +46,20 @@ class FiniteWatch:
         self._steps[place] = torch.where(first, step, self._steps[place])
 
 
-def first_broken_module(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """Run a forward pass and return the name of the first module whose output is NaN, and the pass's output."""
-    broken: list[str] = []
+def first_broken_module(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> tuple[str | None, list[int], Any]:
+    """Run a forward pass and return the first module whose output is NaN, the rows that are, and the pass's output.
+
+    Args:
+        rows: of the batch. No row is returned where the module's output has not one for each.
+    """
+    broken: list[tuple[str, list[int]]] = []
     handles = []
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
-            if not broken and any(bool(tensor.isnan().any()) for tensor in _tensors(output)):
-                broken.append(name or type(module).__name__)
+            nans = [tensor for tensor in _tensors(output) if bool(tensor.isnan().any())] if not broken else []
+            if nans:
+                broken.append((name or type(module).__name__, broken_rows(dict(enumerate(nans)), rows)))
 
         return hook
 
@@ -65,7 +70,8 @@ def first_broken_module(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[st
     finally:
         for handle in handles:
             handle.remove()
-    return (broken[0] if broken else None), output
+    name, which = broken[0] if broken else (None, [])
+    return name, which, output
 
 
 def broken_parameters(model: nn.Module, gradients: bool = False) -> list[str]:
@@ -78,7 +84,7 @@ def broken_parameters(model: nn.Module, gradients: bool = False) -> list[str]:
     ]
 
 
-def broken_rows(inputs: Mapping[str, Any], rows: int) -> list[int]:
+def broken_rows(inputs: Mapping[Any, Any], rows: int) -> list[int]:
     """Return the rows of a batch with an input that is not finite."""
     found: set[int] = set()
     for value in inputs.values():

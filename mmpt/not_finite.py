@@ -39,9 +39,9 @@ def _why(trainer: Any, step: int, what: str) -> str:
         rows = broken_rows(batch, len(indices))
         if rows:
             return f" ({'; '.join([*said, f'inputs of {_some([names[row] for row in rows])} are not finite'])})"
-        layer = _broken_layer(trainer, model, batch, what) if not weights else None
+        layer, rows = (None, []) if weights else _broken_layer(trainer, model, batch, what, len(indices))
         if layer is not None:
-            return f" ({'; '.join([*said, f'{layer}, with the examples {_some(names)}'])})"
+            return f" ({layer}, with the examples {_some([names[row] for row in rows] or names)})"
         said.append(f"examples {_some(names)}")
     return f" ({'; '.join(said)})" if said else ""
 
@@ -71,27 +71,27 @@ def example_names(dataset: Any, indices: list[int]) -> list[str]:
     return [f"row {int(i)}" if key is None else f"{table[key][int(i)]!r} (row {int(i)})" for i in indices]
 
 
-def _broken_layer(trainer: Any, model: Any, batch: Any, what: str) -> str | None:
-    """Run a batch again, and return the first layer with NaN, or the weights whose gradients are not finite."""
+def _broken_layer(trainer: Any, model: Any, batch: Any, what: str, rows: int) -> tuple[str | None, list[int]]:
+    """Run a batch again, and return the first layer with NaN or with bad gradients, and its rows with NaN."""
     from mmpt.processing.task_collator import NOT_FOR_THE_MODEL
 
     batch = trainer._prepare_inputs(dict(batch))
     batch = {name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}
     with torch.set_grad_enabled(what != "loss"), trainer.compute_loss_context_manager():
-        layer, output = first_broken_module(model, batch)
+        layer, which, output = first_broken_module(model, batch, rows)
     if layer is not None:
-        return f"the first layer with NaN is {layer}"
+        return f"the first layer with NaN is {layer}", which
     loss = output["loss"]
     if not bool(loss.isfinite()):
-        return f"the layers are finite, their loss is {float(loss)}"
+        return f"the layers are finite, their loss is {float(loss)}", []
     if what == "loss":
-        return None
+        return None, []
     model.zero_grad()
     loss.backward()
     gradients = broken_parameters(model, gradients=True)
     model.zero_grad()
     # Gradients flow from the loss to the inputs: the last parameter is nearest to where they broke.
-    return f"the gradients break at {gradients[-1]}" if gradients else None
+    return (f"the gradients break at {gradients[-1]}" if gradients else None), []
 
 
 def _some(names: list[str]) -> str:
