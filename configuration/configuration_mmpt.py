@@ -6,10 +6,12 @@ from dataclasses import field, fields
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 
-from mmpt.configuration.configuration_tasks import MmptTaskConfig
+from mmpt.configuration.configuration_tasks import TASK_BOUNDS, MmptTaskConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Bounds, check_bounds
 
 logger = logging.get_logger(__name__)
 
@@ -22,6 +24,40 @@ OPTIONAL_OBJECTIVE_NAMES = ("mrc_attribute", "qa")
 
 CLASS_OBJECTIVE_NAMES = ("mrc", "mrc_kl")
 """The objectives that need classes of regions."""
+
+MODEL_BOUNDS: dict[str, Bounds] = TASK_BOUNDS | {
+    "vocab_size": AT_LEAST_ONE,
+    "hidden_size": AT_LEAST_ONE,
+    "num_hidden_layers": NOT_NEGATIVE,
+    "num_attention_heads": AT_LEAST_ONE,
+    "intermediate_size": AT_LEAST_ONE,
+    "hidden_dropout_prob": SHARE,
+    "attention_probs_dropout_prob": SHARE,
+    "max_position_embeddings": AT_LEAST_ONE,
+    "type_vocab_size": AT_LEAST_ONE,
+    "initializer_range": NOT_NEGATIVE,
+    "layer_norm_eps": POSITIVE,
+    "pad_token_id": NOT_NEGATIVE,
+    "region_feature_dim": AT_LEAST_ONE,
+    "region_box_octaves": NOT_NEGATIVE,
+    "region_type_vocab_size": AT_LEAST_ONE,
+    "region_token_type_id": NOT_NEGATIVE,
+    "pooler_size": AT_LEAST_ONE,
+    "pooled_dropout_prob": SHARE,
+    "num_task_tokens": NOT_NEGATIVE,
+    "num_region_classes": NOT_NEGATIVE,
+    "region_background_class": NOT_NEGATIVE,
+    "num_region_attributes": NOT_NEGATIVE,
+    "num_matching_classes": Bounds(2),
+    "num_qa_labels": NOT_NEGATIVE,
+    "region_num_hidden_layers": NOT_NEGATIVE,
+    "region_hidden_size": AT_LEAST_ONE,
+    "region_num_attention_heads": AT_LEAST_ONE,
+    "region_intermediate_size": AT_LEAST_ONE,
+    "co_attention_hidden_size": AT_LEAST_ONE,
+    "co_attention_num_heads": AT_LEAST_ONE,
+}
+"""The numbers that each field of either configuration may have."""
 
 # Keys that transformers itself hands to a configuration beside its fields.
 _LIBRARY_KEYS = {
@@ -201,6 +237,22 @@ class MmptConfig(MmptTaskConfig):
                 "install a newer mmpt"
             )
 
+    def validate_bounds(self) -> None:
+        check_bounds(vars(self), MODEL_BOUNDS)
+        padding = self.pad_token_id
+        if padding is not None and padding >= self.vocab_size:
+            raise MmptValueError(
+                f"pad_token_id is {padding}, expected less than vocab_size, which is {self.vocab_size}"
+            )
+
+    def validate_activations(self) -> None:
+        for name in ("hidden_act", "classifier_act"):
+            value = getattr(self, name)
+            if value is not None and value not in ACT2FN:
+                near = difflib.get_close_matches(value, ACT2FN, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f": {', '.join(sorted(ACT2FN))}"
+                raise MmptValueError(f"{name} is {value!r}, expected an activation of transformers{hint}")
+
     def validate_attention_heads(self) -> None:
         _check_divides(self.hidden_size, self.num_attention_heads, "hidden_size", "num_attention_heads")
 
@@ -231,8 +283,14 @@ class MmptConfig(MmptTaskConfig):
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise MmptValueError(f"unknown objective {name!r}, expected some of {', '.join(names)}{hint}")
-            if weight < 0:
-                raise MmptValueError(f"the weight of objective {name!r} is {weight}, expected 0 or more")
+            if not NOT_NEGATIVE.hold(weight):
+                raise MmptValueError(
+                    f"objective_weights: the weight of objective {name!r} is {weight}, expected {NOT_NEGATIVE}"
+                )
+        if self.objective_weights and not any(self.objective_weights.values()):
+            raise MmptValueError(
+                f"objective_weights is {self.objective_weights}, expected a weight above 0 for one objective"
+            )
         needs = {
             "num_region_classes": CLASS_OBJECTIVE_NAMES,
             "num_region_attributes": ("mrc_attribute",),

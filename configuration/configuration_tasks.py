@@ -8,6 +8,17 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, Bounds
+
+TASK_BOUNDS: dict[str, Bounds] = {
+    "label_smoothing": Bounds(0, 1, open_high=True),
+    "retrieval_margin": NOT_NEGATIVE,
+    "retrieval_negatives": AT_LEAST_ONE,
+    "contrastive_size": NOT_NEGATIVE,  # 0 is off
+    "alignment_size": AT_LEAST_ONE,
+    "classifier_hidden_size": AT_LEAST_ONE,
+}
+"""The numbers that each field may have."""
 
 
 @strict
@@ -72,16 +83,8 @@ class MmptTaskConfig(PreTrainedConfig):
     alignment_size: int | None = None
 
     def validate_task_losses(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise MmptValueError(f"label_smoothing is {self.label_smoothing}, expected 0 or more and less than 1")
-        if self.retrieval_negatives < 1:
-            raise MmptValueError(f"retrieval_negatives is {self.retrieval_negatives}, expected 1 or more")
-        if self.classifier_hidden_size is not None and self.classifier_hidden_size < 1:
-            raise MmptValueError(
-                f"classifier_hidden_size is {self.classifier_hidden_size}, expected 1 or more, or None"
-            )
-        if self.contrastive_size < 0:
-            raise MmptValueError(f"contrastive_size is {self.contrastive_size}, expected 0 (off) or more")
         weights = self.class_weights
         if weights is not None and not all(math.isfinite(weight) and weight >= 0 for weight in weights):
             raise MmptValueError(f"class_weights is {weights}, expected numbers of 0 or more")
+        if weights and not any(weights):
+            raise MmptValueError(f"class_weights is {weights}, expected one above 0")

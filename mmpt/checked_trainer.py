@@ -4,24 +4,31 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
-from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
+from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptImportError, MmptValueError
+from mmpt.finite_watch import FiniteWatch, broken_parameters
+from mmpt.not_finite import why_not_finite
 from mmpt.trainer_arguments import Refusal, check_arguments
+from mmpt.training_values import check_schedule, check_training_values
 
 logger = logging.getLogger(__name__)
 
 LOG_NAME = "log.jsonl"
+
+SMALLEST_SCALE = 1e-4
+"""Of fp16's loss scaler, which begins at 65,536 and halves at each step that it skips."""
 
 
 @dataclass
@@ -38,6 +45,18 @@ class MmptTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = False
     report_to: str | list[str] | None = "none"
 
+    def __post_init__(self) -> None:
+        check_training_values(vars(self))
+        try:
+            super().__post_init__()
+        except (MmptError, OSError):
+            raise
+        except ImportError as error:
+            raise MmptImportError(f"these training arguments need a package that is not installed: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MmptValueError(str(error)) from error
+        check_schedule(self)
+
 
 class CheckedTrainer(Trainer):
     """transformers' Trainer with complete checkpoints, a JSON log and a stop at a loss that is not finite.
@@ -51,6 +70,7 @@ class CheckedTrainer(Trainer):
     """
 
     train_sampler: Sampler | None = None
+    train_loader: Any = None
     refusals: tuple[Refusal, ...] = ()
     _parameter_count: int | None = None
 
@@ -60,6 +80,7 @@ class CheckedTrainer(Trainer):
             given["args"] = MmptTrainingArguments(output_dir="tmp_trainer")  # the folder that Trainer takes
         fields_of = {item.name: getattr(given["args"], item.name) for item in fields(given["args"])}
         check_arguments(type(self).__name__, {**fields_of, **given}, self.refusals)
+        _check_evaluation(given["args"], given.get("eval_dataset"))
         super().__init__(**given)
         if self.args.n_gpu > 1:
             raise MmptValueError(
@@ -67,6 +88,7 @@ class CheckedTrainer(Trainer):
                 f"{self.args.n_gpu}, or name one GPU in CUDA_VISIBLE_DEVICES"
             )
         self.output_dir = Path(str(self.args.output_dir))
+        self._watch = FiniteWatch(self.args.device)
         self.add_callback(_EpochCallback(self))
         if self.is_world_process_zero():
             self.add_callback(JsonLogCallback(self.output_dir))
@@ -90,15 +112,38 @@ class CheckedTrainer(Trainer):
                 raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
         elif self.is_world_process_zero():
             unmark(self.output_dir)
+        self._watch = FiniteWatch(self.args.device)  # of this run alone
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        self._stop_unless_finite(result.training_loss, {})
+        self._stop_unless_finite({})
         return result
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the event, and stop at a loss that is not finite."""
         super().log(logs, start_time)
         if "loss" in logs:
-            self._stop_unless_finite(logs["loss"], logs)
+            self._stop_unless_finite(logs)
+
+    def get_train_dataloader(self) -> Any:
+        """Return transformers' loader, and keep it: it knows which examples a step had."""
+        self.train_loader = super().get_train_dataloader()
+        return self.train_loader
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run transformers' step, and watch its loss."""
+        loss = super().training_step(*args, **kwargs)
+        self._watch.see_loss(loss, self.state.global_step + 1)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """Watch the norm; a fused optimiser then leaves the weights as they were before the step that broke."""
+        norm = super()._get_grad_norm(*args, **kwargs)
+        # fp16's scaler skips steps with infinite gradients and lowers its scale: that is its work.
+        if norm is not None and self.accelerator.scaler is None:
+            self._watch.see_norm(norm, self.state.global_step + 1)
+            optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+            if any(group.get("fused") for group in optimizer.param_groups):
+                optimizer.found_inf = self._watch.found
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return transformers' estimate, six a parameter and token; the parameters are counted once, not every step."""
@@ -115,9 +160,7 @@ class CheckedTrainer(Trainer):
         return ""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._stop_unless_finite(float(self._tr_loss), {})
-        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            self._stop_unless_finite(math.nan, {})
+        self._stop_unless_finite({}, broken_parameters(model))
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             (folder / MARKER).unlink(missing_ok=True)  # while its files are written again it is not complete
@@ -161,13 +204,31 @@ class CheckedTrainer(Trainer):
         """Return the rows in their order, however training goes; several processes deal them out themselves."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[arg-type]
 
-    def _stop_unless_finite(self, loss: float, logs: Mapping[str, float]) -> None:
-        if math.isfinite(loss):
+    def _stop_unless_finite(self, logs: Mapping[str, float], weights: Sequence[str] = ()) -> None:
+        """Raise the same error in every process if one of them has seen something that is not finite.
+
+        Args:
+            logs: the event that is logged, if one is.
+            weights: names of weights that are not finite.
+        """
+        found = self._watch.look()
+        if not found and weights:
+            found = [(self.state.global_step, f"weight {weights[0]}", math.nan)]
+        scaler = self.accelerator.scaler
+        if not found and scaler is not None and scaler.get_scale() < SMALLEST_SCALE:
+            found = [(self.state.global_step, "gradient", math.inf)]  # the scaler has skipped dozens of steps
+        seen: list[Any] = gather_object(found) if self.args.world_size > 1 else found
+        if not seen:
             return
+        # A bad loss makes every process's gradients bad: it goes before them.
+        step, what, value = min(seen, key=lambda each: (each[0], each[1] != "loss"))
+        parts = self.broken_parts(logs)
+        own = why_not_finite(self, step, what) if any(each[:2] == (step, what) for each in found) else ""
+        reasons = [reason for reason in gather_object([own]) if reason] if self.args.world_size > 1 else [own]
         raise MmptFloatingPointError(
-            f"the loss is {loss} at step {self.state.global_step}{self.broken_parts(logs)}; nothing was saved since "
-            "the last complete checkpoint. Lower the learning rate, clip gradients (max_grad_norm), or train in fp32 "
-            "or bf16 instead of fp16"
+            f"the {what} is {value} at step {step}{parts}{''.join(reasons[:1])}; nothing was saved since the last "
+            "complete checkpoint. Lower the learning rate, clip gradients (max_grad_norm), or train in fp32 or bf16 "
+            "instead of fp16"
         )
 
 
@@ -188,6 +249,19 @@ class JsonLogCallback(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _check_evaluation(args: TrainingArguments | None, eval_dataset: Any) -> None:
+    """Refuse arguments that ask for evaluation where there is nothing to evaluate on."""
+    if args is None or eval_dataset is not None:
+        return
+    for name, asked in (("eval_strategy", args.eval_strategy != "no"), ("eval_on_start", args.eval_on_start)):
+        if asked:
+            value = getattr(args, name)
+            raise MmptValueError(
+                f"{name} is {getattr(value, 'value', value)!r}, but there is no evaluation data; give some "
+                f"(eval_dataset; data.eval_pairs of a recipe), or leave {name} out"
+            )
 
 
 def _step_of(line: str) -> float:

@@ -1,12 +1,14 @@
 """What a command prints when something is wrong: one line for bad input, a traceback for a fault of the program."""
 
 import contextlib
+import os
+import time
 import traceback
 from collections.abc import Iterator
 
 import typer
 
-from mmpt.configuration.errors import MmptError
+from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptRuntimeError
 
 
 @contextlib.contextmanager
@@ -18,6 +20,10 @@ def clear_errors(debug: bool) -> Iterator[None]:
         cause = bad_input(error)
         if debug or cause is None:
             raise
+        if isinstance(cause, MmptFloatingPointError) and os.environ.get("RANK", "0") != "0":
+            # Every process raises the same one. torchrun ends the others when one ends: let the first print it.
+            time.sleep(3)
+            raise typer.Exit(2) from None
         message = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
         typer.echo(f"error: {' '.join(message.split())}", err=True)
         raise typer.Exit(2) from None
@@ -29,14 +35,24 @@ def bad_input(error: Exception) -> Exception | None:
     Errors of this package are, and so are files that cannot be read and values that transformers' TrainingArguments
     refuses. Another error of a library may come from the middle of its work.
     """
-    from huggingface_hub.errors import StrictDataclassError
+    from huggingface_hub.errors import HFValidationError, StrictDataclassError
 
     if isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
         return error.__cause__  # it has the message; the error around it says which method of a configuration ran
     if isinstance(error, MmptError | OSError):
         return error
+    if isinstance(error, HFValidationError):  # of a name that cannot be one of the Hub
+        return error
+    if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        return MmptRuntimeError(
+            f"out of memory ({str(error).splitlines()[0][:200]}); make the model or the batch smaller"
+        )
     refused = isinstance(error, ValueError | ImportError) and _raised_in(error) == "transformers.training_args"
     return error if refused else None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _raised_in(error: Exception) -> str:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import CheckedTrainer
+from mmpt.configuration.loading import load_by_name
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
@@ -51,7 +52,9 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     # Weights go on with the words that they were trained with.
     tokenizer_name = recipe.data.tokenizer or recipe.model.from_pretrained
     tokenizer = (
-        build_word_tokenizer(corpus.texts) if tokenizer_name is None else AutoTokenizer.from_pretrained(tokenizer_name)
+        build_word_tokenizer(corpus.texts)
+        if tokenizer_name is None
+        else load_tokenizer(tokenizer_name, "data.tokenizer" if recipe.data.tokenizer else "model.from_pretrained")
     )
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
@@ -112,6 +115,11 @@ def push_run(trainer: CheckedTrainer, output_dir: Path) -> None:
         logger.warning("pushed to %s", address)
 
 
+def load_tokenizer(name: str, key: str) -> Any:
+    """Return the tokenizer of a folder or Hub name; an error names the key of the recipe."""
+    return load_by_name(AutoTokenizer.from_pretrained, name, key, trust_remote_code=False)
+
+
 def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTraining:
     """Return a new model of the section's configuration, or the one that it names with its weights.
 
@@ -120,7 +128,8 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
     """
     model_class = MODELS[section.stream]
     if section.from_pretrained is not None:
-        return model_class.from_pretrained(section.from_pretrained, **section.config)
+        name = section.from_pretrained
+        return load_by_name(model_class.from_pretrained, name, "model.from_pretrained", **section.config)
     return model_class(build_config(section, facts))
 
 

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
+from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
 from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
 from mmpt.recipe_values import read_yaml, write_yaml
+from mmpt.training_values import check_training_values
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
@@ -296,6 +298,8 @@ def _schema(stream: str, command: str) -> Schema:
 
 def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
     """Name the stream asked for, and put the keys under model.single or model.dual into the model section."""
+    from mmpt.configuration.configuration_mmpt import MODEL_BOUNDS
+
     if raw.get("model") is None:
         raw["model"] = {}
     model = raw["model"]
@@ -315,6 +319,7 @@ def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], so
             )
         if name != stream:  # not used in this run, checked all the same
             check_keys({"model": section}, _schema(name, command), source)
+            check_bounds(section, MODEL_BOUNDS, f"{source}: model.{name}.")
     model.update(sections.get(stream, {}))
     return stream
 
@@ -356,6 +361,8 @@ def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
 
 def _check_values(recipe: Recipe, source: str) -> None:
     """Refuse values that have the right type but make no run."""
+    from mmpt.configuration.configuration_mmpt import MODEL_BOUNDS
+
     model, data, masking = recipe.model, recipe.data, recipe.masking
     if model.preset is not None and model.preset not in PRESETS[model.stream]:
         other = next((name for name, presets in PRESETS.items() if model.preset in presets), None)
@@ -382,6 +389,8 @@ def _check_values(recipe: Recipe, source: str) -> None:
         )
     if data.store is not None and data.pairs is None:
         raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
+    check_training_values(recipe.training, f"{source}: training.")
+    check_bounds(model.config, MODEL_BOUNDS, f"{source}: model.")
     if "hub_token" in recipe.training:
         raise MmptValueError(
             f"{source}: training.hub_token would be written into the run's folder for all to read; leave it out and "

@@ -22,6 +22,10 @@ _RESOLVERS = {
 }
 
 
+_LARGEST = 100_000
+"""Values that a document may have, each alias counted as what it stands for."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of YAML 1.2: PyYAML's own read `1e-4` as text, `no` as false, `1:30` as 90."""
 
@@ -29,6 +33,15 @@ class _Loader(yaml.SafeLoader):
         first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("bool", "int", "float", "timestamp")]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def get_single_node(self) -> Any:
+        """Return the document, and refuse one that contains itself or expands to very much through its anchors."""
+        node: Any = super().get_single_node()
+        if node is not None and _size(node, {}) > _LARGEST:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"anchors expand to more than {_LARGEST:,} values", node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping, and refuse a key that is given twice (PyYAML silently keeps the last)."""
@@ -42,6 +55,27 @@ class _Loader(yaml.SafeLoader):
     def construct_int(self, node: Any) -> int:
         text = self.construct_scalar(node)
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+def _size(node: Any, sizes: dict[int, int | None]) -> int:
+    """Return how many values a node expands to.
+
+    Args:
+        sizes: of the nodes that were met, by their identity; None is one that is not finished.
+    """
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size is None:
+            raise yaml.constructor.ConstructorError(None, None, "an anchor contains itself", node.start_mark)
+        return size
+    sizes[id(node)] = None
+    inner: list[Any] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    size = sizes[id(node)] = 1 + sum(_size(part, sizes) for part in inner)
+    return size
 
 
 class _Dumper(yaml.SafeDumper):
@@ -76,6 +110,10 @@ def read_yaml(text: str, source: str) -> Any:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise MmptValueError(f"{source}{place}: not valid YAML: {problem or error}") from None
+    except RecursionError:
+        raise MmptValueError(f"{source}: not valid YAML for a recipe: it is nested too deep") from None
+    except ValueError as error:  # of Python's int, for a number of thousands of digits
+        raise MmptValueError(f"{source}: not valid YAML for a recipe: {error}") from None
 
 
 def write_yaml(values: Any) -> str:

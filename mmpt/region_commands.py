@@ -50,6 +50,7 @@ def extract(
 
         if box_format not in ("pixel", "normalized"):
             raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
+        _check_shard_bytes(shard_bytes)
         source = open_images(images)
         extractor = RegionExtractor.from_pretrained(
             model,
@@ -98,6 +99,7 @@ def import_features(
     with clear_errors(debug):
         from mmpt.processing.region_readers.open_features import open_features
 
+        _check_shard_bytes(shard_bytes)
         names = None if class_names is None else Path(class_names).read_text(encoding="utf-8").splitlines()
         source = open_features(
             file,
@@ -210,13 +212,16 @@ def pairs(
         typer.echo(f"{out}: {len(table):,} rows, columns {', '.join(table.column_names)}")
 
 
+def _check_shard_bytes(shard_bytes: int) -> None:
+    if shard_bytes < 1:
+        raise MmptValueError(f"got --shard-bytes {shard_bytes}, expected 1 or more")
+
+
 def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> None:
     """Fill a store, print how far it is and what came out, and exit with 1 if something was rejected."""
     from mmpt.processing.store_filling import fill_store
     from mmpt.progress import Progress
 
-    if shard_bytes < 1:
-        raise MmptValueError(f"got --shard-bytes {shard_bytes}, expected 1 or more")
     with Progress(source.total, unit) as progress:
         report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
     if report.resumed_at:

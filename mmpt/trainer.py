@@ -147,6 +147,7 @@ class MmptTrainer(CheckedTrainer):
         return named
 
     def broken_parts(self, logs: Mapping[str, float]) -> str:
-        """Return the objectives whose loss is not finite."""
+        """Return the objectives whose loss is not finite since the last event."""
+        logs = logs if any(f"{name}_loss" in logs for name in self.objectives) else self._drain(self._train_sums)
         broken = [name for name in self.objectives if not math.isfinite(logs.get(f"{name}_loss", 0.0))]
         return f" (objectives that are not finite: {', '.join(broken) or 'not told apart'})"

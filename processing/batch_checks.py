@@ -13,6 +13,29 @@ from mmpt.processing.regions import Regions, wrong_distributions
 LARGEST = 2**63  # what example ids are kept in
 
 
+def tokens_of_a_text(max_text_length: int | None, tokenizer: Any, config: MmptConfig) -> int:
+    """Return how many tokens a text is cut to; None is all positions of the model.
+
+    Raises:
+        ValueError: if that leaves no token of the text itself, or the model has fewer positions.
+    """
+    longest, specials = config.max_position_embeddings, tokenizer.num_special_tokens_to_add()
+    name, tokens = "max_text_length", max_text_length
+    if tokens is None:
+        name, tokens = "max_position_embeddings", longest
+    if tokens <= specials:  # a tokenizer then cuts nothing at all
+        raise MmptValueError(
+            f"{name} is {tokens}, expected more than the {specials} special tokens that the tokenizer puts around a "
+            "text"
+        )
+    if tokens > longest:
+        raise MmptValueError(
+            f"{name} is {tokens}, but the model has max_position_embeddings {longest}; lower {name}, or leave it out "
+            "for all positions"
+        )
+    return tokens
+
+
 def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
     """Check that the tokenizer fits the model's vocabulary and has the tokens that batches need.
 

@@ -15,7 +15,7 @@ from transformers.data.data_collator import DataCollatorMixin
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
-from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs
+from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs, tokens_of_a_text
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.mismatching import Texts, mismatch
@@ -93,8 +93,7 @@ class MmptDataCollator(DataCollatorMixin):
             )
         self._reported_cut = False
         self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
-        longest = self.config.max_position_embeddings
-        self._max_tokens = longest if self.max_text_length is None else min(self.max_text_length, longest)
+        self._max_tokens = tokens_of_a_text(self.max_text_length, self.processor.tokenizer, self.config)
 
     def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the batch: the model's inputs and, for each objective of the configuration, `<objective>_labels`."""
@@ -301,13 +300,6 @@ class MmptDataCollator(DataCollatorMixin):
         if self.overlap_threshold is not None and not 0 <= self.overlap_threshold <= 1:
             raise MmptValueError(
                 f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"
-            )
-        specials = self.processor.tokenizer.num_special_tokens_to_add()
-        # With less, a tokenizer cuts nothing at all.
-        if self.max_text_length is not None and self.max_text_length <= specials:
-            raise MmptValueError(
-                f"max_text_length is {self.max_text_length}, expected more than the {specials} special tokens that "
-                "the tokenizer puts around a text, or None for all that the model reads"
             )
         if "qa" in self.objectives:
             raise MmptValueError(

@@ -11,7 +11,7 @@ from transformers.data.data_collator import DataCollatorMixin
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.input_checks import NOT_FOR_THE_MODEL as NOT_FOR_THE_MODEL
-from mmpt.processing.batch_checks import check_tokenizer
+from mmpt.processing.batch_checks import check_tokenizer, tokens_of_a_text
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_encoding import Blank, TaskBatch, TaskEncoder
 
@@ -49,17 +49,11 @@ class TaskDataCollator(DataCollatorMixin):
     return_tensors: str = "pt"
 
     def __post_init__(self) -> None:
-        tokenizer, longest = self.processor.tokenizer, self.config.max_position_embeddings
+        tokenizer = self.processor.tokenizer
         check_tokenizer(tokenizer, self.config)
-        specials = tokenizer.num_special_tokens_to_add()
-        if self.max_text_length is not None and self.max_text_length <= specials:
-            raise MmptValueError(
-                f"max_text_length is {self.max_text_length}, expected more than the {specials} special tokens that "
-                "the tokenizer puts around a text, or None for all that the model reads"
-            )
         if self.blank not in (None, "text", "regions"):
             raise MmptValueError(f"blank is {self.blank!r}, expected 'text', 'regions' or None")
-        max_tokens = longest if self.max_text_length is None else min(self.max_text_length, longest)
+        max_tokens = tokens_of_a_text(self.max_text_length, tokenizer, self.config)
         self._encoder = TaskEncoder(self.processor, self.config, max_tokens, self.blank)
         self._numbers = {str(name): int(number) for number, name in (self.config.id2label or {}).items()}
 

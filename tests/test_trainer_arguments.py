@@ -41,7 +41,7 @@ IRRELEVANT = {  # read by scripts, by the launcher or by services, not by a trai
     *("do_train", "do_eval", "do_predict", "local_rank", "debug", "use_cache", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "liger_kernel_config"),
 }
-WORKS = set(  # noqa: SIM905 (a list of names is easier to read without quotes)
+WORKS = set(
     """
     output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
     lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
@@ -61,7 +61,7 @@ WORKS = set(  # noqa: SIM905 (a list of names is easier to read without quotes)
     fsdp_config deepspeed skip_memory_metrics resume_from_checkpoint
     model args train_dataset eval_dataset processing_class model_init compute_loss_func compute_metrics callbacks
     optimizers optimizer_cls_and_kwargs preprocess_logits_for_metrics
-    """.split()
+    """.split()  # noqa: SIM905 (without quotes it can be read)
 )
 PARAMETERS = set(signature(Trainer).parameters)
 

@@ -87,6 +87,8 @@ def evaluate(
     For instance: mmpt evaluate runs/vqa --pairs val.parquet --store regions --out scores --gallery 50
     """
     with clear_errors(debug):
+        if gallery < 0:
+            raise MmptValueError(f"got --gallery {gallery}, expected 0 or more")
         folder = None if out is None else Path(out)
         if folder is not None:
             from mmpt.recipe import check_output_dir

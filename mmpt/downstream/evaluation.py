@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,9 +13,11 @@ from transformers import AutoConfig
 
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.loading import load_by_name
 from mmpt.downstream.decoding import Prediction, label_numbers
 from mmpt.downstream.scoring import Measures
 from mmpt.downstream.tasks import TASKS, Task, task_of
+from mmpt.modeling_mmpt.devices import device_of
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator
@@ -109,8 +111,13 @@ def open_task_model(
     """
     if dtype not in DTYPES:
         raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if blank not in (None, *get_args(Blank)):
+        raise MmptValueError(f"blank is {blank!r}, expected one of {', '.join(get_args(Blank))}")
+    where = device_of(device)
+    if name is not None:
+        task_of(name)
     path = Path(folder) / "recipe.yaml"
-    config = AutoConfig.from_pretrained(folder)
+    config = load_by_name(AutoConfig.from_pretrained, folder, "the model", trust_remote_code=False)
     made_by = (config.architectures or ["none"])[0]
     recipe = load_recipe(path, command="finetune") if path.is_file() and "PreTraining" not in made_by else None
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
@@ -130,7 +137,6 @@ def open_task_model(
         raise MmptValueError(
             f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}"
         )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model: Any = TASKS[name].models[stream].from_pretrained(folder)
     collator = TaskDataCollator(
         processor=MmptProcessor.from_pretrained(folder),

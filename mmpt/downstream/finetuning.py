@@ -4,11 +4,12 @@ import json
 import logging
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, set_seed
+from transformers import AutoConfig, EarlyStoppingCallback, set_seed
 
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.loading import load_by_name
 from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
 from mmpt.downstream.decoding import label_numbers
@@ -22,7 +23,7 @@ from mmpt.downstream.task_corpus import TaskCorpus, open_task_corpus
 from mmpt.downstream.tasks import TASKS, Task
 from mmpt.model_card import Rows, Sample, measures_of, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
-from mmpt.pretraining import push_run
+from mmpt.pretraining import load_tokenizer, push_run
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
@@ -166,11 +167,11 @@ def build_processor(recipe: Recipe, corpus: TaskCorpus) -> MmptProcessor:
     source, data = recipe.model.from_pretrained, recipe.data
     if source is None:
         names = data.tokenizer
-        tokenizer = build_word_tokenizer(corpus.texts) if names is None else AutoTokenizer.from_pretrained(names)
+        tokenizer = build_word_tokenizer(corpus.texts) if names is None else load_tokenizer(names, "data.tokenizer")
         return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions), tokenizer)
-    processor = MmptProcessor.from_pretrained(source)
+    processor = load_by_name(MmptProcessor.from_pretrained, source, "model.from_pretrained")
     if data.tokenizer is not None:
-        processor.tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+        processor.tokenizer = load_tokenizer(data.tokenizer, "data.tokenizer")
     if data.max_regions is not None:
         processor.image_processor.max_regions = data.max_regions
     return processor
@@ -194,12 +195,18 @@ def build_task_model(
         facts = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "objective_weights": {}}
         section = ModelSection(section.stream, section.preset, None, fields)
         return model_class(build_config(section, corpus.facts | facts))
-    found = AutoConfig.from_pretrained(section.from_pretrained).model_type
+    name = section.from_pretrained
+    found = load_by_name(AutoConfig.from_pretrained, name, "model.from_pretrained", trust_remote_code=False).model_type
     if found != model_class.config_class.model_type:
         other = "dual" if section.stream == "single" else "single"
         raise MmptValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
-    model, loading = model_class.from_pretrained(
-        section.from_pretrained, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+    model, loading = load_by_name(
+        model_class.from_pretrained,
+        name,
+        "model.from_pretrained",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **fields,
     )
     misfits = [str(key[0]) for key in loading["mismatched_keys"] if str(key[0]).startswith("backbone.")]
     if misfits:
@@ -224,4 +231,9 @@ def _class_weights(section: TaskSection, fields: dict[str, Any], train: TaskData
     if weights == "balanced":
         numbers: dict[str, int] = fields["label2id"]
         return {"class_weights": balanced_weights(gold_classes(train, numbers), len(numbers))}
+    if len(weights) != len(fields["id2label"]):
+        raise MmptValueError(
+            f"task.class_weights has {len(weights)} numbers, expected {len(fields['id2label'])}, one for each class: "
+            f"{', '.join(map(str, fields['id2label'].values()))}"
+        )
     return {"class_weights": [float(weight) for weight in weights]}

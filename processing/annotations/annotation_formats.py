@@ -1,5 +1,6 @@
 """The formats of annotations by name, and the one that a file or folder is of."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+from mmpt.configuration.errors import MmptFileNotFoundError, MmptTypeError, MmptValueError
 from mmpt.processing.annotations.annotation_files import read_json, read_lines
 from mmpt.processing.annotations.caption_annotations import (
     read_coco_captions,
@@ -61,7 +62,12 @@ def read_annotations(path: str | Path, format: str | None = None, **options: Any
     format = recognise_format(path) if format is None else format
     if format not in ANNOTATION_FORMATS:
         raise MmptValueError(f"annotation format is {format!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
-    return ANNOTATION_FORMATS[format](path, **options)
+    reader = ANNOTATION_FORMATS[format]
+    taken = inspect.signature(reader).parameters
+    for name in options:
+        if name not in taken:
+            raise MmptTypeError(f"annotation format {format!r} takes no {name}; it is of another format (format=...)")
+    return reader(path, **options)
 
 
 def recognise_format(path: str | Path) -> str:

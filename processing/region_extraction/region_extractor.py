@@ -15,6 +15,8 @@ from PIL import Image
 from transformers import AutoConfig
 
 from mmpt.configuration.errors import MmptRuntimeError, MmptValueError
+from mmpt.configuration.loading import load_by_name
+from mmpt.modeling_mmpt.devices import device_of
 from mmpt.processing.region_extraction.box_backend import BoxBackend
 from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
 from mmpt.processing.region_extraction.extractor_loading import (
@@ -58,14 +60,11 @@ class RegionExtractor:
         dtype: str = "float32",
         batch_size: int = 8,
     ) -> None:
-        if dtype not in DTYPES:
-            raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-        if batch_size < 1:
-            raise MmptValueError(f"batch_size is {batch_size}, expected at least 1")
+        _check_settings(dtype, batch_size)
         self.batch_size = batch_size
         self._backend = backend
         self._dtype = dtype
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = device_of(device)
         self.prepare = preparation
         settings = {
             "model": model,
@@ -114,10 +113,17 @@ class RegionExtractor:
             OSError: if the checkpoint or its image processor is not there.
             ValueError: if the checkpoint is of another kind, or an argument is out of its range.
         """
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        _check_settings(dtype, batch_size)
+        _check_ranges(max_regions, min_regions, threshold)
+        if backend is not None:
+            _check_backend(backend, min_regions, threshold)
+        device = device_of(device)
+        config = load_by_name(
+            AutoConfig.from_pretrained, name, "the extractor", revision=revision, trust_remote_code=False
+        )
         if backend is None:
             backend = recognise_backend(config, str(name))
-        _check_arguments(backend, max_regions, min_regions, threshold)
+        _check_backend(backend, min_regions, threshold)
         revision = getattr(config, "_commit_hash", None) or revision
         processor = load_image_processor(str(name), revision)
         chosen: DetectorBackend | GridBackend | BoxBackend
@@ -229,15 +235,25 @@ def weights_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _check_arguments(backend: str, max_regions: int | None, min_regions: int, threshold: float) -> None:
-    if backend not in BACKENDS:
-        raise MmptValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+def _check_settings(dtype: str, batch_size: int) -> None:
+    if dtype not in DTYPES:
+        raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if batch_size < 1:
+        raise MmptValueError(f"batch_size is {batch_size}, expected at least 1")
+
+
+def _check_ranges(max_regions: int | None, min_regions: int, threshold: float) -> None:
     if min_regions < 1 or (max_regions is not None and max_regions < min_regions):
         raise MmptValueError(
             f"min_regions is {min_regions} and max_regions {max_regions}, expected 1 <= min_regions <= max_regions"
         )
     if not 0 <= threshold <= 1:
         raise MmptValueError(f"threshold is {threshold}, expected a score in 0..1")
+
+
+def _check_backend(backend: str, min_regions: int, threshold: float) -> None:
+    if backend not in BACKENDS:
+        raise MmptValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     if backend != "detector" and (threshold > 0 or min_regions > 1):
         raise MmptValueError(f"got threshold or min_regions, but regions of the backend {backend!r} have no scores")
 
