@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
-from mmpt.modeling_mmpt.objectives import mean_over,  (
+from mmpt.modeling_mmpt.objectives import (
     OBJECTIVES,
     agreement,
     cosine,
