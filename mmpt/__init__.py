@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mmpt.predecessors.predecessor_export import export_predecessor
     from mmpt.processing.annotations.annotation_formats import read_annotations
     from mmpt.processing.collator import MmptDataCollator
+    from mmpt.processing.epochs import EpochCallback
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.pair_dataset import PairDataset
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EpochCallback",
     "FineTuningTrainer",
     "ImageRegions",
     "MmptDataCollator",
@@ -117,6 +119,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "EpochCallback": "mmpt.processing.epochs",
     "FineTuningTrainer": "mmpt.downstream.finetuning_trainer",
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
     "MmptDataCollator": "mmpt.processing.collator",

@@ -14,12 +14,14 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptImportError, MmptValueError
 from mmpt.finite_watch import FiniteWatch, broken_parameters
 from mmpt.not_finite import why_not_finite
+from mmpt.processing.epochs import EpochCallback
 from mmpt.trainer_arguments import Refusal, check_arguments
 from mmpt.training_values import check_schedule, check_training_values
 
@@ -159,6 +161,17 @@ class CheckedTrainer(Trainer):
         """
         return ""
 
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        """Return epoch and batch to resume at; transformers takes a stream without a length to be in its first pass."""
+        found = super()._init_training_state(max_steps, steps_per_epoch, epochs, checkpoint, trial)
+        if checkpoint is None or self.args.ignore_data_skip or has_length(self.train_dataset):
+            return found
+        saved = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text())
+        share, epoch = math.modf(saved["epoch"])  # transformers takes a pass to have as many batches as the run
+        return int(epoch), round(share * saved["max_steps"] * self.args.gradient_accumulation_steps)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._stop_unless_finite({}, broken_parameters(model))
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -272,15 +285,18 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-class _EpochCallback(TrainerCallback):
-    """Tell the training data which epoch begins: accelerate forwards it only through some of its wrappers."""
+class _EpochCallback(EpochCallback):
+    """Give the epoch to the sampler as well: accelerate forwards it only through some of its wrappers."""
 
     def __init__(self, trainer: CheckedTrainer) -> None:
+        super().__init__()
         self.trainer = trainer
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        targets: list[Any] = [self.trainer.train_dataset, self.trainer.train_sampler]
-        epoch = int(state.epoch or 0)
-        for target in targets:
-            if hasattr(target, "set_epoch"):
-                target.set_epoch(epoch)
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)  # MmptTrainer's loader gives the epoch by itself
+        self.is_on = True
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        if hasattr(self.trainer.train_sampler, "set_epoch"):
+            self.trainer.train_sampler.set_epoch(self._next_epoch)  # type: ignore[union-attr]
+        super().on_epoch_begin(args, state, control, train_dataloader, **kwargs)

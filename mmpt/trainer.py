@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from mmpt.checked_trainer import LOG_NAME as LOG_NAME
 from mmpt.checked_trainer import CheckedTrainer
 from mmpt.checked_trainer import MmptTrainingArguments as MmptTrainingArguments
+from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled
+from mmpt.processing.epochs import NumberedRows, give_epochs
 from mmpt.processing.sampling import EpochSampler
 from mmpt.trainer_arguments import REFUSED_BY_PRE_TRAINING, check_label_names
 
@@ -110,12 +112,27 @@ class MmptTrainer(CheckedTrainer):
             self._train_sums = self._zero_sums()
         super().log(logs, start_time)
 
+    def _get_dataloader(self, dataset: Any, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        """Return a loader whose examples know epoch and step, whatever wraps them; evaluation stays at epoch 0."""
+        if not isinstance(dataset, IterableDataset):
+            dataset = NumberedRows(dataset)
+        elif is_training and self.args.train_sampling_strategy == "group_by_length":
+            raise MmptValueError(
+                "train_sampling_strategy is 'group_by_length', and the training data is a stream, whose order is its "
+                "own; use 'random'"
+            )
+        loader = super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+        give_epochs(loader, for_evaluation=not is_training)
+        return loader
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy not in ("random", "group_by_length"):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(dataset.dataset if isinstance(dataset, NumberedRows) else dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        per_step = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        # Processes share a batch, or have one each.
+        processes = 1 if self.accelerator.split_batches else self.args.world_size
+        per_step = self._train_batch_size * processes * self.args.gradient_accumulation_steps
         by_length = self.args.train_sampling_strategy == "group_by_length"
         self.train_sampler = EpochSampler(dataset, seed, per_step, group_by_length=by_length)
         return self.train_sampler

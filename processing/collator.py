@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import trainer as stock_trainer
 from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
 from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs, tokens_of_a_text
+from mmpt.processing.epochs import Collate, EpochCallback, RepeatedDraws
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.mismatching import Texts, mismatch
@@ -30,6 +32,12 @@ Policy = Literal["conditional", "joint", "one_objective"]
 DEALS = {"text": "tokens", "regions": "regions", "itm": "pair"}
 """What a row can be dealt to, and what that corrupts."""
 
+PART = 0x632BE59BD9B4E019
+"""What the parts of a ConcatDataset are apart, as numbers that draws depend on: more than any has rows."""
+
+NO_EPOCH = -1
+"""The epoch of a collator whose `set_epoch` was never called."""
+
 
 @dataclass
 class MmptDataCollator(DataCollatorMixin):
@@ -37,11 +45,13 @@ class MmptDataCollator(DataCollatorMixin):
 
     An example is a dict with `text`, `image_id` and `regions`, and as far as they exist `text_pair`, `example_id` and
     `epoch` (the key of everything random about it; without an id, a checksum of image id and text serves),
+    `part` (that of a ConcatDataset, another key), `for_evaluation` (is the epoch to stay),
     `hard_negative_texts`, `hard_negative_image_ids`, `step` (the optimiser step, for "one_objective") and `pair_table`
     (the table that partners of mismatched pairs are drawn from). `PairDataset` gives them all. Without a pair table,
     partners are drawn within the batch, and an example without an eligible partner stays matched.
 
-    Works with the stock Trainer (`remove_unused_columns=False`) and as `collate_fn` of a DataLoader.
+    Works with the stock Trainer (`remove_unused_columns=False`) and as `collate_fn` of a DataLoader. Both Trainers give
+    it the epoch, whatever dataset the examples are from; a loop of your own calls `set_epoch`.
 
     Args:
         processor: tokenizer and region processor.
@@ -91,16 +101,32 @@ class MmptDataCollator(DataCollatorMixin):
                 f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
                 "give an active objective's deal a share above 0"
             )
+        self._epoch = torch.full((), NO_EPOCH, dtype=torch.int64).share_memory_()  # seen by workers that run
+        self._repeated_draws: RepeatedDraws | None = RepeatedDraws()
+        if _StockTrainerEpochs not in stock_trainer.DEFAULT_CALLBACKS:
+            stock_trainer.DEFAULT_CALLBACKS.append(_StockTrainerEpochs)
         self._reported_cut = False
         self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
         self._max_tokens = tokens_of_a_text(self.max_text_length, self.processor.tokenizer, self.config)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that everything random depends on, for a loop of your own; workers that run see it too.
+
+        Examples of a `PairDataset` for evaluation, and those that a Trainer loads, have an epoch already and keep it.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+            raise MmptValueError(f"the epoch is {epoch!r}, expected a whole number, 0 or more")
+        self._epoch.fill_(int(epoch))
 
     def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the batch: the model's inputs and, for each objective of the configuration, `<objective>_labels`."""
         self._check_examples(examples)
         ids = np.array([_example_id(example) for example in examples], dtype=np.int64)
-        epochs = np.array([example.get("epoch", 0) for example in examples], dtype=np.int64)
-        draws = KeyedDraws(self.seed, epochs, ids)
+        epochs = np.array([self._epoch_of(example) for example in examples], dtype=np.int64)
+        # Parts of a ConcatDataset number their rows alike; the first draws as if it were alone.
+        parts = np.array([example.get("part", 0) for example in examples], dtype=np.int64)
+        draws = KeyedDraws(self.seed, epochs, ids + parts * PART)
+        self._report_repeated_draws(draws, examples)
         deals = self._deal(examples, draws)
         active = self._active_objectives(examples)
 
@@ -178,15 +204,34 @@ class MmptDataCollator(DataCollatorMixin):
             found = sorted({str(example.get("step")) for example in examples})
             raise MmptValueError(
                 f"policy 'one_objective' draws by optimiser step, got steps {found} in one batch, "
-                "expected a number in every example; MmptTrainer's sampler gives it, else use 'conditional'"
+                "expected a number in every example; MmptTrainer gives it to datasets with a length whose "
+                "train_sampling_strategy is 'random' or 'group_by_length', else use policy 'conditional'"
             )
         # Rows that fill up the last batch of several processes come from the epoch's first step.
-        return KeyedDraws(self.seed, examples[0].get("epoch", 0), np.array([max(steps)]))
+        return KeyedDraws(self.seed, self._epoch_of(examples[0]), np.array([max(steps)]))
+
+    def _epoch_of(self, example: Mapping[str, Any]) -> int:
+        """Return the epoch of an example: a Trainer's, else the later one of the collator's and the dataset's."""
+        own = int(example.get("epoch", 0))
+        return own if "for_evaluation" in example or _is_for_evaluation(example) else max(own, int(self._epoch))
 
     def _has_one_objective(self, examples: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether the batch has one objective; evaluation deals its rows, to measure all of them."""
-        table = examples[0].get("pair_table")
-        return self.policy == "one_objective" and not getattr(table, "for_evaluation", False)
+        return self.policy == "one_objective" and not _is_for_evaluation(examples[0])
+
+    def _report_repeated_draws(self, draws: KeyedDraws, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Warn, once, that an epoch has the masks of an earlier one, because nobody has said that it is another."""
+        known = int(self._epoch) != NO_EPOCH or "for_evaluation" in examples[0] or _is_for_evaluation(examples[0])
+        if known or self._repeated_draws is None or not self._repeated_draws.found(draws.keys):
+            return
+        self._repeated_draws = None
+        logger.warning(
+            "examples come again with the masks and mismatches that they had before (said once). In training, call "
+            "set_epoch(epoch) of this collator at the beginning of each epoch of your loop, or add "
+            "mmpt.EpochCallback() to the callbacks of a Trainer that calls the collator by a function of your own. "
+            "Where it is meant, as in evaluation, call set_epoch(0). Two tables in a ConcatDataset that have the same "
+            "example_id draw alike too: MmptTrainer tells them apart, elsewhere join them into one PairDataset"
+        )
 
     def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
         """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""
@@ -334,6 +379,18 @@ def _ordinary_token_ids(tokenizer: Any) -> Array:
     if not ids:
         raise MmptValueError("the tokenizer has special tokens only, expected ordinary words beside them")
     return np.array(sorted(ids), dtype=np.int64)
+
+
+def _is_for_evaluation(example: Mapping[str, Any]) -> bool:
+    """Return whether a Trainer or the example's table says that it is for evaluation, which keeps its epoch."""
+    return example.get("for_evaluation", False) or getattr(example.get("pair_table"), "for_evaluation", False)
+
+
+class _StockTrainerEpochs(EpochCallback):
+    """What every Trainer gets that is made after a collator: nothing, unless it trains with one."""
+
+    def is_for(self, collate: Collate) -> bool:
+        return isinstance(collate, MmptDataCollator)
 
 
 def _example_id(example: Mapping[str, Any]) -> int:

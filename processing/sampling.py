@@ -1,12 +1,13 @@
 """The order of the examples of an epoch, and the step that each belongs to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from mmpt.processing.pair_dataset import PairDataset, StepIndex
+from mmpt.processing.epochs import text_lengths
+from mmpt.processing.pair_dataset import StepIndex
 
 GROUPED_STEPS = 50
 """Examples of so many steps are sorted by length together: enough for even lengths, few enough for a random order."""
@@ -16,17 +17,17 @@ class EpochSampler(Sampler[int]):
     """Shuffle by (seed, epoch), and say with each index in which optimiser step it is used.
 
     Args:
-        dataset: whose rows are shuffled.
+        dataset: whose rows are shuffled, any with a length.
         seed: of the shuffles.
         examples_per_step: examples of all ranks and micro-batches of an optimiser step.
         group_by_length: put texts of like length into one step, so that little is padded.
     """
 
-    def __init__(self, dataset: PairDataset, seed: int, examples_per_step: int, group_by_length: bool = False) -> None:
+    def __init__(self, dataset: Sized, seed: int, examples_per_step: int, group_by_length: bool = False) -> None:
         self.dataset = dataset
         self.seed = seed
         self.examples_per_step = examples_per_step
-        self.lengths = torch.from_numpy(dataset.text_lengths()) if group_by_length else None
+        self.lengths = torch.from_numpy(text_lengths(dataset)) if group_by_length else None
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

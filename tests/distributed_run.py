@@ -12,6 +12,7 @@ import torch
 from transformers import set_seed
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES
+from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.process_group import leave_process_group
 from tests.tiny_training import tiny_dataset, tiny_model, tiny_trainer
 
@@ -31,6 +32,7 @@ def main(output: Path, world_size: int, accumulation: int) -> None:
             per_device_train_batch_size=8 // world_size // accumulation,
             per_device_eval_batch_size=2,
             gradient_accumulation_steps=accumulation,
+            logging_steps=2,  # two windows: sums that were not reset would show
         )
         if trainer.args.world_size != world_size:
             raise RuntimeError(f"got {trainer.args.world_size} processes, expected {world_size}")
@@ -39,6 +41,7 @@ def main(output: Path, world_size: int, accumulation: int) -> None:
         evaluation = trainer.evaluate()
         results[f"{stream} {name}"] = {
             "losses": [[event["loss"], *(event[f"{objective}_loss"] for objective in runs[name])] for event in steps],
+            "metrics": [[event[f"{o}_{OBJECTIVES[o].metric_name}"] for o in runs[name]] for event in steps],
             "counts": [[event[f"{objective}_count"] for objective in runs[name]] for event in steps],
             "weights": torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()[::50],
             "evaluation": {key: evaluation[f"eval_{key}"] for key in ["loss", *(f"{o}_count" for o in runs[name])]},

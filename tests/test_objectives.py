@@ -108,3 +108,12 @@ def test_vector_is_labelled_unless_all_of_it_is_ignored():
 
 def test_vector_of_half_precision_is_recognised_as_ignored():
     assert not is_labelled(torch.full((2, 3), -100.0, dtype=torch.float16)).any()
+
+
+def test_the_mean_over_one_element_or_none() -> None:
+    value = torch.tensor([3.5], requires_grad=True)
+    assert mean_over(value, 1).item() == 3.5
+    assert mean_over(value, torch.tensor(1)).item() == 3.5
+    assert mean_over(value[:0], 0).item() == 0
+    assert torch.autograd.grad(mean_over(value, 1), value)[0].tolist() == [1.0]
+    assert mean_over(value, 2).item() == 1.75

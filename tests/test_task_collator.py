@@ -116,6 +116,17 @@ def test_phrase_is_read_at_its_last_token_and_shared_by_the_regions_that_match()
     assert (batch["labels"][0, 1:] == -100).all()  # nothing matches the second, the third has no box
 
 
+def test_a_phrase_of_one_character_is_located() -> None:
+    row = example(
+        text="a red star",
+        regions=regions_of_boxes([0, 0, 40, 20]),
+        phrases=[phrase("a", 0, [0, 0, 40, 20]), phrase("r", 9, [0, 0, 40, 20])],  # the second within a word
+    )
+    batch = collator("phrases")([row])
+    assert batch["phrase_positions"].tolist() == [[1, 3]]
+    assert batch["labels"][0].tolist() == [[1.0], [1.0]]
+
+
 def test_phrase_of_a_text_that_was_cut_has_no_position() -> None:
     text = "a red star near the big dog"
     phrases = [phrase("a red star", 0, [0, 0, 40, 20]), phrase("the big dog", 16, [0, 0, 40, 20])]

@@ -44,6 +44,8 @@ def test_splitting_a_batch_changes_nothing(runs: dict, how: str, case: str) -> N
     assert sum(map(sum, expected["counts"])) > 0
     for step, losses in enumerate(expected["losses"]):
         assert got["losses"][step] == pytest.approx(losses, abs=1e-5)
+        assert got["metrics"][step] == pytest.approx(expected["metrics"][step], abs=1e-4)
+    assert len(expected["losses"]) == 2
     assert got["weights"] == pytest.approx(expected["weights"], abs=1e-5)
 
 
