@@ -35,7 +35,8 @@ def _why(trainer: Any, step: int, what: str) -> str:
         said.append(f"weights that are not finite: {_some(weights)}")
     for indices in batches_of_step(trainer, step):
         names = example_names(trainer.train_dataset, indices)
-        batch = trainer.data_collator([trainer.train_dataset[index] for index in indices])
+        loader = getattr(trainer.train_loader, "base_dataloader", trainer.train_loader)  # it knows epoch and step
+        batch = loader.collate_fn([loader.dataset[index] for index in indices])
         rows = broken_rows(batch, len(indices))
         if rows:
             return f" ({'; '.join([*said, f'inputs of {_some([names[row] for row in rows])} are not finite'])})"
@@ -56,7 +57,8 @@ def batches_of_step(trainer: Any, step: int) -> list[list[int]]:
     epoch, place = divmod(step - 1, steps_in_epoch)
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
-    for part in (getattr(sampler, "batch_sampler", None), trainer.train_sampler, getattr(sampler, "sampler", None)):
+    parts = (getattr(sampler, "batch_sampler", None), trainer.train_sampler, getattr(sampler, "sampler", None))
+    for part in (*parts, loader.collate_fn):
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
     first = place * accumulation
