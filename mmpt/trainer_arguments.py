@@ -45,7 +45,7 @@ REFUSED_BY_BOTH = (
     Refusal(
         "remove_unused_columns",
         _reads_our_columns,
-        "the collator reads columns that the model does not; set it to False or use MmptTrainingArguments",
+        "the collator reads columns that the model does not; use False, or MmptTrainingArguments",
     ),
     Refusal(
         "prediction_loss_only",

@@ -41,28 +41,116 @@ IRRELEVANT = {  # read by scripts, by the launcher or by services, not by a trai
     *("do_train", "do_eval", "do_predict", "local_rank", "debug", "use_cache", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "liger_kernel_config"),
 }
-WORKS = set(
-    """
-    output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
-    lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
-    optim_target_modules gradient_accumulation_steps average_tokens_across_devices max_grad_norm label_smoothing_factor
-    bf16 fp16 bf16_full_eval fp16_full_eval tf32 activation_checkpointing activation_checkpointing_kwargs
-    gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode
-    neftune_noise_alpha torch_empty_cache_steps auto_find_batch_size logging_strategy logging_steps logging_first_step
-    log_on_each_node logging_nan_inf_filter include_num_input_tokens_seen log_level log_level_replica disable_tqdm
-    report_to eval_strategy eval_steps eval_delay per_device_eval_batch_size eval_on_start eval_do_concat_batches
-    eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics save_only_model save_strategy
-    save_steps save_on_each_node save_total_limit enable_jit_checkpoint push_to_hub hub_token hub_private_repo
-    hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model
-    greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu
-    accelerator_config dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
-    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy
-    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp
-    fsdp_config deepspeed skip_memory_metrics resume_from_checkpoint
-    model args train_dataset eval_dataset processing_class model_init compute_loss_func compute_metrics callbacks
-    optimizers optimizer_cls_and_kwargs preprocess_logits_for_metrics
-    """.split()  # noqa: SIM905 (without quotes it can be read)
-)
+WORKS = {
+    "output_dir",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "optim_args",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "optim_target_modules",
+    "gradient_accumulation_steps",
+    "average_tokens_across_devices",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "bf16",
+    "fp16",
+    "bf16_full_eval",
+    "fp16_full_eval",
+    "tf32",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
+    "neftune_noise_alpha",
+    "torch_empty_cache_steps",
+    "auto_find_batch_size",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "log_on_each_node",
+    "logging_nan_inf_filter",
+    "include_num_input_tokens_seen",
+    "log_level",
+    "log_level_replica",
+    "disable_tqdm",
+    "report_to",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "per_device_eval_batch_size",
+    "eval_on_start",
+    "eval_do_concat_batches",
+    "eval_use_gather_object",
+    "eval_accumulation_steps",
+    "include_for_metrics",
+    "batch_eval_metrics",
+    "save_only_model",
+    "save_strategy",
+    "save_steps",
+    "save_on_each_node",
+    "save_total_limit",
+    "enable_jit_checkpoint",
+    "push_to_hub",
+    "hub_token",
+    "hub_private_repo",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_always_push",
+    "hub_revision",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "ignore_data_skip",
+    "restore_callback_states_from_checkpoint",
+    "full_determinism",
+    "seed",
+    "data_seed",
+    "use_cpu",
+    "accelerator_config",
+    "dataloader_drop_last",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+    "dataloader_in_order",
+    "train_sampling_strategy",
+    "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers",
+    "ddp_static_graph",
+    "ddp_backend",
+    "ddp_timeout",
+    "fsdp",
+    "fsdp_config",
+    "deepspeed",
+    "skip_memory_metrics",
+    "resume_from_checkpoint",
+    "model",
+    "args",
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "model_init",
+    "compute_loss_func",
+    "compute_metrics",
+    "callbacks",
+    "optimizers",
+    "optimizer_cls_and_kwargs",
+    "preprocess_logits_for_metrics",
+}
 PARAMETERS = set(signature(Trainer).parameters)
 
 
@@ -181,18 +269,18 @@ def test_arguments_of_training_are_those_of_trainer(tmp_path: Path, kind: str) -
     assert trainer(kind, tmp_path, model_init=new).train().global_step == 1
     made = trainer(kind, tmp_path, optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
     made.train()
-    assert "SGD" in repr(made.optimizer)
+    assert isinstance(made.optimizer.optimizer, torch.optim.SGD)
     model = new()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
     made = trainer(kind, tmp_path, model=model, optimizers=(optimizer, None))
     made.train()
-    assert "Adagrad" in repr(made.optimizer)
+    assert isinstance(made.optimizer.optimizer, torch.optim.Adagrad)
 
 
 def test_rates_by_depth_keep_the_optimiser_that_was_named(tmp_path: Path) -> None:
     made = trainer("fine-tuning", tmp_path, layer_decay=0.5, optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
     made.train()
-    assert "SGD" in repr(made.optimizer)
+    assert isinstance(made.optimizer.optimizer, torch.optim.SGD)
     model = tiny_tasks.model("nlvr")
     with pytest.raises(MmptError, match="does not take optimizers with layer_decay"):
         trainer(
@@ -209,7 +297,7 @@ def test_label_smoothing_is_the_models_own_with_its_class_weights(tmp_path: Path
     losses = [made.train().training_loss for made in (given, own, plain)]
     assert losses[0] == losses[1] != losses[2]
     for task in ("vqa", "grounding", "phrases", "retrieval"):
-        with pytest.raises(MmptError, match=r"does not take label_smoothing_factor=0\.1"):
+        with pytest.raises(MmptError, match="does not take label_smoothing_factor"):
             trainer("fine-tuning", tmp_path, task=task, label_smoothing_factor=0.1)
     with pytest.raises(MmptError, match="give one of them"):
         trainer(
