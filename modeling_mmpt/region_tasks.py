@@ -25,7 +25,10 @@ class MmptForGrounding(MmptTaskModel):
     """
 
     reads_pooled = False
-    reads = {"text": False, "regions": True, "pooled": False}
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {"text": False, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
@@ -75,7 +78,10 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     """
 
     reads_pooled = False
-    reads = {"text": True, "regions": True, "pooled": False}
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {"text": True, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
