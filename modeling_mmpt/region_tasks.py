@@ -26,7 +26,10 @@ class MmptForGrounding(MmptTaskModel):
     """
 
     reads_pooled = False
-    reads = {"text": False, "regions": True, "pooled": False}
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {"text": False, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
@@ -82,8 +85,11 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
     """
 
     reads_pooled = False
-    reads = {"text": True, "regions": True, "pooled": False}
     further_inputs = ("phrase_positions",)
+
+    @property
+    def reads(self) -> dict[str, bool]:
+        return {"text": True, "regions": True, "pooled": False}
 
     def add_head(self) -> None:
         self.refuse_other_fusion(APART)
