@@ -276,7 +276,7 @@ def _check_record(record: Regions, row: int) -> None:
         )
     if scores is not None and not np.isfinite(scores).all():
         raise MmptValueError(f"scores of {record.title(row)} hold NaN or infinite numbers, expected 0..1")
-    if types is not None and len(types) and (types.dtype.kind not in "iu" or types.min() < 0):
+    if types is not None and not ((types >= 0) & (types == np.floor(types))).all():
         raise MmptValueError(f"type_ids of {record.title(row)} are not integers of 0 or more, expected group numbers")
 
 
