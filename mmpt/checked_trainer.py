@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
+from mmpt.checkpoint_push import PushingTrainer
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
 
@@ -38,7 +38,7 @@ class MmptTrainingArguments(TrainingArguments):
     report_to: str | list[str] | None = "none"
 
 
-class CheckedTrainer(Trainer):
+class CheckedTrainer(PushingTrainer):
     """transformers' Trainer with complete checkpoints, a JSON log and a stop at a loss that is not finite.
 
     - Checkpoints are marked when complete; resuming skips or refuses the others, and those of an earlier run in the
@@ -118,21 +118,6 @@ class CheckedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save and folder.is_dir():
             mark_complete(folder)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push as transformers does, which takes weights and configuration out of a checkpoint and forgets the code."""
-        if self.is_world_process_zero():
-            for file in Path(checkpoint_folder).glob("*.py"):
-                shutil.copy(file, self.output_dir)
-        super()._push_from_checkpoint(checkpoint_folder)
-
-    def _finish_current_push(self) -> None:
-        """Wait for pushes as transformers does, and say which of them failed: it does not."""
-        super()._finish_current_push()
-        pushes = getattr(self, "push_in_progress", None)
-        for job in [] if pushes is None else pushes.jobs:
-            if (error := job.exception()) is not None:
-                logger.warning("a checkpoint was not pushed: %s", error)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Return the rows in their order, however training goes; several processes deal them out themselves."""

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 import mmpt
 from mmpt import MmptProcessor
 from mmpt.configuration.self_contained import LICENCE
-from mmpt.hub import check_folder, files_to_push
 from tests.clean_environment import make_site, run_clean
 from tests.hub_saved import outputs_of
 from tests.loopback_hub import LoopbackHub
@@ -208,20 +207,3 @@ def test_a_folder_that_is_not_whole_is_not_pushed(pushed: Pushed) -> None:
     assert "is damaged" in pushed.said["damaged"]
     assert "lacks the weights model-00002-" in pushed.said["missing"]
     assert "models/tester/none" not in pushed.hub.repos
-
-
-def test_what_is_kept_back(tmp_path: Path) -> None:
-    for name in (
-        "config.json",
-        "README.md",
-        "training_args.bin",
-        "predictions.jsonl",
-        "checkpoint-2/config.json",
-        ".probe",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("{}")
-    assert files_to_push(tmp_path) == ["README.md", "config.json"]
-    with pytest.raises(FileNotFoundError, match=r"lacks the weights model\.safetensors"):
-        check_folder(tmp_path)
