@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainingArguments
 from mmpt.checkpoint_push import PushingTrainer
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptFloatingPointError, MmptValueError
+from mmpt.configuration.pretrained import refuse_code
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class CheckedTrainer(PushingTrainer):
                 raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
         elif self.is_world_process_zero():
             unmark(self.output_dir)
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with refuse_code(resume_from_checkpoint or self.output_dir):
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._stop_unless_finite(result.training_loss, {})
         return result
 

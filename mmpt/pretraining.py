@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import CheckedTrainer
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
@@ -51,7 +52,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     # Weights go on with the words that they were trained with.
     tokenizer_name = recipe.data.tokenizer or recipe.model.from_pretrained
     tokenizer = (
-        build_word_tokenizer(corpus.texts) if tokenizer_name is None else AutoTokenizer.from_pretrained(tokenizer_name)
+        build_word_tokenizer(corpus.texts) if tokenizer_name is None else load_pretrained(AutoTokenizer, tokenizer_name)
     )
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
@@ -120,7 +121,7 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
     """
     model_class = MODELS[section.stream]
     if section.from_pretrained is not None:
-        return model_class.from_pretrained(section.from_pretrained, **section.config)
+        return load_pretrained(model_class, section.from_pretrained, **section.config)
     return model_class(build_config(section, facts))
 
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.downstream.decoding import Prediction, label_numbers
 from mmpt.downstream.scoring import Measures
 from mmpt.downstream.tasks import TASKS, Task, task_of
@@ -110,7 +111,7 @@ def open_task_model(
     if dtype not in DTYPES:
         raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     path = Path(folder) / "recipe.yaml"
-    config = AutoConfig.from_pretrained(folder)
+    config = load_pretrained(AutoConfig, folder)
     made_by = (config.architectures or ["none"])[0]
     recipe = load_recipe(path, command="finetune") if path.is_file() and "PreTraining" not in made_by else None
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
@@ -131,9 +132,9 @@ def open_task_model(
             f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}"
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model: Any = TASKS[name].models[stream].from_pretrained(folder)
+    model: Any = load_pretrained(TASKS[name].models[stream], folder)
     collator = TaskDataCollator(
-        processor=MmptProcessor.from_pretrained(folder),
+        processor=load_pretrained(MmptProcessor, folder),
         config=model.config,
         inputs=TASKS[name].inputs,
         max_text_length=None if recipe is None else recipe.data.max_text_length,

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, set_s
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
 from mmpt.downstream.decoding import label_numbers
@@ -166,11 +167,11 @@ def build_processor(recipe: Recipe, corpus: TaskCorpus) -> MmptProcessor:
     source, data = recipe.model.from_pretrained, recipe.data
     if source is None:
         names = data.tokenizer
-        tokenizer = build_word_tokenizer(corpus.texts) if names is None else AutoTokenizer.from_pretrained(names)
+        tokenizer = build_word_tokenizer(corpus.texts) if names is None else load_pretrained(AutoTokenizer, names)
         return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions), tokenizer)
-    processor = MmptProcessor.from_pretrained(source)
+    processor = load_pretrained(MmptProcessor, source)
     if data.tokenizer is not None:
-        processor.tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+        processor.tokenizer = load_pretrained(AutoTokenizer, data.tokenizer)
     if data.max_regions is not None:
         processor.image_processor.max_regions = data.max_regions
     return processor
@@ -194,12 +195,12 @@ def build_task_model(
         facts = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "objective_weights": {}}
         section = ModelSection(section.stream, section.preset, None, fields)
         return model_class(build_config(section, corpus.facts | facts))
-    found = AutoConfig.from_pretrained(section.from_pretrained).model_type
+    found = load_pretrained(AutoConfig, section.from_pretrained).model_type
     if found != model_class.config_class.model_type:
         other = "dual" if section.stream == "single" else "single"
         raise MmptValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
-    model, loading = model_class.from_pretrained(
-        section.from_pretrained, ignore_mismatched_sizes=True, output_loading_info=True, **fields
+    model, loading = load_pretrained(
+        model_class, section.from_pretrained, ignore_mismatched_sizes=True, output_loading_info=True, **fields
     )
     misfits = [str(key[0]) for key in loading["mismatched_keys"] if str(key[0]).startswith("backbone.")]
     if misfits:

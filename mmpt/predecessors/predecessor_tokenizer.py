@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -51,9 +52,9 @@ def save_processor(
 
 def _load(folder: Path, name: str | None, lowercase: bool | None) -> Any:
     if name is not None:
-        return AutoTokenizer.from_pretrained(name)
+        return load_pretrained(AutoTokenizer, name)
     if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
-        return AutoTokenizer.from_pretrained(folder)
+        return load_pretrained(AutoTokenizer, folder)
     if (folder / "vocab.txt").is_file():
-        return BertTokenizer.from_pretrained(folder, do_lower_case=lowercase is not False)
+        return load_pretrained(BertTokenizer, folder, do_lower_case=lowercase is not False)
     return None

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoConfig
 
 from mmpt.configuration.errors import MmptRuntimeError, MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.processing.region_extraction.box_backend import BoxBackend
 from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
 from mmpt.processing.region_extraction.extractor_loading import (
@@ -114,7 +115,7 @@ class RegionExtractor:
             OSError: if the checkpoint or its image processor is not there.
             ValueError: if the checkpoint is of another kind, or an argument is out of its range.
         """
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = load_pretrained(AutoConfig, name, revision=revision)
         if backend is None:
             backend = recognise_backend(config, str(name))
         _check_arguments(backend, max_regions, min_regions, threshold)
