@@ -198,13 +198,15 @@ def test_files_that_resuming_needs_are_pushed_only_where_asked(copied: Path) -> 
 
 
 def test_every_vocabulary_file_of_transformers_is_known() -> None:
-    known = {*TOKENIZER, *CONFIGS}
+    known, seen = {*TOKENIZER, *CONFIGS}, set()
     for path in Path(transformers.__file__).parent.glob("models/*/tokenization_*.py"):
         for statement in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "VOCAB_FILES_NAMES":
                 values = statement.value.values if isinstance(statement.value, ast.Dict) else []
                 names = {each.value for each in values if isinstance(each, ast.Constant)}
                 assert names <= known, path
+                seen |= names
+    assert {"vocab.txt", "vocab.json", "merges.txt", "tokenizer.json"} <= seen
 
 
 @pytest.mark.parametrize(
