@@ -4,12 +4,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
 PARALLEL := -n auto --dist loadscope
+EXTRAS := demo,dev,hdf5,lmdb,plots,retrieval,track
+OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test suite fuzz kill sharding bench quickstart
+.PHONY: help install format check test test-lowest test-newest suite fuzz kill sharding bench quickstart
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv and install mmpt into it, with the versions of constraints.txt
 
@@ -33,6 +35,17 @@ check: $(INSTALLED) ## formatting, lint, types of an installed layout, and which
 
 test: $(INSTALLED) ## the test suite: CPU, no network, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+test-lowest: ## the test suite on the lowest versions that setup.py allows, in .venv-lowest, on Python 3.10 if it is there
+	test -x .venv-lowest/bin/python || $(OLDEST_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python tests/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -c .venv-lowest/constraints.txt -e ".[$(EXTRAS)]"
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(PARALLEL)
+
+test-newest: ## the test suite on the newest versions that setup.py allows, in .venv-newest
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager -e ".[$(EXTRAS)]"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(PARALLEL)
 
 suite: $(INSTALLED) ## fetch transformers' own tests once (make test then runs them too) and run them on every task model
 	$(BIN)/python tests/transformers_suite/fetch.py

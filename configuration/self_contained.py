@@ -6,6 +6,7 @@ Beside weights and configuration lie, flat, the module of the saved class and ev
 saved with the same files.
 """
 
+import os
 import re
 import sys
 from importlib.util import find_spec, resolve_name
@@ -46,12 +47,18 @@ class SelfContained:
         self.forget_auto_map()
         if kwargs.get("is_main_process", True):
             self._write_code(save_directory)
+            open_to_umask(Path(save_directory))
         return saved
 
-    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+    def _upload_modified_files(self, working_dir: Any, repo_id: str, files_timestamps: Any, **kwargs: Any) -> Any:
         # save_pretrained(..., push_to_hub=True) of transformers uploads before it returns.
         self._write_code(working_dir)
-        return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
+        # It takes every folder in which something changed meanwhile, links, and hidden files: none of them is saved.
+        for name in os.listdir(working_dir):
+            path = Path(working_dir, name)
+            if name.startswith(".") or path.is_symlink() or (path.is_dir() and name in files_timestamps):
+                files_timestamps = files_timestamps | {name: float("inf")}
+        return super()._upload_modified_files(working_dir, repo_id, files_timestamps, **kwargs)  # type: ignore[misc]
 
     def _write_code(self, folder: Any) -> None:
         if _travels(saved_class(self)):
@@ -61,6 +68,16 @@ class SelfContained:
 def saved_class(instance: Any) -> type:
     """Return the class that is saved; in training, FSDP puts one of its own in front of it."""
     return next(cls for cls in type(instance).__mro__ if not cls.__name__.startswith("FSDP"))
+
+
+def open_to_umask(folder: Path) -> None:
+    """Give weight files the mode that the umask gives other files; safetensors writes them for their owner only."""
+    probe = folder / f".mode-{os.getpid()}"
+    for file in folder.glob("*.safetensors"):
+        if not file.is_symlink() and file.stat().st_mode & 0o777 == 0o600:
+            probe.touch()
+            file.chmod(probe.stat().st_mode & 0o777)
+    probe.unlink(missing_ok=True)
 
 
 def write_code(classes: list[type], folder: Path) -> None:

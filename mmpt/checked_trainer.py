@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
@@ -17,8 +16,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from mmpt.checkpoint_push import PushingTrainer
 from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptImportError, MmptValueError
+from mmpt.configuration.pretrained import refuse_code
 from mmpt.finite_watch import FiniteWatch, broken_parameters
 from mmpt.not_finite import why_not_finite
 from mmpt.processing.epochs import EpochCallback
@@ -60,7 +61,7 @@ class MmptTrainingArguments(TrainingArguments):
         check_schedule(self)
 
 
-class CheckedTrainer(Trainer):
+class CheckedTrainer(PushingTrainer):
     """transformers' Trainer with complete checkpoints, a JSON log and a stop at a loss that is not finite.
 
     - Checkpoints are marked when complete; resuming skips or refuses the others, and those of an earlier run in the
@@ -115,7 +116,8 @@ class CheckedTrainer(Trainer):
         elif self.is_world_process_zero():
             unmark(self.output_dir)
         self._watch = FiniteWatch(self.args.device)  # of this run alone
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with refuse_code(resume_from_checkpoint or self.output_dir):
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         self._stop_unless_finite({})
         return result
 
@@ -181,21 +183,6 @@ class CheckedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save and folder.is_dir():
             mark_complete(folder)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push as transformers does, which takes weights and configuration out of a checkpoint and forgets the code."""
-        if self.is_world_process_zero():
-            for file in Path(checkpoint_folder).glob("*.py"):
-                shutil.copy(file, self.output_dir)
-        super()._push_from_checkpoint(checkpoint_folder)
-
-    def _finish_current_push(self) -> None:
-        """Wait for pushes as transformers does, and say which of them failed: it does not."""
-        super()._finish_current_push()
-        pushes = getattr(self, "push_in_progress", None)
-        for job in [] if pushes is None else pushes.jobs:
-            if (error := job.exception()) is not None:
-                logger.warning("a checkpoint was not pushed: %s", error)
 
     def with_measures(self, output: EvalLoopOutput, prefix: str, measures: Mapping[str, float]) -> EvalLoopOutput:
         """Return the output with measures of our own; one of the same name by the user's `compute_metrics` stays."""

@@ -1,8 +1,6 @@
 """Saved folders on the Hub: checked before they are pushed, and compared with what lies there afterwards."""
 
-import fnmatch
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +10,23 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from mmpt.access_tokens import find_token
 from mmpt.configuration.errors import MmptConnectionError, MmptFileNotFoundError, MmptPermissionError, MmptValueError
 from mmpt.model_card import name_the_source
 from mmpt.processing.region_store import RegionStore
-from mmpt.processing.region_store_format import MANIFEST, sha256
+from mmpt.processing.region_store_format import ERRORS, INDEX, MANIFEST, sha256
+from mmpt.pushed_files import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CONFIGS,
+    RUN,
+    files_to_push,
+    is_inside,
+    left_behind,
+    weight_files,
+)
 
 logger = logging.getLogger(__name__)
-
-KEPT_BACK = ("checkpoint-*", "training_args.bin", "predictions.jsonl", "gallery.html", "__pycache__", ".*", "*.tmp")
-"""What a run's folder has and a push leaves out: checkpoints, a pickle, and the texts of the evaluation rows."""
 
 
 def push_folder(
@@ -33,8 +39,9 @@ def push_folder(
 ) -> str:
     """Push a saved model or processor, or a region store, and return the address of what was pushed.
 
-    All files of a model go up in one commit, and are compared with the folder afterwards: without an error they are
-    there. A region store becomes a dataset repository of Parquet files.
+    The files of a model, processor or run are known by name (`pushed_files`). What else lies in the folder is left
+    behind, and a warning says so. All files go up in one commit, and are compared with the folder afterwards: without
+    an error they are there. A region store becomes a dataset repository of Parquet files.
 
     Args:
         repo_id: `user/name`, or `name` alone for a repository of one's own; made if it is not there.
@@ -50,16 +57,22 @@ def push_folder(
     folder = Path(folder)
     with _clear_errors(folder, repo_id):
         if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
-            return RegionStore.open(folder).push_to_hub(repo_id, private=private, token=token, revision=revision)
+            store = RegionStore.open(folder)
+            own = [MANIFEST, INDEX, ERRORS, *(entry["file"] for entry in store.manifest["shards"])]
+            _warn_of_rest(folder, own)
+            return store.push_to_hub(repo_id, private=private, token=token, revision=revision)
         check_folder(folder)
+        names = files_to_push(folder)
+        check_no_token(folder, names, token)
+        _warn_of_rest(folder, names)
         if not (folder / "README.md").is_file():
             logger.warning("%s has no README.md: the repository will have no model card", folder)
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        contents: dict[str, bytes | Path] = {name: folder / name for name in files_to_push(folder)}
+        contents: dict[str, bytes | Path] = {name: folder / name for name in names}
         if "README.md" in contents:
-            card = (folder / "README.md").read_text(encoding="utf-8")
-            contents["README.md"] = name_the_source(card, repo_id).encode()
+            card = (folder / "README.md").read_text(encoding="utf-8", errors="surrogateescape")
+            contents["README.md"] = name_the_source(card, repo_id).encode(errors="surrogateescape")
         commit = api.create_commit(
             repo_id,
             [CommitOperationAdd(name, _for_upload(content)) for name, content in contents.items()],
@@ -76,42 +89,55 @@ def push_folder(
         return f"{api.endpoint}/{repo_id}/tree/{commit.oid}"
 
 
-def files_to_push(folder: Path) -> list[str]:
-    """Return the paths of a folder's files that a push takes."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        name
-        for name in names
-        if not any(fnmatch.fnmatch(part, pattern) for part in name.split("/") for pattern in KEPT_BACK)
-    ]
-
-
 def check_folder(folder: Path) -> None:
-    """Raise unless a folder holds a whole saved model or processor.
+    """Raise unless a folder holds a whole saved model, adapter or processor.
 
     Raises:
-        FileNotFoundError: if it holds neither, or a file of weights is missing.
-        ValueError: if a file of weights is damaged.
+        FileNotFoundError: if it holds none of them, or a file of weights is missing.
+        ValueError: if a file of weights is damaged, or lies outside the folder.
     """
-    if not (folder / "config.json").is_file():
-        if any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
-            return
+    if (folder / "config.json").is_file():
+        needed = ["config.json", *weight_files(folder)]
+    elif (folder / ADAPTER_CONFIG).is_file():
+        needed = [ADAPTER_CONFIG, ADAPTER]
+    elif any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        return
+    else:
         raise MmptFileNotFoundError(
             f"{folder} has no config.json, expected a folder of save_pretrained, mmpt pretrain or mmpt finetune, or a "
             "region store"
         )
-    index = folder / "model.safetensors.index.json"
-    shards = ["model.safetensors"]
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    for shard in shards:
-        if not (folder / shard).is_file():
-            raise MmptFileNotFoundError(f"{folder} lacks the weights {shard}; was saving it interrupted? Save it again")
-        try:
-            with safe_open(folder / shard, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise MmptValueError(f"{folder / shard} is damaged ({error}); save it again") from None
+    for name in needed:
+        if not (folder / name).is_file():
+            raise MmptFileNotFoundError(f"{folder} lacks the weights {name}; was saving it interrupted? Save it again")
+        if not is_inside(folder, name):
+            raise MmptValueError(
+                f"{folder / name} is a link to {(folder / name).resolve()}, and links that leave the folder are never "
+                f"pushed; push a copy: cp -rL {folder} COPY"
+            )
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(folder / name, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise MmptValueError(f"{folder / name} is damaged ({error}); save it again") from None
+
+
+def check_no_token(folder: Path, names: list[str], token: str | None) -> None:
+    """Raise if a file that is about to be pushed holds an access token: of the Hub, or in an address.
+
+    Raises:
+        ValueError: if one does.
+    """
+    for name in {*RUN, *CONFIGS} & set(names):
+        found = find_token((folder / name).read_text(encoding="utf-8", errors="replace"), token)
+        if found is not None:
+            raise MmptValueError(f"{folder / name} holds {found}; take it out, and revoke it if anybody could read it")
+
+
+def _warn_of_rest(folder: Path, pushed: list[str]) -> None:
+    if rest := left_behind(folder, pushed):
+        logger.warning("%s", rest)
 
 
 @contextmanager

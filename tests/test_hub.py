@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 import mmpt
 from mmpt import MmptProcessor
+from mmpt.checkpoints import why_incomplete
 from mmpt.configuration.self_contained import LICENCE
-from mmpt.hub import check_folder, files_to_push
 from tests.clean_environment import make_site, run_clean
 from tests.hub_saved import outputs_of
 from tests.loopback_hub import LoopbackHub
@@ -155,6 +155,33 @@ def test_the_trainer_pushes_each_save_whole(pushed: Pushed) -> None:
     assert {"model.safetensors", "config.json", "modeling_single_stream.py", "processing_mmpt.py"} <= set(first)
 
 
+def test_litter_is_left_behind_and_said(pushed: Pushed) -> None:
+    assert "files left behind: .env, " in pushed.said["run"][1]
+    allowed = {"models/tester/trainer": {"last-checkpoint/optimizer.pt"}}
+    for name, repo in pushed.hub.repos.items():
+        sent = {path for _, files in repo["commits"] for path in files}
+        litter = {path for path in sent if path.endswith((".env", "id_rsa", "optimizer.pt", "train.py", "wandb"))}
+        assert litter == allowed.get(name, set()), name
+        assert not any("wandb" in path for path in sent), name
+        secrets = [path for path, digest in repo["commits"][-1][1].items() if pushed.hub.blobs[digest] == b"a secret"]
+        assert not secrets, name
+
+
+def test_the_last_checkpoint_is_pushed_complete(pushed: Pushed, tmp_path: Path) -> None:
+    for path, content in pushed.hub.files("models/tester/trainer").items():
+        if path.startswith("last-checkpoint/"):
+            file = tmp_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    assert why_incomplete(tmp_path / "last-checkpoint") is None
+
+
+def test_no_file_of_a_run_holds_the_token(pushed: Pushed) -> None:
+    assert pushed.said["tokens"] == []
+    assert pushed.said["run tokens"] == []
+    assert not any(b"hf_token" in content for content in pushed.hub.blobs.values())
+
+
 def test_a_private_repository_is_there_for_its_owner_alone(pushed: Pushed) -> None:
     repo = pushed.hub.repos["models/tester/private"]
     assert repo["private"]
@@ -208,20 +235,3 @@ def test_a_folder_that_is_not_whole_is_not_pushed(pushed: Pushed) -> None:
     assert "is damaged" in pushed.said["damaged"]
     assert "lacks the weights model-00002-" in pushed.said["missing"]
     assert "models/tester/none" not in pushed.hub.repos
-
-
-def test_what_is_kept_back(tmp_path: Path) -> None:
-    for name in (
-        "config.json",
-        "README.md",
-        "training_args.bin",
-        "predictions.jsonl",
-        "checkpoint-2/config.json",
-        ".probe",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("{}")
-    assert files_to_push(tmp_path) == ["README.md", "config.json"]
-    with pytest.raises(FileNotFoundError, match=r"lacks the weights model\.safetensors"):
-        check_folder(tmp_path)

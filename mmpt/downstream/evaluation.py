@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.loading import load_by_name
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.downstream.decoding import Prediction, label_numbers
 from mmpt.downstream.scoring import Measures
 from mmpt.downstream.tasks import TASKS, Task, task_of
@@ -117,7 +117,7 @@ def open_task_model(
     if name is not None:
         task_of(name)
     path = Path(folder) / "recipe.yaml"
-    config = load_by_name(AutoConfig.from_pretrained, folder, "the model", trust_remote_code=False)
+    config = load_pretrained(AutoConfig, folder, "the model")
     made_by = (config.architectures or ["none"])[0]
     recipe = load_recipe(path, command="finetune") if path.is_file() and "PreTraining" not in made_by else None
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
@@ -137,9 +137,9 @@ def open_task_model(
         raise MmptValueError(
             f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}"
         )
-    model: Any = TASKS[name].models[stream].from_pretrained(folder)
+    model: Any = load_pretrained(TASKS[name].models[stream], folder)
     collator = TaskDataCollator(
-        processor=MmptProcessor.from_pretrained(folder),
+        processor=load_pretrained(MmptProcessor, folder),
         config=model.config,
         inputs=TASKS[name].inputs,
         max_text_length=None if recipe is None else recipe.data.max_text_length,

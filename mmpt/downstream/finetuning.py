@@ -9,7 +9,7 @@ from transformers import AutoConfig, EarlyStoppingCallback, set_seed
 from mmpt import register_auto_classes
 from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.loading import load_by_name
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
 from mmpt.downstream.decoding import label_numbers
@@ -169,7 +169,7 @@ def build_processor(recipe: Recipe, corpus: TaskCorpus) -> MmptProcessor:
         names = data.tokenizer
         tokenizer = build_word_tokenizer(corpus.texts) if names is None else load_tokenizer(names, "data.tokenizer")
         return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions), tokenizer)
-    processor = load_by_name(MmptProcessor.from_pretrained, source, "model.from_pretrained")
+    processor = load_pretrained(MmptProcessor, source, "model.from_pretrained")
     if data.tokenizer is not None:
         processor.tokenizer = load_tokenizer(data.tokenizer, "data.tokenizer")
     if data.max_regions is not None:
@@ -196,12 +196,12 @@ def build_task_model(
         section = ModelSection(section.stream, section.preset, None, fields)
         return model_class(build_config(section, corpus.facts | facts))
     name = section.from_pretrained
-    found = load_by_name(AutoConfig.from_pretrained, name, "model.from_pretrained", trust_remote_code=False).model_type
+    found = load_pretrained(AutoConfig, name, "model.from_pretrained").model_type
     if found != model_class.config_class.model_type:
         other = "dual" if section.stream == "single" else "single"
         raise MmptValueError(f"{section.from_pretrained!r} is a {found} model; set --stream {other}")
-    model, loading = load_by_name(
-        model_class.from_pretrained,
+    model, loading = load_pretrained(
+        model_class,
         name,
         "model.from_pretrained",
         ignore_mismatched_sizes=True,

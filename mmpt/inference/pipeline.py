@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from mmpt import register_auto_classes
 from mmpt.configuration.errors import MmptOSError, MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.inference.example_rows import Example, example_rows, is_many, size_of, spans_of
 from mmpt.inference.image_inputs import ImageInput, ImageInputs
 from mmpt.inference.model_functions import MODELS, check_function
@@ -93,18 +94,18 @@ class MmptPipeline:
             ValueError: if the model is not of this package.
         """
         register_auto_classes()
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = load_pretrained(AutoConfig, name, revision=revision)
         architecture = (config.architectures or ["a model without a class name"])[0]
         if architecture not in MODELS:
             raise MmptValueError(f"{name} holds {architecture}, expected one of {', '.join(MODELS)}")
         try:
-            processor = AutoProcessor.from_pretrained(name, revision=revision)
+            processor = load_pretrained(AutoProcessor, name, revision=revision)
         except (OSError, ValueError) as error:
             raise MmptOSError(
                 f"{name} has no processor that can be loaded beside its model; save there the one that the model was "
                 "trained with: processor.save_pretrained(folder)"
             ) from error
-        model = MODELS[architecture].from_pretrained(name, config=config, dtype=dtype, revision=revision)
+        model = load_pretrained(MODELS[architecture], name, config=config, dtype=dtype, revision=revision)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, processor, batch_size=batch_size, regions=regions, extractor=extractor)
 

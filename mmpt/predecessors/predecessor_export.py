@@ -25,6 +25,7 @@ from transformers import (
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.configuration_tasks import MmptTaskConfig
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.families import FAMILIES, config_class_of
@@ -128,16 +129,16 @@ def convert_back(source: str | Path, out: str | Path, target: str) -> None:
     """Export a folder of ours, with its tokenizer if it has one. Errors are those of `export_predecessor`."""
     _check_target(target)
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = load_pretrained(AutoConfig, source)
     except ValueError:  # transformers': no model_type that it knows
         config = None
     if not isinstance(config, MmptConfig):
         raise MmptValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
     of_tasks: dict[str, Any] = {found.__name__: found for classes in TASK_MODELS.values() for found in classes}
     model_class = of_tasks.get((config.architectures or [""])[0], AutoModelForPreTraining)
-    export_predecessor(model_class.from_pretrained(source), out, target)
+    export_predecessor(load_pretrained(model_class, source), out, target)
     if (Path(source) / "tokenizer_config.json").is_file():
-        AutoTokenizer.from_pretrained(source).save_pretrained(out)
+        load_pretrained(AutoTokenizer, source).save_pretrained(out)
 
 
 def _check_target(target: str) -> None:

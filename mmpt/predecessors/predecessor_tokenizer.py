@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.placeholders import refuse_placeholder
@@ -54,14 +55,10 @@ def _load(folder: Path, name: str | None, lowercase: bool | None) -> Any:
     for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         if (where / file).is_file():
             refuse_placeholder(where / file)
-    try:
-        if name is not None or any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
-            return AutoTokenizer.from_pretrained(where if name is None else name, trust_remote_code=False)
-        if (folder / "vocab.txt").is_file():
-            return BertTokenizer.from_pretrained(folder, do_lower_case=lowercase is not False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MmptValueError(
-            f"no tokenizer could be loaded from {name or folder} ({type(error).__name__}: {error}); give a folder with "
-            "its files, or its name on the Hub, with --tokenizer"
-        ) from None
+    if name is not None:
+        return load_pretrained(AutoTokenizer, name, "--tokenizer")
+    if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+        return load_pretrained(AutoTokenizer, folder, "the tokenizer beside the weights")
+    if (folder / "vocab.txt").is_file():
+        return load_pretrained(BertTokenizer, folder, "vocab.txt", do_lower_case=lowercase is not False)
     return None

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+from mmpt.configuration.pretrained import reason_of
 from mmpt.processing.placeholders import refuse_placeholder
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -303,9 +304,12 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
             f"{file} is refused: it holds more than tensors{asks}, and loading that could run code. Nothing of it was "
             "run. Save its state_dict() alone, or as safetensors, where you trust it"
         ) from None
-    except Exception as error:  # of damaged bytes, the reader raises any kind
-        why = str(error) or type(error).__name__
-        raise MmptValueError(f"{file} cannot be read as a torch checkpoint ({why}); copy it again") from None
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
+        raise MmptValueError(
+            f"{file} cannot be read as a torch checkpoint ({reason_of(error)}); copy it again"
+        ) from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -15,6 +15,7 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.image_processing_base import ImageProcessingMixin
 
 from mmpt.configuration.errors import MmptOSError, MmptValueError
+from mmpt.configuration.pretrained import load_pretrained
 
 
 def is_detector(config: Any) -> bool:
@@ -94,8 +95,8 @@ def load_image_processor(name: str, revision: str | None) -> Any:
         ) from error
     # RF-DETR's own needs torchvision; DETR's reads the same settings.
     if str(facts.get("image_processor_type")).startswith("RfDetr"):
-        return DetrImageProcessorPil.from_pretrained(name, **where)
-    return AutoImageProcessor.from_pretrained(name, **where, backend="pil", trust_remote_code=False)
+        return load_pretrained(DetrImageProcessorPil, name, **where)
+    return load_pretrained(AutoImageProcessor, name, **where, backend="pil")
 
 
 def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) -> Any:
@@ -104,13 +105,13 @@ def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) ->
     Raises:
         ValueError: if the checkpoint lacks weights, which transformers would make up at random.
     """
-    model, report = kind.from_pretrained(
+    model, report = load_pretrained(
+        kind,
         name,
         config=config,
         revision=revision,
         dtype=torch.float32,
         output_loading_info=True,
-        trust_remote_code=False,
     )
     parameters = {key for key, _ in model.named_parameters() if "pooler" not in key}  # no region is made of the pooler
     missing = sorted(parameters & set(report["missing_keys"]))

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoConfig
 
 from mmpt.configuration.errors import MmptRuntimeError, MmptValueError
-from mmpt.configuration.loading import load_by_name
+from mmpt.configuration.pretrained import load_pretrained
 from mmpt.modeling_mmpt.devices import device_of
 from mmpt.processing.region_extraction.box_backend import BoxBackend
 from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
@@ -118,9 +118,7 @@ class RegionExtractor:
         if backend is not None:
             _check_backend(backend, min_regions, threshold)
         device = device_of(device)
-        config = load_by_name(
-            AutoConfig.from_pretrained, name, "the extractor", revision=revision, trust_remote_code=False
-        )
+        config = load_pretrained(AutoConfig, name, "the extractor", revision=revision)
         if backend is None:
             backend = recognise_backend(config, str(name))
         _check_backend(backend, min_regions, threshold)

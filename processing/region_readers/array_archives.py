@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.pretrained import reason_of
 from mmpt.processing.region_readers.field_decoding import MAX_BYTES, plain_dtype, raw_array, shown
 from mmpt.processing.region_readers.file_source import require_module
 
@@ -43,7 +44,7 @@ def decode_npz(data: bytes, wanted: Container[str]) -> dict[str, NDArray[Any]]:
                 name = info.filename.removesuffix(".npy")
                 arrays[name] = decode_npy(_member(archive, info, name), name)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, RuntimeError, KeyError) as error:
-        raise MmptValueError(f"the npz is damaged ({type(error).__name__}: {error})") from None
+        raise MmptValueError(f"the npz is damaged ({type(error).__name__}: {reason_of(error)})") from None
     return arrays
 
 
