@@ -18,6 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from mmpt.checkpoints import last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.configuration.errors import MmptFloatingPointError, MmptOSError, MmptValueError
+from mmpt.process_group import on_first_process
 from mmpt.run_files import clear_write_errors, replacing
 
 logger = logging.getLogger(__name__)
@@ -80,26 +81,29 @@ class CheckedTrainer(Trainer):
         Raises:
             ValueError: if there is no complete checkpoint, or the one that was named is not complete.
         """
-        if resume_from_checkpoint is True or resume_from_checkpoint == "last":
-            found = last_complete_checkpoint(self.output_dir)
-            if found is None and resume_from_checkpoint == "last":
-                logger.warning("there is no complete checkpoint in %s yet: starting from step 0", self.output_dir)
-                return self.train(**kwargs)
-            if found is None:
-                raise MmptValueError(
-                    f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
-                )
-            resume_from_checkpoint = str(found)
-        elif resume_from_checkpoint:
-            reason = why_incomplete(Path(resume_from_checkpoint))
-            if reason is not None:
-                raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
-        elif self.is_world_process_zero():
+        asked = resume_from_checkpoint
+        chosen = on_first_process(lambda: self._choose_checkpoint(asked)) if asked else None
+        if chosen is None and self.is_world_process_zero():
             unmark(self.output_dir)
-        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        self._resumed_from = None if chosen is None else Path(chosen)
+        result = super().train(resume_from_checkpoint=chosen, **kwargs)
         self._stop_unless_finite(result.training_loss, {})
         return result._replace(training_loss=result.metrics.get("train_loss", result.training_loss))
+
+    def _choose_checkpoint(self, asked: str | bool) -> str | None:
+        if asked is not True and asked != "last":
+            reason = why_incomplete(Path(asked))
+            if reason is not None:
+                raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
+            return str(asked)
+        found = last_complete_checkpoint(self.output_dir)
+        if found is None and asked is True:
+            raise MmptValueError(
+                f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
+            )
+        if found is None:
+            logger.warning("there is no complete checkpoint in %s yet: starting from step 0", self.output_dir)
+        return None if found is None else str(found)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the event, and stop at a loss that is not finite."""

@@ -92,7 +92,9 @@ def _why_damaged(folder: Path) -> str | None:
     if unknown is not None:
         return f"{unknown} was not there when the checkpoint was saved"
     if not all("sha256" in expected for expected in files.values()):
-        logger.warning("%s was saved by version 0.1.0, without digests: only the sizes of its files were checked", folder)
+        logger.warning(
+            "%s was saved by version 0.1.0, without digests: only the sizes of its files were checked", folder
+        )
         return None
     damaged = next((name for name, expected in files.items() if sha256(folder / name) != expected["sha256"]), None)
     return None if damaged is None else f"{folder / damaged} is damaged: its digest is not the one that was saved"
@@ -126,11 +128,14 @@ def _read_marker(marker: Path) -> dict[str, dict[str, Any]] | None:
     if not isinstance(content, dict) or not content:
         return None
     if all(type(size) is int for size in content.values()):
-        return {name: {"size": size} for name, size in content.items()} if text == json.dumps(content, indent=1) else None
+        return (
+            {name: {"size": size} for name, size in content.items()} if text == json.dumps(content, indent=1) else None
+        )
     files = content.get("files")
     if not isinstance(files, dict) or not files or not all(isinstance(each, dict) for each in files.values()):
         return None
-    if any({key: type(value) for key, value in each.items()} != {"size": int, "sha256": str} for each in files.values()):
+    if any(
+        {key: type(value) for key, value in each.items()} != {"size": int, "sha256": str} for each in files.values()
+    ):
         return None
     return files if text == _marker_text(files) else None
-

@@ -19,7 +19,16 @@ from mmpt.processing.region_store_format import MANIFEST, sha256
 
 logger = logging.getLogger(__name__)
 
-KEPT_BACK = ("checkpoint-*", "training_args.bin", "predictions.jsonl", "gallery.html", "__pycache__", ".*", "*.tmp")
+KEPT_BACK = (
+    "checkpoint-*",
+    "training_args.bin",
+    "predictions.jsonl",
+    "gallery.html",
+    "__pycache__",
+    ".*",
+    "_*",
+    "*.tmp",
+)
 """What a run's folder has and a push leaves out: checkpoints, a pickle, and the texts of the evaluation rows."""
 
 
@@ -48,7 +57,7 @@ def push_folder(
         ConnectionError: if it cannot be reached or answers with an error, or if what lies there is not the folder.
     """
     folder = Path(folder)
-    with _clear_errors(folder, repo_id):
+    with clear_hub_errors(folder, repo_id):
         if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
             return RegionStore.open(folder).push_to_hub(repo_id, private=private, token=token, revision=revision)
         check_folder(folder)
@@ -115,7 +124,8 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _clear_errors(folder: Path, repo_id: str) -> Iterator[None]:
+def clear_hub_errors(folder: Path, repo_id: str) -> Iterator[None]:
+    """Turn what the Hub answers, or does not, into one error about this folder and repository."""
     try:
         yield
     except LocalTokenNotFoundError as error:

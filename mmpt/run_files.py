@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         MmptOSError: if the file system refuses.
     """
-    temporary = path.with_name(f"_{path.name}.tmp")
+    temporary = path.with_name(f"_new_{path.name}")  # the suffix stays: matplotlib goes by it
     try:
         with clear_write_errors(path):
             yield temporary
