@@ -24,7 +24,7 @@ def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
     """Return the name of each class by its number: `label_name`, or the number itself where there is none.
 
     Raises:
-        ValueError: if the table has no labels, a class has two names, two classes have one, or a name is no line of text.
+        ValueError: if the table has no labels, a class has two names or no line of text, or two have one name.
     """
     labels = _column(table, "label")
     names = table["label_name"] if "label_name" in table.column_names else [None] * len(labels)
