@@ -6,7 +6,7 @@ VIEW := build/view
 PARALLEL := -n auto --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test suite fuzz kill bench quickstart
+.PHONY: help install format check test suite fuzz kill chaos bench quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,13 @@ fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
 kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes
 	$(BIN)/python -m tests.kill_run
 
+chaos: $(INSTALLED) ## runs killed in every phase, by one and two processes, and 1,000 flipped bytes of a checkpoint; half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos_run
+
 bench: export OMP_NUM_THREADS := 1
 bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)
 	for name in step memory levers loader collator trainer scaling; do $(BIN)/python -m benchmarks $$name --quick || exit 1; done
 	$(BIN)/python -m benchmarks store --images 64 --rows 20000 --rounds 2
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
-	$(BIN)/mmpt pretrain recipes/tiny.yaml
+	$(BIN)/mmpt pretrain recipes/tiny.yaml --overwrite
