@@ -186,7 +186,7 @@ def kill_often(command: Sequence[str], folder: Path, kills: int, processes: int 
         run = folder / f"run-{done}"
         overwrites = rng.random() < 0.3
         if overwrites:  # an older run of another seed lies there
-            finish([*command, "--output_dir", str(run), "--seed", "2"], log, processes)
+            finish([*command, "--output_dir", str(run), "--training.seed", "2"], log, processes)
             old = load_file(run / "model.safetensors")
         words = [*command, *(["--overwrite"] if overwrites else ["--resume_from_checkpoint", "last"])]
         kind = kinds[done % len(kinds)] if done < len(kinds) else rng.choice(kinds)
