@@ -8,7 +8,7 @@ EXTRAS := demo,dev,hdf5,lmdb,plots,retrieval,track
 OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-lowest test-newest suite fuzz kill sharding bench quickstart
+.PHONY: help install format check test test-lowest test-newest suite fuzz kill chaos sharding bench quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,10 +60,13 @@ kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; 
 sharding: $(INSTALLED) ## FSDP2 and DDP in two processes for every preset and task, against one process; minutes
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m torch.distributed.run --standalone --nproc_per_node 2 tests/sharding_run.py --all
 
+chaos: $(INSTALLED) ## runs killed in every phase, by one and two processes, and 1,000 flipped bytes of a checkpoint; half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos_run
+
 bench: export OMP_NUM_THREADS := 1
 bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)
 	for name in step memory levers loader collator trainer scaling; do $(BIN)/python -m benchmarks $$name --quick || exit 1; done
 	$(BIN)/python -m benchmarks store --images 64 --rows 20000 --rounds 2
 
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
-	$(BIN)/mmpt pretrain recipes/tiny.yaml
+	$(BIN)/mmpt pretrain recipes/tiny.yaml --overwrite

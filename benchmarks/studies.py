@@ -40,7 +40,7 @@ class Study:
             return known["measures"]
         folder = self.folder / name.replace(" ", "-") if keep is None else keep
         words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
-        words += ["--output_dir", str(folder), "--disable_tqdm", "true"]
+        words += ["--output_dir", str(folder), "--disable_tqdm", "true", "--overwrite"]
         loaded = load_recipe(recipe, words, command="finetune")
         metrics = finetune(loaded)
         measures = dict(metrics["evaluation"]) | self._decisions(loaded)

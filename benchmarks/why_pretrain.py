@@ -43,7 +43,7 @@ def encoder(name: str, objectives: tuple[str, ...], folder: Path, steps: int) ->
         words = ["--objective_weights", weights, "--max_steps", str(steps), "--output_dir", str(out)]
         decay = f"{{num_decay_steps: {steps * 3 // 8}}}"
         words += ["--lr_scheduler_kwargs", decay, "--save_strategy", "no", "--eval_strategy", "no"]
-        pretrain(load_recipe(RECIPES / "pretrain.yaml", [*words, "--disable_tqdm", "true"]))
+        pretrain(load_recipe(RECIPES / "pretrain.yaml", [*words, "--disable_tqdm", "true", "--overwrite"]))
     return out
 
 

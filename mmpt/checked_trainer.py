@@ -3,26 +3,37 @@
 import json
 import logging
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, has_length, rotate_checkpoints
 
 from mmpt.checkpoint_push import PushingTrainer
-from mmpt.checkpoints import MARKER, last_complete_checkpoint, mark_complete, unmark, why_incomplete
-from mmpt.configuration.errors import MmptError, MmptFloatingPointError, MmptImportError, MmptValueError
+from mmpt.checkpoints import last_complete_checkpoint, mark_complete, unmark, why_incomplete
+from mmpt.configuration.errors import (
+    MmptError,
+    MmptFloatingPointError,
+    MmptImportError,
+    MmptOSError,
+    MmptValueError,
+)
 from mmpt.configuration.pretrained import refuse_code
 from mmpt.finite_watch import FiniteWatch, broken_parameters
 from mmpt.not_finite import why_not_finite
+from mmpt.process_group import on_first_process
 from mmpt.processing.epochs import EpochCallback
+from mmpt.run_files import clear_write_errors, replacing
 from mmpt.trainer_arguments import Refusal, check_arguments
 from mmpt.training_values import check_schedule, check_training_values
 
@@ -65,7 +76,7 @@ class CheckedTrainer(PushingTrainer):
     """transformers' Trainer with complete checkpoints, a JSON log and a stop at a loss that is not finite.
 
     - Checkpoints are marked when complete; resuming skips or refuses the others, and those of an earlier run in the
-      same folder.
+      same folder. What is logged after resuming is what the whole run would have logged.
     - A loss that is not finite stops the run, and is never saved.
     - The training data and its sampler are told which epoch begins.
 
@@ -76,6 +87,9 @@ class CheckedTrainer(PushingTrainer):
     train_loader: Any = None
     refusals: tuple[Refusal, ...] = ()
     _parameter_count: int | None = None
+    _train_sums: Tensor | None = None
+    _resumed_from: Path | None = None
+    _summed_from_the_start = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = signature(Trainer).bind(*args, **kwargs).arguments
@@ -93,36 +107,48 @@ class CheckedTrainer(PushingTrainer):
         self.output_dir = Path(str(self.args.output_dir))
         self._watch = FiniteWatch(self.args.device)
         self.add_callback(_EpochCallback(self))
+        self.add_callback(_SumsCallback(self))
         if self.is_world_process_zero():
             self.add_callback(JsonLogCallback(self.output_dir))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; True resumes from the newest complete checkpoint of the output folder.
 
+        "last" does the same, and starts from the beginning where there is none yet.
+
         Raises:
             ValueError: if there is no complete checkpoint, or the one that was named is not complete.
         """
-        if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(self.output_dir)
-            if found is None:
-                raise MmptValueError(
-                    f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
-                )
-            resume_from_checkpoint = str(found)
-        elif resume_from_checkpoint:
-            reason = why_incomplete(Path(resume_from_checkpoint))
+        asked = resume_from_checkpoint
+        chosen = on_first_process(lambda: self._choose_checkpoint(asked)) if asked else None
+        if chosen is None and self.is_world_process_zero():
+            unmark(self.output_dir)
+        self._resumed_from = None if chosen is None else Path(chosen)
+        self._watch = FiniteWatch(self.args.device)  # of this run alone
+        with refuse_code(chosen or self.output_dir):
+            result = super().train(resume_from_checkpoint=chosen, **kwargs)
+        self._stop_unless_finite({})
+        return result._replace(training_loss=result.metrics.get("train_loss", result.training_loss))
+
+    def _choose_checkpoint(self, asked: str | bool) -> str | None:
+        if asked is not True and asked != "last":
+            reason = why_incomplete(Path(asked))
             if reason is not None:
                 raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
-        elif self.is_world_process_zero():
-            unmark(self.output_dir)
-        self._watch = FiniteWatch(self.args.device)  # of this run alone
-        with refuse_code(resume_from_checkpoint or self.output_dir):
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        self._stop_unless_finite({})
-        return result
+            return str(asked)
+        found = last_complete_checkpoint(self.output_dir)
+        if found is None and asked is True:
+            raise MmptValueError(
+                f"there is no complete checkpoint in {self.output_dir} to resume from; train without resuming"
+            )
+        if found is None:
+            logger.warning("there is no complete checkpoint in %s yet: starting from step 0", self.output_dir)
+        return None if found is None else str(found)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the event, and stop at a loss that is not finite."""
+        if "train_loss" in logs and self._summed_from_the_start:  # transformers divides by the steps since resuming
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 0.001)
         super().log(logs, start_time)
         if "loss" in logs:
             self._stop_unless_finite(logs)
@@ -166,8 +192,14 @@ class CheckedTrainer(PushingTrainer):
     def _init_training_state(
         self, max_steps: int, steps_per_epoch: int, epochs: int, checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
-        """Return epoch and batch to resume at; transformers takes a stream without a length to be in its first pass."""
+        """Return epoch and batch to resume at.
+
+        transformers would train one more step where all are done, and takes a stream without a length to be in its
+        first pass.
+        """
         found = super()._init_training_state(max_steps, steps_per_epoch, epochs, checkpoint, trial)
+        if self.state.global_step >= max_steps:
+            return epochs, 0
         if checkpoint is None or self.args.ignore_data_skip or has_length(self.train_dataset):
             return found
         saved = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text())
@@ -177,12 +209,56 @@ class CheckedTrainer(PushingTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._stop_unless_finite({}, broken_parameters(model))
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            (folder / MARKER).unlink(missing_ok=True)  # while its files are written again it is not complete
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
         if self.args.should_save and folder.is_dir():
-            mark_complete(folder)
+            shutil.rmtree(folder)  # nothing of an earlier save is left in it
+        self.accelerator.wait_for_everyone()
+        # Older checkpoints are deleted once this one is complete, not before.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with clear_write_errors(folder):
+                super()._save_checkpoint(model, trial)
+                self._save_running_sums(folder)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save and folder.is_dir():
+                    mark_complete(folder)
+        except MmptOSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _save_running_sums(self, folder: Path) -> None:
+        """Save what was added up since the last log event, which is not logged yet, in the file of this process."""
+        if not folder.is_dir():
+            return
+        sums = {
+            "loss": float(self._tr_loss),
+            "logged_loss": self._total_loss_scalar if self._summed_from_the_start else None,
+            "logged_step": self._globalstep_last_logged,
+            "parts": None if self._train_sums is None else self._train_sums.tolist(),
+        }
+        (folder / self._sums_name).write_text(json.dumps(sums), encoding="utf-8")
+
+    def _load_running_sums(self) -> None:
+        """Take up the sums of the checkpoint that training resumes from; an older one has none."""
+        self._summed_from_the_start = self._resumed_from is None
+        path = None if self._resumed_from is None else self._resumed_from / self._sums_name
+        if path is None or not path.is_file():
+            return
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        self._tr_loss += sums["loss"]
+        self._globalstep_last_logged = sums["logged_step"]
+        if self._train_sums is not None and sums["parts"] is not None:
+            self._train_sums = torch.tensor(sums["parts"], dtype=self._train_sums.dtype, device=self._train_sums.device)
+        if sums["logged_loss"] is not None:
+            self._total_loss_scalar, self._summed_from_the_start = sums["logged_loss"], True
+
+    @property
+    def _sums_name(self) -> str:
+        return f"running_sums_{self.args.process_index}.json"
 
     def with_measures(self, output: EvalLoopOutput, prefix: str, measures: Mapping[str, float]) -> EvalLoopOutput:
         """Return the output with measures of our own; one of the same name by the user's `compute_metrics` stays."""
@@ -233,22 +309,26 @@ class CheckedTrainer(PushingTrainer):
 
 
 class JsonLogCallback(TrainerCallback):
-    """Append every log event to log.jsonl; a resumed run drops the events behind the step that it resumes from."""
+    """Append every log event to log.jsonl; a resumed run begins it with the events up to its checkpoint."""
 
     def __init__(self, output_dir: Path) -> None:
         self.path = output_dir / LOG_NAME
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if state.global_step and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        with replacing(self.path) as path:
+            path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        with clear_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            size = file.tell()
+            try:
+                file.write(_line({"step": state.global_step, **logs}))
+                file.flush()
+            except OSError:
+                os.truncate(self.path, size)  # no half of a line stays
+                raise
 
 
 def _check_evaluation(args: TrainingArguments | None, eval_dataset: Any) -> None:
@@ -264,12 +344,8 @@ def _check_evaluation(args: TrainingArguments | None, eval_dataset: Any) -> None
             )
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a line of the log; infinity for one that was cut when the run was killed."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf
+def _line(event: Mapping[str, Any]) -> str:
+    return json.dumps({"step": event["step"]} | dict(event)) + "\n"
 
 
 class _EpochCallback(EpochCallback):
@@ -287,3 +363,13 @@ class _EpochCallback(EpochCallback):
         if hasattr(self.trainer.train_sampler, "set_epoch"):
             self.trainer.train_sampler.set_epoch(self._next_epoch)  # type: ignore[union-attr]
         super().on_epoch_begin(args, state, control, train_dataloader, **kwargs)
+
+
+class _SumsCallback(TrainerCallback):
+    """Take up running sums where training begins: transformers has just set its own to zero."""
+
+    def __init__(self, trainer: CheckedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._load_running_sums()

@@ -34,7 +34,9 @@ def pretrain(
     """Pre-train a model as a recipe says.
 
     Every key of the recipe can be changed: --section.key VALUE, or --key VALUE where only one section has the key;
-    for instance --stream dual --max_steps 100 --output_dir runs/dual.
+    for instance --stream dual --max_steps 100 --output_dir runs/dual. A run that is in the folder already is resumed
+    with --resume_from_checkpoint last (--allow_changes: with other settings), or replaced with --overwrite. SIGTERM
+    saves a checkpoint and exits with 75.
     """
     with clear_errors(debug):
         if recipe.startswith("-"):

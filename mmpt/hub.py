@@ -55,7 +55,7 @@ def push_folder(
         ConnectionError: if it cannot be reached or answers with an error, or if what lies there is not the folder.
     """
     folder = Path(folder)
-    with _clear_errors(folder, repo_id):
+    with clear_hub_errors(folder, repo_id):
         if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
             store = RegionStore.open(folder)
             own = [MANIFEST, INDEX, ERRORS, *(entry["file"] for entry in store.manifest["shards"])]
@@ -141,7 +141,8 @@ def _warn_of_rest(folder: Path, pushed: list[str]) -> None:
 
 
 @contextmanager
-def _clear_errors(folder: Path, repo_id: str) -> Iterator[None]:
+def clear_hub_errors(folder: Path, repo_id: str) -> Iterator[None]:
+    """Turn what the Hub answers, or does not, into one error about this folder and repository."""
     try:
         yield
     except LocalTokenNotFoundError as error:

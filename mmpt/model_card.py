@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,12 +53,18 @@ class Measure(NamedTuple):
     high: float | None = None
 
 
-class Rows(NamedTuple):
+@dataclass
+class Rows:
     """What a card says of a table of rows: what they are for, and what names them."""
 
     role: str
     texts: Sequence[str]
     image_ids: Sequence[str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The start of the sha256 of texts and image ids, in their order."""
+        return fingerprint(self)
 
 
 class Sample(NamedTuple):
@@ -319,7 +327,7 @@ def _data(title: str, tables: Sequence[Rows], regions: Any, model: MmptPreTraine
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {rows.role} | {len(rows.texts):,} | {len(set(rows.image_ids)):,} | `{fingerprint(rows)}` |"
+        f"| {rows.role} | {len(rows.texts):,} | {len(set(rows.image_ids)):,} | `{rows.fingerprint}` |"
         for rows in tables
     ]
     extractor = getattr(regions, "extractor", None)

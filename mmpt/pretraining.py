@@ -1,7 +1,5 @@
 """`mmpt pretrain`: from a recipe to a trained model, its curves and its metrics."""
 
-import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,25 +7,22 @@ from typing import Any
 from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
-from mmpt.checked_trainer import CheckedTrainer
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.corpus import Corpus, open_corpus
-from mmpt.curves import plot_curves
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
-from mmpt.hub import push_folder
 from mmpt.model_card import Rows, Sample, measures_of, measures_of_objectives, write_card
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
+from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.processing.collator import MmptDataCollator
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pair_dataset import StepIndex
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.word_tokenizer import build_word_tokenizer
-from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
-from mmpt.trainer import LOG_NAME, MmptTrainer, MmptTrainingArguments
-
-logger = logging.getLogger(__name__)
+from mmpt.recipe import ModelSection, Recipe, build_config
+from mmpt.trainer import MmptTrainer, MmptTrainingArguments
+from mmpt.training_run import PreparedRun, build_trainer, carry_out
 
 MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPreTraining}
 
@@ -42,11 +37,13 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
         FloatingPointError: if the loss stops being finite.
+        SystemExit: with code 75, if SIGTERM or Ctrl-C stopped it behind a checkpoint.
     """
     register_auto_classes()
-    output_dir = recipe.output_dir
-    check_output_dir(output_dir)
-    arguments = MmptTrainingArguments(**recipe.training)
+    return carry_out(recipe, lambda: MmptTrainingArguments(**recipe.training), lambda args: _prepare(recipe, args))
+
+
+def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
     set_seed(arguments.seed)
     corpus = open_corpus(recipe.data)
     # Weights go on with the words that they were trained with.
@@ -75,7 +72,9 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     )
     # The first batch meets every check of the collator before the first step, not behind a progress bar.
     collator([corpus.train[StepIndex(row, 0)] for row in range(min(8, len(corpus.train)))])
-    trainer = MmptTrainer(
+    trainer: MmptTrainer = build_trainer(
+        MmptTrainer,
+        recipe.output_dir,
         model=model,
         args=arguments,
         data_collator=collator,
@@ -83,36 +82,32 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         eval_dataset=corpus.evaluation,
         processing_class=processor,
     )
-    if trainer.is_world_process_zero():
-        recipe.write(output_dir / "recipe.yaml")
-    resume = arguments.resume_from_checkpoint
-    result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
-    trainer.save_model(_internal_call=True)  # pushed below, whole
-    metrics: dict[str, Any] = {"train": result.metrics}
-    if corpus.evaluation is not None:
-        metrics["evaluation"] = trainer.evaluate()
-    if trainer.is_world_process_zero():
+    tables = {"training": corpus.train, "evaluation": corpus.evaluation}
+    rows = [
+        Rows(name, pairs.pairs["text"][:], pairs.pairs["image_id"][:])
+        for name, pairs in tables.items()
+        if pairs is not None
+    ]
+
+    def measure(train: dict[str, Any]) -> dict[str, Any]:
+        evaluation = {} if corpus.evaluation is None else {"evaluation": trainer.evaluate()}
+        return {"train": train} | evaluation
+
+    def add_metrics(metrics: dict[str, Any]) -> None:
         metrics |= _grounding(trainer, collator, corpus)
         metrics["parameters"] = model.num_parameters()
-        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        if any("loss" in event or "eval_loss" in event for event in trainer.state.log_history):
-            plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
-        else:
-            logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
-        _write_card(recipe, trainer, collator, corpus, metrics)
-        push_run(trainer, output_dir)
-    trainer.accelerator.wait_for_everyone()
-    return metrics
 
-
-def push_run(trainer: CheckedTrainer, output_dir: Path) -> None:
-    """Push the folder of a run that has ended, if its arguments say so; nothing of it is lost if the Hub refuses."""
-    args = trainer.args
-    if args.push_to_hub:
-        trainer._finish_current_push()
-        name, private = str(trainer.hub_model_id), args.hub_private_repo
-        address = push_folder(output_dir, name, private=private, token=args.hub_token, revision=args.hub_revision)
-        logger.warning("pushed to %s", address)
+    return PreparedRun(
+        trainer=trainer,
+        tables=rows,
+        regions=corpus.train.regions,
+        evaluation_names={
+            f"{name}_{kind}" for name in trainer.objectives for kind in ("loss", "count", OBJECTIVES[name].metric_name)
+        },
+        measure=measure,
+        add_metrics=add_metrics,
+        write=lambda folder, metrics: _write_card(folder, recipe, trainer, collator, corpus, rows, metrics or {}),
+    )
 
 
 def load_tokenizer(name: str, key: str) -> Any:
@@ -133,10 +128,15 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
 
 
 def _write_card(
-    recipe: Recipe, trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus, metrics: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    trainer: MmptTrainer,
+    collator: MmptDataCollator,
+    corpus: Corpus,
+    rows: list[Rows],
+    metrics: dict[str, Any],
 ) -> None:
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    tables = {"training": corpus.train, "evaluation": corpus.evaluation}
     compositions = {f"compositions_{name}": value for name, value in metrics.get("grounding_compositions", {}).items()}
     measures = measures_of_objectives(metrics.get("evaluation", {}))
     measures += measures_of(metrics.get("grounding", {}) | compositions)
@@ -145,18 +145,14 @@ def _write_card(
     if "mlm" in model.config.objective_weights:
         text = mask_a_word(text, collator.processor.tokenizer, corpus.attribute_words)
     write_card(
-        recipe.output_dir,
+        folder,
         recipe,
         model,
-        [
-            Rows(name, pairs.pairs["text"][:], pairs.pairs["image_id"][:])
-            for name, pairs in tables.items()
-            if pairs is not None
-        ],
+        rows,
         corpus.train.regions,
         measures,
         Sample(text, shown.regions_of(0)),
-        metrics["train"].get("train_runtime"),
+        metrics.get("train", {}).get("train_runtime"),
         trainer.args.world_size,
     )
 

@@ -1,8 +1,28 @@
-"""The end of a run of several processes."""
+"""The processes of one run: what the first decides for all, and how they part."""
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from mmpt.configuration.errors import MmptError
+
+
+def on_first_process(function: Callable[[], Any]) -> Any:
+    """Return what a function returns in the first process of a run, in all of them; an error is raised in all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return function()
+    answer: list[Any] = [None, None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            answer = [function(), None]
+        except MmptError as error:
+            answer = [None, error]
+    torch.distributed.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
 
 
 def leave_process_group() -> None:

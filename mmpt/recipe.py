@@ -25,7 +25,16 @@ from mmpt.access_tokens import refuse_tokens
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
-from mmpt.recipe_keys import Schema, apply_override, check_keys, expect_mapping, split_overrides, types_of
+from mmpt.recipe_changes import check_effects
+from mmpt.recipe_keys import (
+    RUN_SWITCHES,
+    Schema,
+    apply_override,
+    check_keys,
+    expect_mapping,
+    split_overrides,
+    types_of,
+)
 from mmpt.recipe_values import read_yaml, write_yaml
 from mmpt.training_values import check_training_values
 
@@ -157,6 +166,8 @@ class Recipe:
         training: fields of `transformers.TrainingArguments`; `output_dir` is always there.
         command: the command line that asks for this run.
         task: what to fine-tune for; None where the recipe is one of pre-training.
+        overwrite: replace the run that the output folder holds, once this one is done.
+        allow_changes: resume a run with other settings than it began with.
     """
 
     model: ModelSection
@@ -165,6 +176,8 @@ class Recipe:
     training: dict[str, Any]
     command: str = field(compare=False)
     task: TaskSection | None = None
+    overwrite: bool = field(default=False, compare=False)
+    allow_changes: bool = field(default=False, compare=False)
 
     @property
     def output_dir(self) -> Path:
@@ -172,7 +185,10 @@ class Recipe:
         return Path(self.training["output_dir"])
 
     def resolved(self) -> dict[str, Any]:
-        """Return the whole recipe as plain values: defaults filled in, overrides applied, one stream's keys only."""
+        """Return the whole recipe as plain values: defaults filled in, overrides applied, one stream's keys only.
+
+        How the run was started (resume_from_checkpoint) is no part of it.
+        """
         plain = dataclasses.asdict(self)
         config = plain["model"].pop("config")
         how = "masking" if self.task is None else "task"
@@ -181,7 +197,7 @@ class Recipe:
             "model": plain["model"] | config,
             "data": plain["data"],
             how: plain[how],
-            "training": plain["training"],
+            "training": {name: value for name, value in plain["training"].items() if name != "resume_from_checkpoint"},
         }
 
     def write(self, path: Path) -> None:
@@ -226,11 +242,18 @@ def load_recipe(
     if command == "finetune" and "masking" in raw:
         raise MmptValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
     pairs = split_overrides(overrides)
+    switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise MmptValueError(f"--{name} is {value!r}, expected nothing behind it, or true or false")
+    pairs = [(name, text) for name, text in pairs if name not in RUN_SWITCHES]
     schema = _schema(_choose_stream(raw, pairs, str(path), command), command)
     check_keys(raw, schema, str(path))
     for name, text in pairs:
         apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
     recipe = _build(raw, path, shlex.join(["mmpt", command, str(path), *overrides]), command)
+    recipe = dataclasses.replace(recipe, **switches)
+    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
     _check_values(recipe, str(path))
     return recipe
 

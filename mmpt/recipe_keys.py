@@ -12,7 +12,10 @@ from mmpt.recipe_values import describe, fits, is_text, read_yaml
 Schema = dict[str, Any]
 """Key -> type, or -> Schema where the value is a mapping with known keys. The outermost keys are the sections."""
 
-SWITCHES = ("push_to_hub",)
+RUN_SWITCHES = ("overwrite", "allow_changes")
+"""Words of a command line that say how the output folder is treated; no part of the recipe."""
+
+SWITCHES = ("push_to_hub", *RUN_SWITCHES)
 """Keys that mean true on a command line where no value stands behind them."""
 
 

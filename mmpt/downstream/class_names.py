@@ -24,7 +24,7 @@ def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
     """Return the name of each class by its number: `label_name`, or the number itself where there is none.
 
     Raises:
-        ValueError: if the table has no labels, a class has two names or two classes have one.
+        ValueError: if the table has no labels, a class has two names or no line of text, or two have one name.
     """
     labels = _column(table, "label")
     names = table["label_name"] if "label_name" in table.column_names else [None] * len(labels)
@@ -36,6 +36,9 @@ def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
     if not found:
         raise MmptValueError("column 'label' is null in every row, expected a class in every row")
     listed = [known.get(label, str(label)) for label in range(max(found) + 1)]
+    broken = next((name for name in listed if not name.isprintable()), None)
+    if broken is not None:
+        raise MmptValueError(f"a class is called {broken!r}, expected one line of printable characters")
     if len(set(listed)) < len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
         raise MmptValueError(f"two classes are called {twice!r}, expected a name of its own for each")

@@ -1,16 +1,15 @@
 """`mmpt finetune`: from a recipe and, most often, a pre-trained model to a model of a downstream task."""
 
-import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, EarlyStoppingCallback, set_seed
 
 from mmpt import register_auto_classes
-from mmpt.checked_trainer import LOG_NAME, MmptTrainingArguments
+from mmpt.checked_trainer import MmptTrainingArguments
 from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
-from mmpt.curves import plot_curves
 from mmpt.downstream.class_names import balanced_weights
 from mmpt.downstream.decoding import label_numbers
 from mmpt.downstream.finetuning_trainer import FineTuningTrainer
@@ -20,17 +19,18 @@ from mmpt.downstream.prediction_files import write_predictions
 from mmpt.downstream.scoring import gold_classes
 from mmpt.downstream.section import TaskSection
 from mmpt.downstream.task_corpus import TaskCorpus, open_task_corpus
-from mmpt.downstream.tasks import TASKS, Task
+from mmpt.downstream.tasks import TASKS, Task, constant_predictions
 from mmpt.model_card import Rows, Sample, measures_of, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
-from mmpt.pretraining import load_tokenizer, push_run
+from mmpt.pretraining import load_tokenizer
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_inputs import candidate_inputs, pair_inputs
 from mmpt.processing.word_tokenizer import build_word_tokenizer
-from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
+from mmpt.recipe import ModelSection, Recipe, build_config
+from mmpt.training_run import PreparedRun, build_trainer, carry_out
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,21 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError, PermissionError: for bad input, before training begins.
         FloatingPointError: if the loss stops being finite.
+        SystemExit: with code 75, if SIGTERM or Ctrl-C stopped it behind a checkpoint.
     """
     register_auto_classes()
-    section, output_dir = recipe.task, recipe.output_dir
+    section = recipe.task
     if section is None:
         raise MmptValueError("the recipe has no section task, expected one: what is to be fine-tuned for?")
     task = TASKS[section.name]
-    check_output_dir(output_dir)
-    arguments = training_arguments(recipe.training, section, task)
+    return carry_out(
+        recipe,
+        lambda: training_arguments(recipe.training, section, task),
+        lambda arguments: _prepare(recipe, section, task, arguments),
+    )
+
+
+def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTrainingArguments) -> PreparedRun:
     set_seed(arguments.seed)
     corpus = open_task_corpus(recipe.data, section.name)
     if section.early_stopping_patience is not None and corpus.evaluation is None:
@@ -75,7 +82,9 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     evaluation = None if corpus.evaluation is None else corpus.evaluation.dataset
     for dataset in filter(None, (corpus.train, evaluation)):
         collator([dataset[row] for row in range(min(8, len(dataset)))])
-    trainer = FineTuningTrainer(
+    trainer: FineTuningTrainer = build_trainer(
+        FineTuningTrainer,
+        recipe.output_dir,
         model=model,
         args=arguments,
         data_collator=collator,
@@ -88,36 +97,49 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     )
     if section.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(section.early_stopping_patience))
-    if trainer.is_world_process_zero():
-        recipe.write(output_dir / "recipe.yaml")
-    resume = arguments.resume_from_checkpoint
-    result = trainer.train(resume_from_checkpoint=True if resume == "last" else resume)
-    trainer.save_model(_internal_call=True)  # pushed below, whole
-    metrics: dict[str, Any] = {"task": section.name, "train": result.metrics}
-    if corpus.evaluation is not None:
-        measured = trainer.evaluate()
-        metrics["evaluation"] = {name.removeprefix("eval_"): value for name, value in measured.items()}
-    if trainer.is_world_process_zero():
+    tables = {"training": corpus.train, "evaluation": evaluation}
+    rows = [Rows(name, table.column("text"), table.column("image_id")) for name, table in tables.items() if table]
+    numbers = label_numbers(model.config)
+    guesses = [] if evaluation is None else constant_predictions(task, evaluation, list(numbers))
+
+    def measure(train: dict[str, Any]) -> dict[str, Any]:
+        metrics: dict[str, Any] = {"task": section.name, "train": train}
+        if evaluation is not None:
+            measured = trainer.evaluate()
+            metrics["evaluation"] = {name.removeprefix("eval_"): value for name, value in measured.items()}
+        return metrics
+
+    def add_metrics(metrics: dict[str, Any]) -> None:
         metrics["parameters"] = model.num_parameters()
-        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+    def write(folder: Path, metrics: dict[str, Any] | None) -> None:
         if corpus.evaluation is not None:
-            table, numbers = corpus.evaluation, label_numbers(model.config)
-            write_predictions(output_dir / "predictions.jsonl", table.dataset, trainer.predictions)
+            table, predictions = corpus.evaluation, guesses if metrics is None else trainer.predictions
+            write_predictions(folder / "predictions.jsonl", table.dataset, predictions)
             if section.gallery:
-                page = output_dir / "gallery.html"
-                write_gallery(page, section.name, table, trainer.predictions, numbers, section.gallery)
-        if any("loss" in event or "eval_loss" in event for event in trainer.state.log_history):
-            plot_curves(output_dir / LOG_NAME, output_dir / "curves.png")
-        else:
-            logger.warning("no curves were drawn: the run ended before its first log event; lower logging_steps")
-        _write_card(recipe, trainer, without_labels(collator), corpus, metrics)
-        push_run(trainer, output_dir)
-    trainer.accelerator.wait_for_everyone()
-    return metrics
+                shown = section.gallery if metrics is not None else 1
+                write_gallery(folder / "gallery.html", section.name, table, predictions, numbers, shown)
+        _write_card(folder, recipe, trainer, without_labels(collator), corpus, rows, metrics or {})
+
+    return PreparedRun(
+        trainer=trainer,
+        tables=rows,
+        regions=corpus.train.regions,
+        evaluation_names=set() if evaluation is None else set(task.score(guesses, evaluation, numbers)),
+        measure=measure,
+        add_metrics=add_metrics,
+        write=write,
+    )
 
 
 def _write_card(
-    recipe: Recipe, trainer: FineTuningTrainer, collator: TaskDataCollator, corpus: TaskCorpus, metrics: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    trainer: FineTuningTrainer,
+    collator: TaskDataCollator,
+    corpus: TaskCorpus,
+    rows: list[Rows],
+    metrics: dict[str, Any],
 ) -> None:
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     shown = corpus.train if corpus.evaluation is None else corpus.evaluation.dataset
@@ -130,16 +152,15 @@ def _write_card(
     else:
         inputs = {name: value for name, value in collator([first]).items() if name not in NOT_FOR_THE_MODEL}
         sample = Sample(first["text"], inputs=inputs)
-    tables = {"training": corpus.train, "evaluation": None if corpus.evaluation is None else corpus.evaluation.dataset}
     write_card(
-        recipe.output_dir,
+        folder,
         recipe,
         model,
-        [Rows(name, table.column("text"), table.column("image_id")) for name, table in tables.items() if table],
+        rows,
         corpus.train.regions,
         measures_of(metrics.get("evaluation", {})),
         sample,
-        metrics["train"].get("train_runtime"),
+        metrics.get("train", {}).get("train_runtime"),
         trainer.args.world_size,
     )
 
@@ -157,6 +178,7 @@ def training_arguments(training: dict[str, Any], section: TaskSection, task: Tas
         )
     if section.early_stopping_patience is not None:
         values["load_best_model_at_end"] = True
+        values["restore_callback_states_from_checkpoint"] = True  # a resumed run is as patient as the whole one
     if values.get("load_best_model_at_end") and "metric_for_best_model" not in values:
         values |= {"metric_for_best_model": task.metric, "greater_is_better": True}
     return MmptTrainingArguments(**values)

@@ -231,3 +231,22 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise MmptValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def constant_predictions(task: Task, dataset: TaskDataset, names: Sequence[str]) -> list[Prediction]:
+    """Return a prediction for each row that the task can score and show, made without a model.
+
+    Scoring them before training finds what would otherwise be found after it: a row without a label, say, or a label
+    that the model does not know.
+
+    Args:
+        names: of the model's classes or answers.
+    """
+    images = dataset.column("image_id")
+    scores = [0.0] * len(set(images))
+    predictions: list[Any] = [names[0] if task.names is not None else None] * len(images)
+    if task.rank is not None:
+        predictions = images
+    elif "phrases" in task.columns:
+        predictions = [[None] * len(phrases) for phrases in dataset.column("phrases")]
+    return [{"prediction": each, "confidence": 0.0, "number": 0, "scores": scores} for each in predictions]
