@@ -112,6 +112,10 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         own = saved_class(self)
         return {"AutoConfig": type(self.config), "AutoModel": saved_class(backbone), self.auto_name: own}
 
+    def saved_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights by the names that they have in files."""
+        return self.state_dict()
+
     def set_auto_map(self, auto_map: dict[str, str]) -> None:
         config: Any = self.config
         config.auto_map = auto_map

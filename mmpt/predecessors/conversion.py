@@ -221,7 +221,7 @@ def _report(
     allowed: tuple[str, ...],
 ) -> KeyReport:
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
+        expected = {key: tuple(value.shape) for key, value in model_class(config).saved_state_dict().items()}
     fates, unknown, misfits, filled = [], [], [], set()
     for theirs in source:
         if theirs in keys.targets:
