@@ -179,6 +179,7 @@ def register_auto_classes() -> None:
         AutoConfig,
         AutoImageProcessor,
         AutoModel,
+        AutoModelForMaskedLM,
         AutoModelForMultipleChoice,
         AutoModelForPreTraining,
         AutoModelForSequenceClassification,
@@ -231,6 +232,7 @@ def register_auto_classes() -> None:
     models: dict[Any, tuple[Any, ...]] = {
         AutoModel: plain,
         AutoModelForPreTraining: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
+        AutoModelForMaskedLM: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
         AutoModelForVisualQuestionAnswering: (MmptSingleStreamForQuestionAnswering, MmptDualStreamForQuestionAnswering),
         AutoModelForSequenceClassification: (
             MmptSingleStreamForSequenceClassification,

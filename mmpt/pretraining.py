@@ -22,12 +22,14 @@ from mmpt.processing.collator import MmptDataCollator
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pair_dataset import StepIndex
 from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.region_record import Record, check_same_regions, record_of
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config, check_output_dir
 from mmpt.trainer import LOG_NAME, MmptTrainer, MmptTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+ALLOW = "set data.allow_other_regions=true"
 MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPreTraining}
 
 
@@ -55,7 +57,11 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     )
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
-    processor = MmptProcessor(MmptImageProcessor(max_regions=recipe.data.max_regions), tokenizer)
+    record = record_of(corpus.train.regions, recipe.data.corpus)
+    if recipe.model.from_pretrained is not None and not recipe.data.allow_other_regions:
+        known = recorded_regions(recipe.model.from_pretrained)
+        check_same_regions(known, record, f"{recipe.data.store or recipe.data.corpus!r}", ALLOW)
+    processor = MmptProcessor(MmptImageProcessor(max_regions=recipe.data.max_regions, extracted_by=record), tokenizer)
     masking = recipe.masking
     collator = MmptDataCollator(
         processor=processor,
@@ -100,6 +106,14 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         push_run(trainer, output_dir)
     trainer.accelerator.wait_for_everyone()
     return metrics
+
+
+def recorded_regions(source: str) -> Record | None:
+    """Return the record of the regions that saved weights were trained on; None where no processor is beside them."""
+    try:
+        return MmptProcessor.from_pretrained(source).image_processor.extracted_by
+    except OSError:
+        return None
 
 
 def push_run(trainer: CheckedTrainer, output_dir: Path) -> None:

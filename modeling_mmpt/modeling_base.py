@@ -1,5 +1,6 @@
 """What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,10 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         config.auto_map = auto_map
 
 
+HEADS = re.compile(r"(heads|classifiers?|fusion|pair_attention|contrastive|region_scorer|query|key)\.")
+"""What the weights of the models that have a backbone begin with, beside the backbone's."""
+
+
 class MmptBackbone(MmptPreTrainedModel):
     """Embeddings, checks and poolers that the two backbones share."""
 
@@ -131,6 +136,12 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_embeddings.word_embeddings
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        # A backbone out of a folder with heads is as asked for. `_keys_to_ignore_on_load_unexpected` would be taken over
+        # by the models with heads, whose report must name a head that they leave out.
+        loading_info.unexpected_keys = {key for key in loading_info.unexpected_keys if not HEADS.match(key)}
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.text_embeddings.word_embeddings = value
