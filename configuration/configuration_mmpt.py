@@ -28,6 +28,7 @@ _LIBRARY_KEYS = {
     "attn_implementation",
     "auto_map",
     "compression_config",
+    "custom_pipelines",
     "experts_implementation",
     "model_type",
     "name_or_path",
@@ -161,6 +162,10 @@ class MmptConfig(MmptTaskConfig):
             # Only a saved configuration has a version. Other code may have set an attribute before it was saved, and
             # a trained model must not become unreadable for that.
             logger.warning(message)
+        if type(self).__module__.startswith("mmpt.") and "custom_pipelines" in kwargs:
+            # They are registered here; for those of a folder transformers would ask for trust_remote_code.
+            saved = kwargs["custom_pipelines"]
+            kwargs["custom_pipelines"] = {name: each for name, each in saved.items() if not name.startswith("mmpt-")}
         if self.pooler_size is None:
             self.pooler_size = self.hidden_size
         super().__post_init__(**kwargs)

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.self_contained import SelfContained, saved_class
+from mmpt.configuration.self_contained import SelfContained, saved_class, travels
 from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
     MmptRegionEmbeddings,
@@ -113,6 +113,24 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         own = saved_class(self)
         return {"AutoConfig": type(self.config), "AutoModel": saved_class(backbone), self.auto_name: own}
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save with the code, also that of the pipelines which the model has."""
+        from mmpt.modeling_mmpt.pipelines_mmpt import custom_pipelines
+
+        if not travels(saved_class(self)):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        config: Any = self.config
+        known = getattr(config, "custom_pipelines", None)
+        own = custom_pipelines(saved_class(self).__name__, config)
+        config.custom_pipelines = {**(known or {}), **own}
+        try:
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            if known is None:
+                del config.custom_pipelines
+            else:
+                config.custom_pipelines = known
+
     def saved_state_dict(self) -> dict[str, Tensor]:
         """Return the weights by the names that they have in files."""
         return self.state_dict()
@@ -139,8 +157,8 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         super()._adjust_missing_and_unexpected_keys(loading_info)
-        # A backbone out of a folder with heads is as asked for. `_keys_to_ignore_on_load_unexpected` would be taken over
-        # by the models with heads, whose report must name a head that they leave out.
+        # A backbone out of a folder with heads is as asked for. Models with heads would take over
+        # `_keys_to_ignore_on_load_unexpected`, and their report must name a head that they leave out.
         loading_info.unexpected_keys = {key for key in loading_info.unexpected_keys if not HEADS.match(key)}
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:

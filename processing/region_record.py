@@ -1,4 +1,4 @@
-"""What made the regions that a model was trained on: written into its processor, compared before other regions are used.
+"""What made the regions that a model was trained on: kept in its processor, compared before other regions are used.
 
 A record is JSON: `extractor` (the settings, or the corpus that makes its own features), `feature_dim`, `class_names`,
 and what else the regions of new images need: a store's `fingerprint`, or the `prototypes` of NLVR's objects.

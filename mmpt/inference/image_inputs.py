@@ -85,6 +85,12 @@ class ImageInputs:
                 raise MmptValueError(
                     f"got {type(first).__name__} for an image, expected Regions, an image id, a PIL image or a path"
                 )
+            if self._trained_on is None:  # mmpt 0.1.0 did not record what made the regions
+                raise MmptValueError(
+                    f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the "
+                    "pipeline extractor=RegionExtractor.from_pretrained(...), for image ids "
+                    "regions=RegionStore.open(...): the model's processor does not record what made its regions"
+                )
             self.extractor = load_recorded_extractor(self._trained_on, self._folder)
         found: list[Regions] = []
         step = self.extractor.batch_size  # no more pictures are decoded than go through the model at once

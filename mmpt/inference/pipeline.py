@@ -31,9 +31,9 @@ class MmptPipeline:
     """A model as functions of texts and images, with the numbers that it gives when it is called by hand.
 
     A text is a string, or a tuple of two. An image is `Regions`; an image id, where the pipeline has `regions`; or a
-    PIL image or the path of an image file, whose regions the `extractor` makes (with boxes, a tuple of both, where that
-    cuts out given boxes). A list is many of them, in batches, and gives a list in the same order; a single text beside a
-    list of images goes with each of them, and a single image beside a list of texts too.
+    PIL image or the path of an image file, whose regions the `extractor` makes (with boxes, a tuple of both, where
+    that cuts out given boxes). A list is many of them, in batches, and gives a list in the same order; a single text
+    beside a list of images goes with each of them, and a single image beside a list of texts too.
 
     Each function needs a model that was trained for it, and says which if this one was not.
 
@@ -48,8 +48,9 @@ class MmptPipeline:
         allow_other_regions: take regions and an extractor that are not those which the model was trained with.
 
     Raises:
-        ValueError: if the tokenizer does not fit the model, or regions or extractor are others than in training; from every function also for an image without regions,
-            regions that do not fit the model, and lists of different lengths.
+        ValueError: if the tokenizer does not fit the model, or regions or extractor are others than in training; from
+            every function also for an image without regions, regions that do not fit the model, and lists of different
+            lengths.
     """
 
     def __init__(

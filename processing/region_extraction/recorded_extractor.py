@@ -11,7 +11,7 @@ from mmpt.processing.region_record import Record, check_same_regions, describe_e
 ASKED = ("max_regions", "min_regions", "threshold")
 
 
-def load_recorded_extractor(record: Record | None, beside: str | Path | None = None) -> RegionExtractor:
+def load_recorded_extractor(record: Record, beside: str | Path | None = None) -> RegionExtractor:
     """Return the extractor that made the regions which a model was trained on.
 
     Args:
@@ -20,14 +20,9 @@ def load_recorded_extractor(record: Record | None, beside: str | Path | None = N
             directory, by the folder's name, which is all that a store knows.
 
     Raises:
-        ValueError: if the model does not say what made its regions, or no extractor did, or what is found is another.
+        ValueError: if no extractor made the regions, or what is found is another.
         OSError: if the extractor is neither in a folder nor on the Hub.
     """
-    if record is None:
-        raise MmptValueError(
-            "the model's processor does not record what made its regions (mmpt 0.1.0 did not write it); for pictures "
-            "and files give the pipeline extractor=RegionExtractor.from_pretrained(...)"
-        )
     settings: dict[str, Any] = record["extractor"]
     if "weights_sha256" not in settings:
         raise MmptValueError(
