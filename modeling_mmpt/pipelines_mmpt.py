@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Pipeline, PreTrainedModel
+from transformers.image_utils import load_image
 
 from mmpt.configuration.errors import MmptImportError, MmptTypeError, MmptValueError
 
@@ -113,9 +114,10 @@ class MmptTaskPipeline(Pipeline):
             extractor = self._recorded_extractor()
         picture = row["image"]
         if isinstance(picture, str | os.PathLike):
-            from PIL import Image
-
-            picture = Image.open(picture)
+            try:
+                picture = load_image(os.fspath(picture))
+            except (OSError, ValueError) as error:
+                raise MmptValueError(f"{row['image']} is no image that can be read: {error}") from error
         return extractor([picture])[0]
 
     def _recorded_extractor(self) -> Any:
