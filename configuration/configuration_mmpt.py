@@ -64,6 +64,7 @@ _LIBRARY_KEYS = {
     "attn_implementation",
     "auto_map",
     "compression_config",
+    "custom_pipelines",
     "experts_implementation",
     "model_type",
     "name_or_path",
@@ -202,6 +203,10 @@ class MmptConfig(MmptTaskConfig):
         for name, source in self.follows.items():
             if getattr(self, name) is None:
                 setattr(self, name, getattr(self, source))
+        if type(self).__module__.startswith("mmpt.") and "custom_pipelines" in kwargs:
+            # They are registered here; for those of a folder transformers would ask for trust_remote_code.
+            saved = kwargs["custom_pipelines"]
+            kwargs["custom_pipelines"] = {name: each for name, each in saved.items() if not name.startswith("mmpt-")}
         super().__post_init__(**kwargs)
 
     @classmethod

@@ -41,7 +41,7 @@ class SelfContained:
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Save as transformers does, with the code of the class beside."""
-        if _travels(saved_class(self)):
+        if travels(saved_class(self)):
             self.set_auto_map({name: _reference(cls) for name, cls in self.hub_classes().items()})
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
         self.forget_auto_map()
@@ -61,7 +61,7 @@ class SelfContained:
         return super()._upload_modified_files(working_dir, repo_id, files_timestamps, **kwargs)  # type: ignore[misc]
 
     def _write_code(self, folder: Any) -> None:
-        if _travels(saved_class(self)):
+        if travels(saved_class(self)):
             write_code(list(self.hub_classes().values()), Path(folder))
 
 
@@ -100,7 +100,8 @@ def write_code(classes: list[type], folder: Path) -> None:
         (folder / f"{name}.py").write_text(source, encoding="utf-8", newline="\n")
 
 
-def _travels(cls: type) -> bool:
+def travels(cls: type) -> bool:
+    """Return whether a class is saved with its code."""
     return cls.__module__.split(".")[0] in HOMES
 
 

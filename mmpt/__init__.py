@@ -178,16 +178,19 @@ def register_auto_classes() -> None:
 
     `import mmpt` does it; the command line does it when a command needs it.
     """
+    import transformers
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
         AutoModel,
+        AutoModelForMaskedLM,
         AutoModelForMultipleChoice,
         AutoModelForPreTraining,
         AutoModelForSequenceClassification,
         AutoModelForVisualQuestionAnswering,
         AutoProcessor,
     )
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
     from mmpt.modeling_mmpt.dual_stream_tasks import (
@@ -201,6 +204,7 @@ def register_auto_classes() -> None:
     )
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
+    from mmpt.modeling_mmpt.pipelines_mmpt import PIPELINES
     from mmpt.modeling_mmpt.single_stream_tasks import (
         MmptSingleStreamForGrounding,
         MmptSingleStreamForImageAndTextRetrieval,
@@ -234,6 +238,7 @@ def register_auto_classes() -> None:
     models: dict[Any, tuple[Any, ...]] = {
         AutoModel: plain,
         AutoModelForPreTraining: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
+        AutoModelForMaskedLM: (MmptSingleStreamForPreTraining, MmptDualStreamForPreTraining),
         AutoModelForVisualQuestionAnswering: (MmptSingleStreamForQuestionAnswering, MmptDualStreamForQuestionAnswering),
         AutoModelForSequenceClassification: (
             MmptSingleStreamForSequenceClassification,
@@ -247,6 +252,10 @@ def register_auto_classes() -> None:
             auto_class.register(config, streams[number], exist_ok=True)
         AutoProcessor.register(config, MmptProcessor, exist_ok=True)
         AutoImageProcessor.register(config, image_processor_classes={"pil": MmptImageProcessor}, exist_ok=True)
+    for task, pipeline_class in PIPELINES.items():
+        if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
+            auto_class = getattr(transformers, pipeline_class.auto_name)
+            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer, set_seed
 
 from mmpt import register_auto_classes
+from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.corpus import Corpus, open_corpus
 from mmpt.grounding import attribute_word_accuracy, measure_grounding
@@ -19,11 +20,13 @@ from mmpt.processing.collator import MmptDataCollator
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pair_dataset import StepIndex
 from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.region_record import Record, check_same_regions, record_of
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config
 from mmpt.trainer import MmptTrainer, MmptTrainingArguments
 from mmpt.training_run import PreparedRun, build_trainer, carry_out
 
+ALLOW = "set data.allow_other_regions=true"
 MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPreTraining}
 
 
@@ -55,7 +58,11 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
     )
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
-    processor = MmptProcessor(MmptImageProcessor(max_regions=recipe.data.max_regions), tokenizer)
+    record = record_of(corpus.train.regions, recipe.data.corpus)
+    if recipe.model.from_pretrained is not None and not recipe.data.allow_other_regions:
+        known = recorded_regions(recipe.model.from_pretrained)
+        check_same_regions(known, record, f"{recipe.data.store or recipe.data.corpus!r}", ALLOW)
+    processor = MmptProcessor(MmptImageProcessor(max_regions=recipe.data.max_regions, extracted_by=record), tokenizer)
     masking = recipe.masking
     collator = MmptDataCollator(
         processor=processor,
@@ -113,6 +120,15 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
 def load_tokenizer(name: str, key: str) -> Any:
     """Return the tokenizer of a folder or Hub name; an error names the key of the recipe."""
     return load_pretrained(AutoTokenizer, name, key)
+
+
+def recorded_regions(source: str) -> Record | None:
+    """Return the record of the regions that saved weights were trained on; None where no processor is beside them."""
+    try:
+        processor: MmptProcessor = load_pretrained(MmptProcessor, source)
+    except (OSError, MmptValueError):
+        return None
+    return processor.image_processor.extracted_by
 
 
 def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTraining:

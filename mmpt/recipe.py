@@ -122,6 +122,7 @@ class DataSection:
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
         max_text_length: tokens of a text, special ones included; longer texts are cut. None takes what the model holds.
         max_regions: regions of an image; None keeps all.
+        allow_other_regions: take weights (`model.from_pretrained`) that were trained on regions of another extractor.
     """
 
     generated: GeneratedSource | None = None
@@ -133,6 +134,14 @@ class DataSection:
     tokenizer: str | None = None
     max_text_length: int | None = None
     max_regions: int | None = None
+    allow_other_regions: bool = False
+
+    @property
+    def corpus(self) -> str | None:
+        """Name of the corpus that makes its own features; None where they are a store's."""
+        if self.generated is not None or self.scene_task is not None:
+            return "scenes of shapes"
+        return None if self.nlvr is None else "nlvr"
 
 
 @dataclass

@@ -3,13 +3,15 @@
 Answers to questions, classes of an image and a text, classes of two images and a text, and the right one of many texts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
@@ -22,6 +24,36 @@ from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
 DECISIONS_OF = {"early": ("joint",), "late": LATE_DECISIONS, "hybrid": DECISIONS}
+SAVED_NAME = "classifiers"
+"""What the classifiers are called in files of weights, in every version of mmpt."""
+
+
+class MmptClassifiers(nn.Module):
+    """The classifier of each decision. One module, so that PEFT can train and save all of them as the head."""
+
+    def __init__(self, classifiers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, module in classifiers.items():
+            self.add_module(name, module)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.get_submodule(name)
+
+    def forward(self, pooled: Tensor, name: str) -> Tensor:
+        """Return the logits of the decision `name`."""
+        return self[name](pooled)
+
+
+class MmptAnswerClassifiers(nn.Module):
+    """The same under the name of the answering head as well: PEFT looks for `qa_outputs` with `QUESTION_ANS`."""
+
+    def __init__(self, classifiers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.qa_outputs = MmptClassifiers(classifiers)
+
+    def forward(self, pooled: Tensor, name: str) -> Tensor:
+        """Return the logits of the decision `name`."""
+        return self.qa_outputs(pooled, name)
 
 
 class MmptDecisionModel(MmptTaskModel):
@@ -29,9 +61,41 @@ class MmptDecisionModel(MmptTaskModel):
 
     With late or hybrid fusion the loss is that of the combined decision plus the mean of the losses of the single
     ones, so that each is a decision that stands by itself.
+
+    The classifiers are the module `classifier`, the name by which PEFT finds the head of a model. Files of weights call
+    it `SAVED_NAME`: transformers renames when it loads and saves, `load_state_dict` takes either name.
+
+    Args:
+        head_class: the module that holds the classifiers.
+        head_name: where the classifiers are in the model.
     """
 
     has_class_loss = True
+    head_class: type[nn.Module] = MmptClassifiers
+    head_name = "classifier"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        renaming = WeightRenaming(f"^{SAVED_NAME}.", f"{cls.head_name}.")
+        register_checkpoint_conversion_mapping(cls.__name__, [renaming], overwrite=True)
+
+    @property
+    def classifiers(self) -> Any:
+        """The classifiers by the name of the decision."""
+        return self.get_submodule(self.head_name)
+
+    def saved_state_dict(self) -> dict[str, Tensor]:
+        own = f"{self.head_name}."
+        return {
+            f"{SAVED_NAME}.{name.removeprefix(own)}" if name.startswith(own) else name: weight
+            for name, weight in self.state_dict().items()
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = f"{prefix}{SAVED_NAME}."
+        for name in [name for name in state_dict if name.startswith(saved)]:
+            state_dict[f"{prefix}{self.head_name}.{name.removeprefix(saved)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def decides_answers(self) -> bool:
@@ -50,7 +114,7 @@ class MmptDecisionModel(MmptTaskModel):
     def add_head(self) -> None:
         config = self.config
         names = DECISIONS_OF[config.fusion]
-        self.classifiers = nn.ModuleDict({name: self.build_classifier() for name in names})
+        self.classifier = self.head_class({name: self.build_classifier() for name in names})
         self.fusion = None
         if config.fusion != "early":
             self.fusion = MmptDecisionFusion(config.late_fusion, config.fusion == "hybrid", self.decides_answers)
@@ -104,7 +168,7 @@ class MmptDecisionModel(MmptTaskModel):
                 f"{type(self).__name__} got no text, and this model has no pooled vector of regions alone; give "
                 "input_ids, or choose fusion 'late' or 'hybrid', or pooled_fusion 'mul' or 'sum'"
             )
-        return self.classifiers[name](apply_dropout(pooled, self.config.pooled_dropout_prob, self.training))
+        return self.classifier(apply_dropout(pooled, self.config.pooled_dropout_prob, self.training), name)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of one decision."""
@@ -126,6 +190,8 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
     auto_name = "AutoModelForVisualQuestionAnswering"
     has_class_loss = False
+    head_class = MmptAnswerClassifiers
+    head_name = "classifier.qa_outputs"
 
     @property
     def decides_answers(self) -> bool:

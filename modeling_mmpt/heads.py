@@ -12,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.self_contained import saved_class
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
 from mmpt.modeling_mmpt.input_checks import check_inputs, check_objective_labels, refuse_unknown_inputs
@@ -205,6 +206,10 @@ class MmptForPreTraining(MmptPreTrainedModel):
     auto_name = "AutoModelForPreTraining"
     backbone: MmptBackbone
     heads: PreTrainingHeads
+
+    def hub_classes(self) -> dict[str, type]:
+        masked = {"AutoModelForMaskedLM": saved_class(self)} if "token" in self.heads else {}
+        return super().hub_classes() | masked
 
     def add_heads(self, region_hidden_size: int) -> None:
         """Build the heads; called by the two pre-training classes after their backbone.

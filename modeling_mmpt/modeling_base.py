@@ -1,5 +1,6 @@
 """What both backbones share: their output, their inputs' checks, and the transformers conventions they follow."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.self_contained import SelfContained, saved_class
+from mmpt.configuration.self_contained import SelfContained, saved_class, travels
 from mmpt.modeling_mmpt.embeddings import (
     MmptFeatureProjection,
     MmptRegionEmbeddings,
@@ -146,9 +147,35 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
         own = saved_class(self)
         return {"AutoConfig": type(self.config), "AutoModel": saved_class(backbone), self.auto_name: own}
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save with the code, also that of the pipelines which the model has."""
+        from mmpt.modeling_mmpt.pipelines_mmpt import custom_pipelines
+
+        if not travels(saved_class(self)):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        config: Any = self.config
+        known = getattr(config, "custom_pipelines", None)
+        own = custom_pipelines(saved_class(self).__name__, config)
+        config.custom_pipelines = {**(known or {}), **own}
+        try:
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            if known is None:
+                del config.custom_pipelines
+            else:
+                config.custom_pipelines = known
+
+    def saved_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights by the names that they have in files."""
+        return self.state_dict()
+
     def set_auto_map(self, auto_map: dict[str, str]) -> None:
         config: Any = self.config
         config.auto_map = auto_map
+
+
+HEADS = re.compile(r"(heads|classifiers?|fusion|pair_attention|contrastive|region_scorer|query|key)\.")
+"""What the weights of the models that have a backbone begin with, beside the backbone's."""
 
 
 class MmptBackbone(MmptPreTrainedModel):
@@ -161,6 +188,12 @@ class MmptBackbone(MmptPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_embeddings.word_embeddings
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        # A backbone out of a folder with heads is as asked for. Models with heads would take over
+        # `_keys_to_ignore_on_load_unexpected`, and their report must name a head that they leave out.
+        loading_info.unexpected_keys = {key for key in loading_info.unexpected_keys if not HEADS.match(key)}
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.text_embeddings.word_embeddings = value

@@ -48,6 +48,8 @@ class MmptImageProcessor(SelfContained, BaseImageProcessor):
         max_regions: see `MmptImagesKwargs`.
         box_format: see `MmptImagesKwargs`.
         whole_image_region: see `MmptImagesKwargs`.
+        extracted_by: record of what made the regions that a model was trained on (`region_record`); saved with the
+            processor, so that a model carries what its input needs.
 
     Raises:
         ValueError: if an option is out of range, or an unknown one is spelled like one of these.
@@ -61,6 +63,7 @@ class MmptImageProcessor(SelfContained, BaseImageProcessor):
         max_regions: int | None = None,
         box_format: BoxFormat = "normalized",
         whole_image_region: bool = False,
+        extracted_by: dict[str, Any] | None = None,
         **kwargs: Unpack[ImagesKwargs],
     ) -> None:
         super().__init__(**kwargs)
@@ -68,6 +71,7 @@ class MmptImageProcessor(SelfContained, BaseImageProcessor):
         self.max_regions = max_regions
         self.box_format: BoxFormat = box_format
         self.whole_image_region = whole_image_region
+        self.extracted_by = extracted_by
 
     def hub_classes(self) -> dict[str, type]:
         return {"AutoImageProcessor": type(self)}

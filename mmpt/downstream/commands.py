@@ -28,6 +28,9 @@ Pixels = Annotated[bool, typer.Option("--pixels", help="With --nlvr: features fr
 BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+OtherRegions = Annotated[
+    bool, typer.Option("--allow-other-regions", help="Take regions of another extractor than in training.")
+]
 BlankOption = Annotated[
     str | None, typer.Option("--blank", help="text or regions: what the model is not to see; as it was trained.")
 ]
@@ -80,6 +83,7 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = "float32",
     blank: BlankOption = None,
+    allow_other_regions: OtherRegions = False,
     debug: Debug = False,
 ) -> None:
     """Measure a fine-tuned model on a labelled table; without one, on the evaluation rows of its own recipe.
@@ -97,7 +101,7 @@ def evaluate(
         elif gallery:
             raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=True)
+        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=True)
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -138,6 +142,7 @@ def predict(
     device: Device = None,
     dtype: Dtype = "float32",
     blank: BlankOption = None,
+    allow_other_regions: OtherRegions = False,
     debug: Debug = False,
 ) -> None:
     """Write what a fine-tuned model predicts for a table, which needs no labels.
@@ -146,7 +151,8 @@ def predict(
     """
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
-        dataset = _table(saved, pairs, store, format, nlvr, split, pixels, with_labels=False).dataset
+        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=False)
+        dataset = table.dataset
         from mmpt.downstream.prediction_files import prediction_lines
 
         lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
@@ -179,10 +185,12 @@ def _table(
     nlvr: str | None,
     split: str,
     pixels: bool,
+    allow_other_regions: bool,
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
     from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, store_table
+    from mmpt.processing.region_record import check_same_regions, record_of
 
     if nlvr is not None and (pairs is not None or store is not None):
         raise MmptValueError("got --nlvr with --pairs or --store, expected one source")
@@ -191,12 +199,18 @@ def _table(
     if (pairs is None) != (store is None):
         raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
     if nlvr is not None:
-        return nlvr_table(nlvr, split, saved.name, with_labels, pixels)
-    if pairs is not None and store is not None:
-        return store_table(pairs, store, format, saved.name, with_labels)
-    if saved.recipe is None:
+        table, corpus = nlvr_table(nlvr, split, saved.name, with_labels, pixels, saved.trained_on), "nlvr"
+    elif pairs is not None and store is not None:
+        table, corpus = store_table(pairs, store, format, saved.name, with_labels), None
+    elif saved.recipe is None:
         raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
-    return evaluation_table(saved.recipe.data, saved.name)
+    else:
+        table = evaluation_table(saved.recipe.data, saved.name, saved.trained_on)
+        store, corpus = saved.recipe.data.store, saved.recipe.data.corpus
+    if not allow_other_regions:
+        given = record_of(table.dataset.regions, corpus)
+        check_same_regions(saved.trained_on, given, f"{store or corpus!r}", "add --allow-other-regions")
+    return table
 
 
 def _predict(saved: "SavedTaskModel", dataset: Any, batch_size: int) -> Any:

@@ -20,6 +20,7 @@ from mmpt.downstream.tasks import TASKS, Task, task_of
 from mmpt.modeling_mmpt.devices import device_of
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.region_record import Record
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_encoding import Blank
@@ -49,6 +50,11 @@ class SavedTaskModel:
     def task(self) -> Task:
         """The row of the table of tasks."""
         return TASKS[self.name]
+
+    @property
+    def trained_on(self) -> Record | None:
+        """Record of the regions that the model was trained on; None for models of mmpt 0.1.0."""
+        return self.collator.processor.image_processor.extracted_by
 
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output on a batch."""

@@ -22,9 +22,10 @@ from mmpt.downstream.task_corpus import TaskCorpus, open_task_corpus
 from mmpt.downstream.tasks import TASKS, Task, constant_predictions
 from mmpt.model_card import Rows, Sample, measures_of, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
-from mmpt.pretraining import load_tokenizer
+from mmpt.pretraining import ALLOW, load_tokenizer
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.region_record import check_same_regions, record_of
 from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_inputs import candidate_inputs, pair_inputs
@@ -185,13 +186,23 @@ def training_arguments(training: dict[str, Any], section: TaskSection, task: Tas
 
 
 def build_processor(recipe: Recipe, corpus: TaskCorpus) -> MmptProcessor:
-    """Return the processor of the pre-trained folder, or one with a tokenizer of the training texts' words."""
+    """Return the processor of the pre-trained folder, or one with a tokenizer of the training texts' words.
+
+    It records what made the regions.
+
+    Raises:
+        ValueError: if the pre-trained weights know regions of another extractor.
+    """
     source, data = recipe.model.from_pretrained, recipe.data
+    record = record_of(corpus.train.regions, data.corpus)
     if source is None:
         names = data.tokenizer
         tokenizer = build_word_tokenizer(corpus.texts) if names is None else load_tokenizer(names, "data.tokenizer")
-        return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions), tokenizer)
+        return MmptProcessor(MmptImageProcessor(max_regions=data.max_regions, extracted_by=record), tokenizer)
     processor = load_pretrained(MmptProcessor, source, "model.from_pretrained")
+    if not data.allow_other_regions:
+        check_same_regions(processor.image_processor.extracted_by, record, f"{data.store or data.corpus!r}", ALLOW)
+    processor.image_processor.extracted_by = record
     if data.tokenizer is not None:
         processor.tokenizer = load_tokenizer(data.tokenizer, "data.tokenizer")
     if data.max_regions is not None:

@@ -17,6 +17,7 @@ from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
 from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_tasks import SceneTask
 from mmpt.processing.corpora.scenes import render
+from mmpt.processing.region_record import Record, prototypes_of
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
 from mmpt.processing.task_dataset import TaskDataset
@@ -95,8 +96,11 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
     return TaskCorpus(train, evaluation, texts_of(train.table), {"region_feature_dim": store.feature_dim})
 
 
-def evaluation_table(data: DataSection, name: str) -> TaskTable:
+def evaluation_table(data: DataSection, name: str, trained_on: Record | None = None) -> TaskTable:
     """Return the evaluation rows of the corpus that the section names.
+
+    Args:
+        trained_on: record of the regions that the model was trained on.
 
     Raises:
         FileNotFoundError, ValueError: as `open_task_corpus`, and if there are none.
@@ -104,7 +108,7 @@ def evaluation_table(data: DataSection, name: str) -> TaskTable:
     if data.scene_task is not None:
         return _scenes(SceneTask.build(name, **asdict(data.scene_task)), name)
     if data.nlvr is not None:
-        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels)
+        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels, trained_on=trained_on)
     if data.eval_pairs is None:
         raise MmptValueError("the recipe has no data.eval_pairs; give --pairs and --store")
     return store_table(data.eval_pairs, str(data.store), None, name)
@@ -127,17 +131,26 @@ def store_table(pairs: str, store: str, format: str | None, name: str, with_labe
     return TaskTable(dataset, opened.class_names, no_picture)
 
 
-def nlvr_table(folder: str, split: str, name: str, with_labels: bool = True, pixels: bool = False) -> TaskTable:
+def nlvr_table(
+    folder: str,
+    split: str,
+    name: str,
+    with_labels: bool = True,
+    pixels: bool = False,
+    trained_on: Record | None = None,
+) -> TaskTable:
     """Return the statements of a split of NLVR with their images, true and false.
 
     Args:
         split: a split of the folder (`<split>-*.parquet`), or held_out, a tenth of the training groups.
         pixels: features are taken from the pixels of each image (`read_nlvr_examples`).
+        trained_on: record of the regions that the model was trained on: what it holds need not be read from the
+            training split, which the folder then may lack.
 
     Raises:
         FileNotFoundError: if the folder lacks the files.
     """
-    nlvr = read_nlvr_examples(Path(folder), split, pixels)
+    nlvr = read_nlvr_examples(Path(folder), split, pixels, prototypes_of(trained_on))
     return _nlvr_rows(nlvr, nlvr.dev, name, with_labels)
 
 

@@ -9,7 +9,9 @@ from PIL import Image
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_loading import load_image
+from mmpt.processing.region_extraction.recorded_extractor import load_recorded_extractor, record_of_extractor
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
+from mmpt.processing.region_record import Record, check_same_regions, record_of
 from mmpt.processing.regions import Regions
 
 Picture = Image.Image | str | Path
@@ -23,12 +25,32 @@ class ImageInputs:
 
     Args:
         regions: regions by image id.
-        extractor: makes the regions of pictures.
+        extractor: makes the regions of pictures; by default the one that the model was trained with is loaded when
+            the first picture needs it.
+        trained_on: record of the regions that the model was trained on.
+        folder: the model's, beside which its extractor may be.
+        allow_other_regions: take regions and an extractor that the record does not name.
+
+    Raises:
+        ValueError: if regions or extractor are others than in training.
     """
 
-    def __init__(self, regions: Mapping[str, Regions] | None, extractor: RegionExtractor | None) -> None:
+    def __init__(
+        self,
+        regions: Mapping[str, Regions] | None,
+        extractor: RegionExtractor | None,
+        trained_on: Record | None = None,
+        folder: str | Path | None = None,
+        allow_other_regions: bool = False,
+    ) -> None:
+        if not allow_other_regions:
+            allow = "set allow_other_regions=True"
+            check_same_regions(trained_on, record_of(regions), str(getattr(regions, "path", "regions")), allow)
+            check_same_regions(trained_on, record_of_extractor(extractor), "extractor", allow)
         self.regions = regions
         self.extractor = extractor
+        self._trained_on = trained_on
+        self._folder = folder
 
     def __call__(self, images: Iterable[ImageInput]) -> list[Regions]:
         """Return the regions of each image; one that is given several times is read or extracted once.
@@ -59,10 +81,17 @@ class ImageInputs:
                     f"image {first!r} is not among the regions ({len(self.regions)} images, "
                     f"{next(iter(self.regions), None)!r} is the first); give an id of theirs, or an extractor for files"
                 )
-            raise MmptValueError(
-                f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the pipeline "
-                "extractor=RegionExtractor.from_pretrained(...), for image ids regions=RegionStore.open(...)"
-            )
+            if not isinstance(first[0] if isinstance(first, tuple) else first, Image.Image | str | Path):
+                raise MmptValueError(
+                    f"got {type(first).__name__} for an image, expected Regions, an image id, a PIL image or a path"
+                )
+            if self._trained_on is None:  # mmpt 0.1.0 did not record what made the regions
+                raise MmptValueError(
+                    f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the "
+                    "pipeline extractor=RegionExtractor.from_pretrained(...), for image ids "
+                    "regions=RegionStore.open(...): the model's processor does not record what made its regions"
+                )
+            self.extractor = load_recorded_extractor(self._trained_on, self._folder)
         found: list[Regions] = []
         step = self.extractor.batch_size  # no more pictures are decoded than go through the model at once
         for start in range(0, len(pictures), step):

@@ -83,6 +83,20 @@ OBJECTIVES_READ = {"fill_mask": "mlm", **dict.fromkeys(("log_odds", "match", "ra
 """The objective whose head a pre-training model needs."""
 
 
+def main_function(model: Any) -> str:
+    """Return the name of what a model was made for: the first function of the table that it has.
+
+    Raises:
+        ValueError: if it has none, as a pre-training model without masked language modelling and matching.
+    """
+    trained = getattr(model.config, "objective_weights", {})
+    for name, bases in FUNCTIONS.items():
+        needed = OBJECTIVES_READ.get(name) if isinstance(model, MmptForPreTraining) else None
+        if name != "log_odds" and isinstance(model, bases) and (needed is None or needed in trained):
+            return name
+    raise MmptValueError(f"{type(model).__name__} has no function of a text and an image")
+
+
 def check_function(model: Any, function: str) -> None:
     """Raise unless a model has a function.
 

@@ -14,7 +14,7 @@ from mmpt.configuration.errors import MmptOSError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.inference.example_rows import Example, example_rows, is_many, size_of, spans_of
 from mmpt.inference.image_inputs import ImageInput, ImageInputs
-from mmpt.inference.model_functions import MODELS, check_function
+from mmpt.inference.model_functions import MODELS, check_function, main_function
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.processing.batch_checks import check_tokenizer
@@ -32,9 +32,9 @@ class MmptPipeline:
     """A model as functions of texts and images, with the numbers that it gives when it is called by hand.
 
     A text is a string, or a tuple of two. An image is `Regions`; an image id, where the pipeline has `regions`; or a
-    PIL image or the path of an image file, where it has an `extractor` (with boxes, a tuple of both, where that cuts
-    out given boxes). A list is many of them, in batches, and gives a list in the same order; a single text beside a
-    list of images goes with each of them, and a single image beside a list of texts too.
+    PIL image or the path of an image file, whose regions the `extractor` makes (with boxes, a tuple of both, where
+    that cuts out given boxes). A list is many of them, in batches, and gives a list in the same order; a single text
+    beside a list of images goes with each of them, and a single image beside a list of texts too.
 
     Each function needs a model that was trained for it, and says which if this one was not.
 
@@ -43,11 +43,15 @@ class MmptPipeline:
         processor: the one that the model was trained with.
         batch_size: how many examples go through the model at once.
         regions: regions by image id, a `RegionStore` or a dict.
-        extractor: makes the regions of pictures.
+        extractor: makes the regions of pictures; by default the one that the processor records, loaded when the first
+            picture needs it.
+        folder: the model's: a recorded extractor that was a folder is looked for beside it.
+        allow_other_regions: take regions and an extractor that are not those which the model was trained with.
 
     Raises:
-        ValueError: if the tokenizer does not fit the model; from every function also for an image without regions,
-            regions that do not fit the model, and lists of different lengths.
+        ValueError: if the tokenizer does not fit the model, or regions or extractor are others than in training; from
+            every function also for an image without regions, regions that do not fit the model, and lists of different
+            lengths.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class MmptPipeline:
         batch_size: int = 32,
         regions: Mapping[str, Regions] | None = None,
         extractor: RegionExtractor | None = None,
+        folder: str | Path | None = None,
+        allow_other_regions: bool = False,
     ) -> None:
         if batch_size < 1:
             raise MmptValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -68,7 +74,8 @@ class MmptPipeline:
         self.regions = regions
         self._max_tokens: int = model.config.max_position_embeddings
         self._encoder = TaskEncoder(processor, model.config, self._max_tokens)
-        self._images = ImageInputs(regions, extractor)
+        record = processor.image_processor.extracted_by
+        self._images = ImageInputs(regions, extractor, record, folder, allow_other_regions)
 
     @classmethod
     def from_pretrained(
@@ -81,6 +88,7 @@ class MmptPipeline:
         regions: Mapping[str, Regions] | None = None,
         extractor: RegionExtractor | None = None,
         revision: str | None = None,
+        allow_other_regions: bool = False,
     ) -> "MmptPipeline":
         """Load a model and its processor, from the output folder of a run or from the Hub.
 
@@ -107,7 +115,35 @@ class MmptPipeline:
             ) from error
         model = load_pretrained(MODELS[architecture], name, config=config, dtype=dtype, revision=revision)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model, processor, batch_size=batch_size, regions=regions, extractor=extractor)
+        return cls(
+            model,
+            processor,
+            batch_size=batch_size,
+            regions=regions,
+            extractor=extractor,
+            folder=name,
+            allow_other_regions=allow_other_regions,
+        )
+
+    def __call__(self, image: ImageInput | Many, text: Text | Many | None = None, **options: Any) -> Any:
+        """Return what the model was made for, of an image and a text; of an image alone its `Regions`.
+
+        The function is the first of `FUNCTIONS` that the model has. Regions can stand for their image in every call, so
+        that it is extracted once.
+
+        Args:
+            options: of the function.
+
+        Raises:
+            ValueError: as the function does, also if it needs more than one text and one image.
+        """
+        if text is None:
+            found = self._images(image if is_many(image) else [image])
+            return found if is_many(image) else found[0]
+        name = main_function(self.model)
+        if name in ("classify_pair", "choose", "ground_phrases"):
+            raise MmptValueError(f"{type(self.model).__name__} needs more than a text and an image; call {name}(...)")
+        return getattr(self, name)(text, image, **options)
 
     def fill_mask(self, text: Text | Many, image: ImageInput | Many, top_k: int = 5) -> Any:
         """Return for each mask token of the text, in order, the `top_k` likeliest tokens, as

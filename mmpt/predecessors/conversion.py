@@ -231,7 +231,7 @@ def _report(
     may_be_random: tuple[str, ...],
 ) -> KeyReport:
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
+        expected = {key: tuple(value.shape) for key, value in model_class(config).saved_state_dict().items()}
     fates, unknown, misfits, filled = [], [], [], set()
     for theirs in source:
         if theirs in keys.targets:

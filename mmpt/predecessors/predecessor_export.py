@@ -106,7 +106,7 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
         )
     theirs = _their_model(model.config, target, task)
     keys = _check_expressible(model.config, theirs, target, task)
-    ours = model.state_dict()
+    ours = model.saved_state_dict()
     weights: dict[str, Tensor] = {}
     for their_key, ((our_key, _),) in keys.targets.items():
         if our_key in ours:

@@ -106,21 +106,26 @@ class NlvrExamples:
         )
 
 
-def read_nlvr_examples(folder: Path, split: str = "dev", pixels: bool = False) -> NlvrExamples:
+def read_nlvr_examples(
+    folder: Path, split: str = "dev", pixels: bool = False, prototypes: NDArray[np.float32] | None = None
+) -> NlvrExamples:
     """Read the examples of a folder with `train-*.parquet` and `<split>-*.parquet`.
 
     Args:
         split: whose rows are `dev`; of a split that is not there when a model is trained, or "held_out" (`held_out`).
         pixels: an object's feature is taken from the pixels of its box in its own image; by default it is the median
             feature of the training split's objects of its colour, shape and size.
+        prototypes: (27, feature), those medians, which a model carries. With them the training split is not read, and
+            `train` has the rows of `split`.
 
     Raises:
         FileNotFoundError: if the folder lacks the files.
     """
     if split == "held_out":
-        return read_nlvr_examples(folder, "train", pixels).held_out()
-    tables = read_nlvr_tables(folder, tuple(dict.fromkeys(("train", split))))
-    regions = SceneRegions(fit_prototypes(tables["train"]))
+        return read_nlvr_examples(folder, "train", pixels, prototypes).held_out()
+    first = "train" if prototypes is None else split
+    tables = read_nlvr_tables(folder, tuple(dict.fromkeys((first, split))))
+    regions = SceneRegions(fit_prototypes(tables[first]) if prototypes is None else prototypes)
     splits = {}
     for name_of_split, table in tables.items():
         rows: dict[str, list] = {name: [] for name in _COLUMNS}
@@ -132,7 +137,7 @@ def read_nlvr_examples(folder: Path, split: str = "dev", pixels: bool = False) -
             for name, source in zip(_COLUMNS, _SOURCES, strict=True):
                 rows[name].append(row[source])
         splits[name_of_split] = Dataset.from_dict(rows, features=_COLUMNS)
-    return NlvrExamples(regions, splits["train"], splits[split])
+    return NlvrExamples(regions, splits[first], splits[split])
 
 
 def fit_prototypes(table: Dataset) -> NDArray[np.float32]:
