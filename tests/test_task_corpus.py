@@ -1,5 +1,6 @@
 """The data of a task from each of its sources: generated scenes, a store with tables, and NLVR."""
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmpt.downstream.finetuning import finetune
 from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, open_task_corpus, store_table, texts_of
 from mmpt.processing.corpora.box_features import box_features
 from mmpt.processing.pair_dataset import MissingRegionsError
+from mmpt.processing.region_record import record_of
 from mmpt.recipe import load_recipe
 from tests.test_nlvr import CLASSES
 from tests.tiny_tasks import table, write_data
@@ -163,3 +165,17 @@ def test_generated_scenes_evaluate_on_the_rows_of_their_recipe(tmp_path: Path) -
 
 def test_texts_of_a_table_are_all_its_texts() -> None:
     assert texts_of(table("multiple_choice", 1)) == ["red star", "red", "a blue star", "dog"]
+
+
+def test_a_record_stands_in_for_the_training_split(nlvr: Path) -> None:
+    before = nlvr_table(str(nlvr), "dev", "nlvr").dataset
+    record = json.loads(json.dumps(record_of(before.regions, "nlvr")))
+    for file in nlvr.glob("train-*.parquet"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError):
+        nlvr_table(str(nlvr), "dev", "nlvr")
+    after = nlvr_table(str(nlvr), "dev", "nlvr", trained_on=record).dataset
+    assert len(after) == len(before)
+    for row in range(len(after)):
+        np.testing.assert_array_equal(after[row]["regions"].features, before[row]["regions"].features)
+        assert after[row]["label"] == before[row]["label"]
