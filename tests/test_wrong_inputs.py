@@ -21,8 +21,23 @@ ODD: list[Any] = [None, 0, -1, 1.5, math.nan, math.inf, 2**70, True, "", "red do
 ARRAYS = [np.full(shape, value) for shape in ((), (2,), (2, 6), (2, 4), (1, 2, 6)) for value in (0.5, -1, math.nan)]
 ANYTHING = st.sampled_from([*ODD, *ARRAYS, *map(torch.as_tensor, ARRAYS), *(array.tolist() for array in ARRAYS)])
 OPTIONS = st.sampled_from(
-    "padding truncation max_length padding_side return_tensors max_regions box_format text_pair whole_image_region "
-    "max_region truncate text_kwargs images_kwargs common_kwargs add_special_tokens".split()
+    [
+        "padding",
+        "truncation",
+        "max_length",
+        "padding_side",
+        "return_tensors",
+        "max_regions",
+        "box_format",
+        "text_pair",
+        "whole_image_region",
+        "max_region",
+        "truncate",
+        "text_kwargs",
+        "images_kwargs",
+        "common_kwargs",
+        "add_special_tokens",
+    ]
 )
 
 
