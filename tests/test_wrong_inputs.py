@@ -17,33 +17,9 @@ from mmpt.processing.regions import Regions
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 
 FIXED = settings(max_examples=60, derandomize=True, deadline=None)
-ODD = st.sampled_from(
-    [
-        None,
-        0,
-        -1,
-        1.5,
-        math.nan,
-        math.inf,
-        2**70,
-        True,
-        "",
-        "red dog",
-        "\ud800",
-        b"red",
-        [],
-        {},
-        (),
-        [None],
-        [[]],
-        ["a", 1],
-        [[1, 2], [3]],
-    ]
-)
-ARRAYS = st.tuples(st.lists(st.integers(0, 6), max_size=3), st.sampled_from([0, 0.5, 2, -1, math.nan, math.inf])).map(
-    lambda drawn: np.full(*drawn)
-)
-ANYTHING = ODD | ARRAYS | ARRAYS.map(torch.as_tensor) | ARRAYS.map(lambda array: array.tolist())
+ODD: list[Any] = [None, 0, -1, 1.5, math.nan, math.inf, 2**70, True, "", "red dog", "\ud800", b"red", [], {}, (), [[]]]
+ARRAYS = [np.full(shape, value) for shape in ((), (2,), (2, 6), (2, 4), (1, 2, 6)) for value in (0.5, -1, math.nan)]
+ANYTHING = st.sampled_from([*ODD, *ARRAYS, *map(torch.as_tensor, ARRAYS), *(array.tolist() for array in ARRAYS)])
 OPTIONS = st.sampled_from(
     [
         "padding",
