@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
 from mmpt.access_tokens import find_token
@@ -147,6 +147,10 @@ def clear_hub_errors(folder: Path, repo_id: str) -> Iterator[None]:
         yield
     except LocalTokenNotFoundError as error:
         raise MmptPermissionError(f"{error}; log in with `hf auth login`, or set HF_TOKEN") from error
+    except OfflineModeIsEnabled as error:
+        raise MmptConnectionError(
+            f"{repo_id!r} cannot be reached: HF_HUB_OFFLINE is set; unset it, or do not push"
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:

@@ -23,6 +23,9 @@ def test_killed_stopped_and_damaged_runs_end_like_undisturbed_ones(tmp_path: Pat
     resume = [*command, "--resume_from_checkpoint", "last"]
     for phase in ("while a checkpoint is written", "in an evaluation"):
         assert disturb(resume, run, 1, random.Random(3), 1, phase, log) == "killed"
+    finish([*resume, "--output_dir", str(run)], log)
+    check_equal(run, whole)
+    run = tmp_path / "stopped"
     children = start([*resume, "--output_dir", str(run)], log)
     events = run / "log.jsonl"
     while not (events.is_file() and '"step": 3' in events.read_text()):
