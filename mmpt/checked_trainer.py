@@ -132,7 +132,7 @@ class CheckedTrainer(PushingTrainer):
 
     def _choose_checkpoint(self, asked: str | bool) -> str | None:
         if asked is not True and asked != "last":
-            reason = why_incomplete(Path(asked))
+            reason = why_incomplete(Path(str(asked)))
             if reason is not None:
                 raise MmptValueError(f"cannot resume: {reason}; resume from an older checkpoint")
             return str(asked)

@@ -95,14 +95,15 @@ class PushingTrainer(Trainer):
             place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name
             jobs.append(self._upload(checkpoint, f"{title}, checkpoint", place, resumable=True))
         if running is None or running.is_done():
-            self.push_in_progress = PushInProgress(jobs)
+            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]
         else:
-            running.jobs.extend(jobs)
+            running.jobs.extend(jobs)  # type: ignore[union-attr]
 
     def _finish_current_push(self) -> None:
         """Wait for pushes as transformers does, and say which of them failed: it does not."""
         super()._finish_current_push()
-        for job in [] if self.push_in_progress is None else self.push_in_progress.jobs:
+        jobs: Any = [] if self.push_in_progress is None else self.push_in_progress.jobs
+        for job in jobs:
             if (error := job.exception()) is not None:
                 logger.warning("a checkpoint was not pushed: %s", error)
 

@@ -37,8 +37,14 @@ class FiniteWatch:
 
     def look(self) -> list[tuple[int, str, float]]:
         """Return (step, what, value) of what was not finite first, the loss before the norm; this waits."""
-        found = zip(self._steps.tolist(), ("loss", "gradient norm"), self._values.tolist(), strict=True)
-        return sorted((each for each in found if each[0] < NEVER), key=lambda each: each[0])[:1]
+        found: list[tuple[int, str, float]] = [
+            (step, what, value)
+            for step, what, value in zip(
+                self._steps.tolist(), ("loss", "gradient norm"), self._values.tolist(), strict=True
+            )
+            if step < NEVER
+        ]
+        return sorted(found, key=lambda each: each[0])[:1]
 
     def _see(self, place: int, value: Tensor, step: int) -> None:
         first = ~value.isfinite() & (self._steps[place] == NEVER)

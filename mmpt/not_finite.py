@@ -49,7 +49,8 @@ def _why(trainer: Any, step: int, what: str) -> str:
 
 def batches_of_step(trainer: Any, step: int) -> list[list[int]]:
     """Return the indices of this process's examples in each micro-batch of a step; empty if they are not known."""
-    loader, accumulation = trainer.train_loader, trainer.args.gradient_accumulation_steps
+    loader: Any = trainer.train_loader
+    accumulation = trainer.args.gradient_accumulation_steps
     sampler = getattr(loader, "batch_sampler", None)
     if sampler is None or not hasattr(loader, "__len__"):
         return []
@@ -57,8 +58,8 @@ def batches_of_step(trainer: Any, step: int) -> list[list[int]]:
     epoch, place = divmod(step - 1, steps_in_epoch)
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
-    parts = (getattr(sampler, "batch_sampler", None), trainer.train_sampler, getattr(sampler, "sampler", None))
-    for part in (*parts, loader.collate_fn):
+    parts: list[Any] = [getattr(sampler, "batch_sampler", None), trainer.train_sampler, loader.collate_fn]
+    for part in (*parts, getattr(sampler, "sampler", None)):
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
     first = place * accumulation
@@ -67,7 +68,7 @@ def batches_of_step(trainer: Any, step: int) -> list[list[int]]:
 
 def example_names(dataset: Any, indices: list[int]) -> list[str]:
     """Return the ids of examples where the dataset has some, and their row numbers."""
-    table = getattr(dataset, "table", getattr(dataset, "pairs", None))
+    table: Any = getattr(dataset, "table", getattr(dataset, "pairs", None))
     column = getattr(table, "column_names", table if isinstance(table, dict) else ())
     key = next((name for name in ("question_id", "example_id", "image_id") if name in column), None)
     return [f"row {int(i)}" if key is None else f"{table[key][int(i)]!r} (row {int(i)})" for i in indices]

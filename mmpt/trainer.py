@@ -37,6 +37,7 @@ class MmptTrainer(CheckedTrainer):
     loss_is_scaled_for_ga = True
     refusals = REFUSED_BY_PRE_TRAINING
     _align_logits = False
+    _train_sums: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainingArguments
 
 from mmpt.checked_trainer import LOG_NAME, CheckedTrainer, MmptTrainingArguments
 from mmpt.configuration.errors import MmptError, MmptImportError, MmptValueError
@@ -131,7 +132,7 @@ def _begin(recipe: Recipe, folder: RunFolder, run: PreparedRun) -> None:
     folder.begin(recipe, facts)
 
 
-def _check_metric(args: MmptTrainingArguments, names: set[str]) -> None:
+def _check_metric(args: TrainingArguments, names: set[str]) -> None:
     metric = args.metric_for_best_model
     if metric is None or args.eval_strategy == "no":
         return
@@ -168,7 +169,12 @@ def _write(recipe: Recipe, folder: RunFolder, run: PreparedRun, metrics: dict[st
 
     model_place = folder.path / STAGING / folder.path.resolve().name
     if first:
-        folder.write_results(lambda place: (trainer.save_model(str(place), _internal_call=True), write(place)))
+
+        def save_and_write(place: Path) -> None:
+            trainer.save_model(str(place), _internal_call=True)
+            write(place)
+
+        folder.write_results(save_and_write)
     else:
         trainer.save_model(str(model_place), _internal_call=True)
     if first:

@@ -224,7 +224,7 @@ class MmptForPreTraining(MmptPreTrainedModel):
             )
         self.heads = PreTrainingHeads(self.config, region_hidden_size)
         if self.config.tie_region_feature_decoder and "region_feature" in self.heads:
-            regions = self.backbone.region_embeddings
+            regions: Any = self.backbone.region_embeddings
             regions.feature_projection = MmptTiedFeatureProjection(regions.feature_projection)
         if "token" in self.heads:
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}

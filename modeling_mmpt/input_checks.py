@@ -450,7 +450,7 @@ def check_objective_labels(
     axes = {
         "tokens": None if text is None else text.shape[:2],
         "regions": None if regions is None else regions.shape[:2],
-        "pair": (text if text is not None else regions).shape[:1] if text is not None or regions is not None else None,
+        "pair": next((each.shape[:1] for each in (text, regions) if each is not None), None),
     }
     config: MmptConfig = model.config
     sizes = {

@@ -37,6 +37,9 @@ class MmptTaskPipeline(Pipeline):
     auto_name = "AutoModel"
     keys = ("text", "text_pair")
 
+    processor: Any
+    model: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.processor is None:
@@ -74,7 +77,7 @@ class MmptTaskPipeline(Pipeline):
         before, after = {**self._preprocess_params, **before}, {**self._postprocess_params, **after}
         results = []
         for start in range(0, len(inputs), batch_size):
-            output = self.forward(self.encode(inputs[start : start + batch_size], **before))
+            output: Any = self.forward(self.encode(inputs[start : start + batch_size], **before))
             results += self.results(output, **after)
         return results
 

@@ -105,7 +105,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
             raise MmptValueError(
                 "got no phrase_positions, expected (batch, phrases): the last token of each phrase, -100 for none"
             )
-        text = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        text: Any = inputs.get("input_ids", inputs.get("inputs_embeds"))
         check_positions(self, "phrase_positions", phrase_positions, text.shape[:2])
         states = self.backbone(**inputs, **kwargs)
         text = states.text_last_hidden_state

@@ -80,7 +80,8 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         if labels is None:
             states = self.encode_to_pool(inputs, **kwargs)
             return MmptTaskOutput(logits=self._scores(states.pooler_output), **views_of(states))
-        rows = (inputs.get("input_ids", inputs.get("inputs_embeds"))).shape[:1]
+        text: Any = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        rows = text.shape[:1]
         check_class_numbers(self, "labels", labels, rows, None)
         if values_are_known(labels) and (labels == IGNORED).any() and not (labels == IGNORED).all():
             raise MmptValueError(

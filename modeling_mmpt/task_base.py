@@ -156,7 +156,7 @@ class MmptTaskModel(MmptPreTrainedModel):
         more = {name: value for name, value in kwargs.items() if name not in self.further_inputs}
         refuse_unknown_inputs(self, more, (*inputs, "labels", *self.further_inputs))
         kwargs["return_dict"] = True
-        given = {name: value for name, value in inputs.items() if value is not None}
+        given: Inputs = {name: value for name, value in inputs.items() if value is not None}
         check_inputs(self, given, *self.axes(given), values=False)
         return self.decide(given, labels, **kwargs)
 

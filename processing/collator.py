@@ -104,7 +104,7 @@ class MmptDataCollator(DataCollatorMixin):
         self._epoch = torch.full((), NO_EPOCH, dtype=torch.int64).share_memory_()  # seen by workers that run
         self._repeated_draws: RepeatedDraws | None = RepeatedDraws()
         if _StockTrainerEpochs not in stock_trainer.DEFAULT_CALLBACKS:
-            stock_trainer.DEFAULT_CALLBACKS.append(_StockTrainerEpochs)
+            stock_trainer.DEFAULT_CALLBACKS.append(_StockTrainerEpochs)  # type: ignore[arg-type]
         self._reported_cut = False
         self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
         self._max_tokens = tokens_of_a_text(self.max_text_length, self.processor.tokenizer, self.config)

@@ -186,4 +186,4 @@ class RepeatedDraws:
         self._repeats += int((seen[places] == numbers).sum())
         empty = seen[places] == 0
         seen[places[empty]] = numbers[empty]
-        return 2 * int(self._repeats) > np.count_nonzero(seen)
+        return 2 * int(self._repeats) > int(np.count_nonzero(seen))

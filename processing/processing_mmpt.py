@@ -68,7 +68,7 @@ class MmptProcessor(SelfContainedProcessor):
         """
         if images is None and text is None:
             raise MmptValueError("got neither text nor regions, expected text=..., images=..., or both")
-        self._check_options(kwargs)
+        self._check_options(dict(kwargs))
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         data: dict[str, Any] = {}
         if text is not None:

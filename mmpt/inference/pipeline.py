@@ -138,7 +138,8 @@ class MmptPipeline:
             ValueError: as the function does, also if it needs more than one text and one image.
         """
         if text is None:
-            found = self._images(image if is_many(image) else [image])
+            given: Any = image
+            found = self._images(given if is_many(image) else [given])
             return found if is_many(image) else found[0]
         name = main_function(self.model)
         if name in ("classify_pair", "choose", "ground_phrases"):
@@ -353,9 +354,12 @@ class MmptPipeline:
                     results |= zip(chosen, function([examples[row] for row in chosen]), strict=True)
         return [results[row] for row in range(len(examples))] if any(map(is_many, columns.values())) else results[0]
 
-    def _forward(self, batch: TaskBatch, model: Any = None, **more: Tensor) -> Any:
-        tensors = {name: value for name, value in batch.tensors.items() if name not in NOT_FOR_THE_MODEL} | more
-        return (model or self.model)(**{name: value.to(self.model.device) for name, value in tensors.items()})
+    def _forward(self, batch: TaskBatch, model: Any = None, **more: Any) -> Any:
+        given: dict[str, Any] = {name: value for name, value in batch.tensors.items() if name not in NOT_FOR_THE_MODEL}
+        given |= more
+        device = self.model.device
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}
+        return (model or self.model)(**moved)
 
     def _classify(self, inputs: Callable[..., TaskBatch]) -> Callable[[list[Example]], list[Any]]:
         names = self.model.config.id2label
