@@ -25,6 +25,7 @@ from mmpt import (
     MmptSingleStreamConfig,
     MmptSingleStreamForPreTraining,
 )
+from mmpt.modeling_mmpt import heads, modeling_base, modeling_dual_stream, modeling_single_stream
 from mmpt.modeling_mmpt.objectives import IGNORED
 
 PARTS = ("collate", "forward", "backward", "optimiser")
@@ -76,6 +77,44 @@ def make_model(name: str, size: str, attention: str = "sdpa") -> Any:
     return VisualBertForPreTraining(config).train()
 
 
+class CheckTimer:
+    """The seconds that the models' checks of their inputs take; they are part of the forward pass.
+
+    Entered, it stands in front of the functions that the models call.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside = False
+        self._replaced: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> "CheckTimer":
+        for module in (heads, modeling_base, modeling_single_stream, modeling_dual_stream):
+            for name in ("check_inputs", "check_objective_labels", "check_keywords", "refuse_unknown_inputs"):
+                if (check := getattr(module, name, None)) is not None:
+                    self._replaced.append((module, name, check))
+                    setattr(module, name, self._timed(check))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, check in self._replaced:
+            setattr(module, name, check)
+        self._replaced.clear()
+
+    def _timed(self, check: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return check(*args, **kwargs)
+            self._inside, begin = True, now(torch.device("cpu"))
+            try:
+                return check(*args, **kwargs)
+            finally:
+                self.seconds += now(torch.device("cpu")) - begin
+                self._inside = False
+
+        return timed
+
+
 class Contender:
     """A model that takes training steps, and the work that they are worth.
 
@@ -88,6 +127,7 @@ class Contender:
         self, name: str, model: Any, optimiser: torch.optim.Optimizer, processor: MmptProcessor, device: torch.device
     ) -> None:
         self.kind, self.precision = name.split("/")
+        self.check_seconds = 0.0  # of the last step's forward pass, for the checks of its inputs
         self.model, self.optimiser, self.device = model, optimiser, device
         self.ours = self.kind in OURS
         config = getattr(model, "_orig_mod", model).config if self.ours else make_config("single", "tiny")
@@ -105,7 +145,7 @@ class Contender:
             batch = self.collator(examples)
             inputs = self._to_device(batch)
         marks.append(now(self.device))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with CheckTimer() as checks, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.model(**inputs).loss
         marks.append(now(self.device))
         loss.backward()
@@ -114,6 +154,7 @@ class Contender:
         self.optimiser.step()
         self.optimiser.zero_grad()
         marks.append(now(self.device))
+        self.check_seconds = checks.seconds
         return {part: end - begin for part, begin, end in zip(PARTS, marks[:-1], marks[1:], strict=True)}, batch
 
     def flops(self, batch: dict[str, Tensor]) -> float:

@@ -41,6 +41,7 @@ def measure(
     precisions = sorted({contender.precision for contender in contenders.values()})
     rates: dict[str, list[float]] = {precision: [] for precision in precisions}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    checks: dict[str, list[float]] = {name: [] for name in contenders}
     work: dict[str, list[float]] = {name: [] for name in contenders}
     tokens = [0] * (rounds + 1)  # of a round's batch
     for number in range(rounds + 1):  # the first one warms up
@@ -51,6 +52,7 @@ def measure(
         for name, contender in contenders.items():
             seconds, batch = contender.step(examples)
             parts[name].append(seconds)
+            checks[name].append(contender.check_seconds)
             work[name].append(contender.flops(batch))
             tokens[number] = int(batch["attention_mask"].sum() + batch["region_attention_mask"].sum())
     results, times = {}, {}
@@ -59,6 +61,7 @@ def measure(
         rate = statistics.median(rates[contender.precision])
         seconds = statistics.median(steps)
         row = {f"{part}_ms": 1e3 * statistics.median(step[part] for step in parts[name][1:]) for part in PARTS}
+        row["checks_ms"] = 1e3 * statistics.median(checks[name][1:])
         row["pairs_per_second"] = batch_size / seconds
         row["tokens_per_second"] = statistics.median(tokens[1:]) / seconds
         row["utilisation"] = median_ratio(work[name][1:], steps) / rate
@@ -146,12 +149,12 @@ def plot(results: dict[str, dict[str, float]], title: str, png: Path) -> None:
 def show(results: dict[str, dict[str, float]]) -> None:
     """Print a row for each contender."""
     print(f"{'contender':20}{'pairs/s':>9}{'tokens/s':>10}" + "".join(f"{part + ' ms':>14}" for part in PARTS), end="")
-    print(f"{'collate':>9}{'of matmul rate':>16}")
+    print(f"{'collate':>9}{'checks':>8}{'of matmul rate':>16}")
     for name, row in results.items():
         total = sum(row[f"{part}_ms"] for part in PARTS)
         print(f"{name:20}{row['pairs_per_second']:9.1f}{row['tokens_per_second']:10.0f}", end="")
         print("".join(f"{row[f'{part}_ms']:14.1f}" for part in PARTS), end="")
-        print(f"{row['collate_ms'] / total:9.1%}{row['utilisation']:16.1%}")
+        print(f"{row['collate_ms'] / total:9.1%}{row['checks_ms'] / total:8.2%}{row['utilisation']:16.1%}")
 
 
 def main(words: Sequence[str] | None = None) -> None:

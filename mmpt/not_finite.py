@@ -60,8 +60,9 @@ def batches_of_step(trainer: Any, step: int) -> list[list[int]]:
         loader.set_epoch(epoch)
     parts: list[Any] = [getattr(sampler, "batch_sampler", None), trainer.train_sampler, loader.collate_fn]
     for part in (*parts, getattr(sampler, "sampler", None)):
-        if hasattr(part, "set_epoch"):
-            part.set_epoch(epoch)
+        set_epoch: Any = getattr(part, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
     first = place * accumulation
     return [list(batch) for number, batch in enumerate(sampler) if first <= number < first + accumulation]
 
