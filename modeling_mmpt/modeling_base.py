@@ -83,7 +83,7 @@ class MmptPooler(nn.Module):
         Args:
             firsts: (batch,), the first valid position of each row; 0 by default.
         """
-        first = hidden[:, 0] if firsts is None else hidden[torch.arange(len(hidden), device=hidden.device), firsts]
+        first = hidden[:, 0] if firsts is None else hidden[torch.arange(hidden.shape[0], device=hidden.device), firsts]
         return self.activation(self.dense(first))
 
 

@@ -88,7 +88,7 @@ class MmptTaskModel(MmptPreTrainedModel):
 
     def loss_denominator(self, labels: Tensor) -> float:
         """Return what the loss of a batch with these labels is divided by: examples, where nothing else is said."""
-        return len(labels)
+        return labels.shape[0]
 
     @property
     def reads(self) -> dict[str, bool]:
@@ -129,11 +129,13 @@ class MmptTaskModel(MmptPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        phrase_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> MmptTaskOutput:
         """Decide, and compute the loss where `labels` are given.
 
-        The inputs are the backbone's; the class says what shape `labels` have, and which inputs differ.
+        The inputs are the backbone's; the class says what shape `labels` have, and which inputs differ. Only the phrase
+        task reads `phrase_positions`, which is named here because tracing takes its inputs from the signature.
 
         Raises:
             ValueError: if what the task needs is not given, if labels do not fit, and as the backbone does.
@@ -153,6 +155,8 @@ class MmptTaskModel(MmptPreTrainedModel):
         )
         for name in NOT_FOR_THE_MODEL:
             kwargs.pop(name, None)
+        if phrase_positions is not None:
+            kwargs["phrase_positions"] = phrase_positions
         more = {name: value for name, value in kwargs.items() if name not in self.further_inputs}
         refuse_unknown_inputs(self, more, (*inputs, "labels", *self.further_inputs))
         kwargs["return_dict"] = True
@@ -178,7 +182,7 @@ class MmptTaskModel(MmptPreTrainedModel):
             ):
                 if given is not None:
                     first = torch.arange(given.shape[1] + more, device=given.device) == 0
-                    kwargs[name] = first.expand(len(given), -1)
+                    kwargs[name] = first.expand(given.shape[0], -1)
         return self.backbone(**inputs, **kwargs)
 
     def refuse_other_fusion(self, reason: str) -> None:

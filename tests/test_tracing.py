@@ -19,9 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 OF_TASK = {"QuestionAnswering": ("early", "late", "hybrid", "second last token")}
 OF_TASK["ImagesAndTextClassification"] = ("early", "pair attention", "triplet")
-# `torch.jit.trace` passes only inputs that a signature names, and phrase_positions is not among them.
-TRACEABLE = [case for case in CASES if case[1] != "RegionToPhraseAlignment"]
-TRACED = [(stream, task, kind) for stream, task in TRACEABLE for kind in OF_TASK.get(task, ("early",))]
+TRACED = [(stream, task, kind) for stream, task in CASES for kind in OF_TASK.get(task, ("early",))]
 
 
 def shorter(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -29,7 +27,8 @@ def shorter(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     axes = {"input_ids": -1, "attention_mask": -1, "token_type_ids": -1}
     axes |= {"region_features": -2, "region_boxes": -2, "region_attention_mask": -1}
     return {
-        name: value[1:].narrow(axes[name], 0, value.shape[axes[name]] - 1).contiguous() for name, value in batch.items()
+        name: value[1:].narrow(axes[name], 0, value.shape[axes[name]] - 1).contiguous() if name in axes else value[1:]
+        for name, value in batch.items()
     }
 
 
