@@ -9,7 +9,13 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from mmpt.configuration.errors import MmptConnectionError, MmptError, MmptFileNotFoundError, MmptValueError
+from mmpt.configuration.errors import (
+    MmptConnectionError,
+    MmptError,
+    MmptFileNotFoundError,
+    MmptOSError,
+    MmptValueError,
+)
 
 _ADVICE = re.compile(r"weights_only|allow_pickle|trust_remote_code|safe_globals|use_safetensors", re.IGNORECASE)
 _AROUND_ADVICE = re.compile(r"trust|still be loaded|torch\.load|run the custom code|avoid this prompt", re.IGNORECASE)
@@ -40,7 +46,8 @@ def load_pretrained(kind: Any, source: Any, what: str = "", **options: Any) -> A
     except (MmptError, StrictDataclassError):
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        error_kind = MmptConnectionError if isinstance(error, ConnectionError) else MmptValueError
+        kinds = ((ConnectionError, MmptConnectionError), (OSError, MmptOSError))
+        error_kind = next((ours for theirs, ours in kinds if isinstance(error, theirs)), MmptValueError)
         raise error_kind(f"{shown} cannot be loaded: {reason_of(error)[:500]}") from error
 
 

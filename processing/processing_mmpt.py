@@ -6,7 +6,7 @@ from typing import Any
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.configuration.errors import MmptError, MmptTypeError, MmptValueError
 from mmpt.configuration.self_contained import SelfContained
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor, MmptImagesKwargs, refuse_unknown_options
 
@@ -69,7 +69,14 @@ class MmptProcessor(SelfContainedProcessor):
         if images is None and text is None:
             raise MmptValueError("got neither text nor regions, expected text=..., images=..., or both")
         self._check_options(dict(kwargs))
-        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        options: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}
+        try:
+            merged: Any = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **options)
+        except MmptError:
+            raise
+        except Exception as error:  # transformers checks types here, and raises several kinds
+            cause = error.__cause__ or error
+            raise MmptValueError(f"an option of the processor has the wrong type: {cause}") from error
         data: dict[str, Any] = {}
         if text is not None:
             text_kwargs = merged["text_kwargs"]
@@ -82,8 +89,8 @@ class MmptProcessor(SelfContainedProcessor):
             if not text_kwargs.get("is_split_into_words"):
                 _check_texts(text, text_kwargs.get("text_pair"))
             # The tokenizer's own default may be the left, as of models that generate.
-            asked = (kwargs, kwargs.get("text_kwargs") or {}, kwargs.get("common_kwargs") or {})
-            if not any(options.get("padding_side") for options in asked):
+            asked = (options, options.get("text_kwargs") or {}, options.get("common_kwargs") or {})
+            if not any(isinstance(each.get("padding_side"), str) for each in asked):
                 text_kwargs["padding_side"] = "right"
             try:
                 data.update(self.tokenizer(text, **text_kwargs))
