@@ -184,10 +184,7 @@ def test_a_folder_of_images_with_metadata_joins_with_the_ids_of_extract(tmp_path
     (tmp_path / "train").mkdir()
     for name in ("0001.png", "0002.JPG"):
         (tmp_path / "train" / name).touch()
-    assert read_annotations(tmp_path)["image_id"] == open_images(tmp_path / "train").ids[:0] + [
-        "train/0001",
-        "train/0002",
-    ]
+    assert list(read_annotations(tmp_path)["image_id"]) == ["train/0001", "train/0002"]
     assert list(open_images(tmp_path).ids) == ["train/0001", "train/0002"]
 
 
@@ -214,20 +211,15 @@ def test_conversations_without_an_image_are_counted(tmp_path: Path, caplog: pyte
         ({"2407890": {"width": 1, "height": 1, "objects": {}}}, "holds GQA's scene graphs"),
         ({"data": {"dialogs": [], "questions": []}}, "holds dialogues of VisDial"),
         (without(LXMERT_NLVR2, "sent", "identifier"), "none of its columns is 'text'"),
-        (without(AOKVQA, "split"), "question"),
         (
             TEXTVQA | {"data": without(TEXTVQA["data"], "question")},  # type: ignore[arg-type]
             r"(?s)'question' is missing.*recognised as 'textvqa' \(`TextVQA_0.5.1_train.json`",
         ),
-        ([VCR | {"x": 1}], "none of its columns is 'text'|recognised"),
         (without([VCR], "objects")[0], r"(?s)'objects' is missing.*recognised as 'vcr' \(`train.jsonl`"),
     ],
 )
 def test_what_is_refused_names_the_layout_and_what_is_missing(tmp_path: Path, data: Any, message: str):
     path = write(tmp_path / "file.json", data)
-    if "question" == message:  # an own table that looks alike stays a table
-        assert recognise_format(path) == "table"
-        return
     with pytest.raises(ValueError, match=message):
         read_annotations(path)
 
