@@ -194,6 +194,14 @@ def test_files_of_one_stem_keep_their_suffixes(tmp_path: Path):
     assert read_annotations(path)["image_id"] == ["a/7.jpg", "a/7.png", "b/7", "c.v2"]
 
 
+def test_indented_files_are_recognised(tmp_path: Path):
+    for name, (format, path) in layouts(tmp_path).items():
+        if path.suffix == ".json":
+            for indent in (0, 2):
+                path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
+                assert recognise_format(path) == format, name
+
+
 def test_conversations_without_an_image_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = write(tmp_path / "llava.json", [*LLAVA, {"id": 1, "conversations": []}])
     assert len(read_annotations(path)) == 2

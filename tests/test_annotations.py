@@ -413,7 +413,7 @@ def test_vqa_of_two_splits_is_refused(tmp_path: Path):
     first, second = VQA_ANNOTATIONS["annotations"]
     path = write_json(tmp_path / "annotations.json", {"annotations": [first]})
     write_json(path, {"annotations": [first | {"question_id": 4}, second | {"question_id": 5}]})
-    with pytest.raises(ValueError, match="none of the 2 questions of .* has answers among the 2 annotations of"):
+    with pytest.raises(ValueError, match=r"none of the 2 questions of .* has answers among the 2 annotations of"):
         read_vqa(questions, annotations=path)
     write_json(path, {"annotations": [first, second | {"image_id": 5}]})
     with pytest.raises(ValueError, match="question 458752000 is of image 458752, its answers of 5"):

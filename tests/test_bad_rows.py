@@ -48,7 +48,7 @@ def test_no_file_of_the_user_is_overwritten_by_notes(tmp_path: Path):
 def test_a_file_of_bad_rows_alone_is_an_error(tmp_path: Path):
     path = tmp_path / "pairs.csv"
     path.write_text("image_id,caption\n1, \n", encoding="utf-8")
-    with pytest.raises(ValueError, match="(?s)has no pair of a text and an image.*line 2: text is ' '"):
+    with pytest.raises(ValueError, match=r"(?s)has no pair of a text and an image.*line 2: text is ' '"):
         read_annotations(path, strict=False)
 
 

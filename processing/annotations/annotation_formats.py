@@ -200,16 +200,19 @@ def _format_of_text(path: Path, suffix: str, encoding: str | None) -> str | None
         return None
     objects = [found for line in lines if isinstance(found := _loads(line), dict)]
     data = _loads(first)
-    if data is None and not (suffix == ".jsonl" and objects):
-        data = read_json(path, encoding)  # not a line an object, but one over many lines
+    one_a_line = isinstance(data, dict) and len(lines) > 1
+    if data is None:
+        try:
+            data = read_json(path, encoding)  # one object over many lines
+        except MmptValueError:
+            one_a_line = 2 * len(objects) >= len(lines)
+            if not one_a_line:
+                raise
     if isinstance(data, list):
         entries = [entry for entry in data[:LOOKED_AT] if isinstance(entry, dict)]
         return _most_frequent([_format_of_entry(path, entry) for entry in entries])
-    if len(lines) > 1 and objects:
-        objects = objects if data is None or len(objects) > 1 else [data]
-    else:
-        objects = [data]
-    return _most_frequent([_format_of_object(path, suffix, each) for each in objects if isinstance(each, dict)])
+    found = objects if one_a_line else [data] if isinstance(data, dict) else []
+    return _most_frequent([_format_of_object(path, suffix, each) for each in found])
 
 
 def _loads(line: str) -> Any:
