@@ -4,6 +4,8 @@ import contextlib
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -681,3 +683,45 @@ def test_files_of_no_format_are_named(tmp_path: Path):
     with pytest.raises(TypeError, match="image_id_form"):
         read_annotations(path, image_id_form="{}")
     assert read_annotations(path, image_id_format="{}")["image_id"][0] == "384029"
+
+
+def bombs() -> dict[str, bytes]:
+    """Return small pickles that ask for much memory or time."""
+    doubled: Any = ["x"] * 10
+    for _ in range(40):
+        doubled = [doubled, doubled]
+    endless: list[Any] = []
+    endless.append(endless)
+    ref = REFS[0] | {"sentences": [{"sent": "x" * 1_000_000, "sent_id": 1}] * 100_000}
+    return {
+        "memo": b"\x80\x02]r\xff\xff\xff\x0f.",  # the nine bytes that make Python's unpickler take 2 GB
+        "length": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\x00\x00.",
+        "bytes": b"\x80\x02T\xff\xff\xff\x7f.",
+        "doubled": pickle.dumps([REFS[0] | {"x": doubled}]),
+        "endless": pickle.dumps(endless),
+        "texts": pickle.dumps([ref]),
+        "number": pickle.dumps([REFS[0] | {"image_id": 1 << 100_000}]),
+        "deep": b"\x80\x02" + b"(" * 100_000 + b"l" * 100_000 + b".",
+    }
+
+
+def test_a_small_pickle_takes_little_memory_and_time(tmp_path: Path):
+    refcoco(tmp_path)
+    path = tmp_path / "refs(unc).p"
+    code = (
+        "import resource, sys\n"
+        "from mmpt.processing.annotations.referring_annotations import read_refcoco\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_refcoco(sys.argv[1], allow_pickle=True)\n"
+        "except ValueError as error:\n    print(len(str(error)))\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    for name, data in bombs().items():
+        path.write_bytes(data)
+        if name == "memo":  # the one that grows: measured in a process of its own
+            out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+            shown, grown = map(int, out.stdout.split())
+            assert shown < 1000
+            assert grown < 100, f"{grown} MB"
+        with pytest.raises(ValueError, match=r"refs\(unc\)\.p"):
+            read_refcoco(path, allow_pickle=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.bad_rows import ROW_ERRORS, BadRows
@@ -45,8 +45,18 @@ def read_objects(path: Path) -> list[Any]:
     return data
 
 
-def nested_entries(entries: Iterable[Any], key: str, unit: str) -> Iterator[tuple[str, Any]]:
-    """Yield the entries of the lists that lie under a key of each entry, with their places and the entry they are of.
+class Nested(NamedTuple):
+    """An entry of a list that lies in an entry of another."""
+
+    item: Any
+    parent: Any
+
+    def __repr__(self) -> str:
+        return repr(self.item)
+
+
+def nested_entries(entries: Iterable[Any], key: str, unit: str) -> Iterator[tuple[str, Nested | BadEntry]]:
+    """Yield the entries of the lists that lie under a key of each entry, with their places.
 
     Args:
         unit: what the file calls the inner ones, for errors.
@@ -57,7 +67,7 @@ def nested_entries(entries: Iterable[Any], key: str, unit: str) -> Iterator[tupl
             yield f"{place}", BadEntry(f"expected a list under {key!r}", entry)
             continue
         for number, item in enumerate(inner):
-            yield f"{place}, {unit} {number}", (item, entry)
+            yield f"{place}, {unit} {number}", Nested(item, entry)
 
 
 def has_key(entries: Iterable[Any], key: str) -> bool:

@@ -100,7 +100,7 @@ def _refuse_foreign(path: Path) -> None:
 def _shown(entry: Any) -> str:
     try:
         return f"{entry!r:.120}"
-    except ValueError:  # a number of more than 4,300 digits
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits, lists in lists without end
         return f"a {type(entry).__name__} that cannot be shown"
 
 
