@@ -223,6 +223,7 @@ def test_conversations_without_an_image_are_counted(tmp_path: Path, caplog: pyte
             TEXTVQA | {"data": without(TEXTVQA["data"], "question")},  # type: ignore[arg-type]
             r"(?s)'question' is missing.*recognised as 'textvqa' \(`TextVQA_0.5.1_train.json`",
         ),
+        ([{"image": "a.jpg", "caption": []}], "entry 0: caption is an empty list"),
         (without([VCR], "objects")[0], r"(?s)'objects' is missing.*recognised as 'vcr' \(`train.jsonl`"),
     ],
 )

@@ -221,6 +221,8 @@ def read_lavis_captions(
 
     def to_rows(entry: Any) -> Iterator[Row]:
         image, captions = entry["image"], entry["caption"]
+        if captions == []:
+            raise MmptValueError("caption is an empty list, expected a text or a list of them")
         for caption in captions if isinstance(captions, list) else [captions]:
             image_id = path_image_id(image)
             if image_id_format is not None:

@@ -156,7 +156,10 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
         found = [name for name in others if name in free]
         if len(found) != 1:
             fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
-            raise MmptValueError(f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}}")
+            raise MmptValueError(
+                f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}} "
+                f"(--columns name={ours})"
+            )
         chosen[ours] = found[0]
     return {ours: chosen[ours] for ours in COLUMNS if ours in chosen}
 
