@@ -88,6 +88,9 @@ def import_features(
     class_names: Annotated[
         str | None, typer.Option(help="Text file with the name of a class in each line, in the order of the labels.")
     ] = None,
+    image_sizes: Annotated[
+        str | None, typer.Option(help="Sizes of the images, for boxes in pixels: COCO's JSON, hw.tsv, JSONL or CSV.")
+    ] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
     debug: Debug = False,
@@ -109,6 +112,7 @@ def import_features(
             class_names=names,
             dtype=dtype,
             boxes=boxes,
+            image_sizes_path=image_sizes,
         )
         for note in source.notes:
             typer.echo(note, err=True)
