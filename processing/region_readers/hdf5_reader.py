@@ -113,7 +113,10 @@ def open_h5(
     notes = []
     if file_format == "bottom_up_h5":
         index = _index_beside(path)
-        ids = _read_index(index, allow_pickle)
+        try:
+            ids = _read_index(index, allow_pickle)
+        except ValueError as error:
+            raise MmptValueError(f"{path.name} is a bottom_up_h5: {error}") from None
         origin["index_crc32"] = zlib.crc32(index.read_bytes())
         notes.append(f"image ids from {index.name}")
         options["bounds"] = _BOUNDS if _BOUNDS in there else None

@@ -25,6 +25,8 @@ from tests.fuzz.feature_files import (
     WRITERS,
     expected_regions,
     make_images,
+    shard_files,
+    tar_bytes,
     uniter_arrays,
     uniter_value,
     vilbert_item,
@@ -45,7 +47,8 @@ from tests.fuzz.mutations import (
 
 IMAGES = 3
 WIDTHS = {"oscar_tsv": 2048}  # of the features; 8 in the other formats
-LINES = ("bottom_up_tsv", "lxmert_tsv", "volta_tsv", "oscar_tsv")
+LINES = ("bottom_up_tsv", "lxmert_tsv", "volta_tsv", "oscar_tsv", "vinvl_predictions")
+H5 = ("volta_h5", "bottom_up_h5", "meshed_memory_h5", "visdial_h5")
 Rng = random.Random
 
 
@@ -178,12 +181,16 @@ def _damage_h5_table(rng: Rng, file_format: str, folder: Path, images: list[dict
         return Input(path, [])
     with h5py.File(path, "r+") as opened:
         name = rng.choice([name for name in opened if opened[name].dtype.kind in "fi" and opened[name].size])
-        opened[name][(0,) * opened[name].ndim] = rng.choice((-1, 0, 1e9, float("nan"), float("inf"), 7)) if (
-            opened[name].dtype.kind == "f"
-        ) else rng.choice((-1, 0, 2**31 - 1))
-        victims = {0} if file_format != "meshed_memory_h5" else {
-            place for place, image in enumerate(images) if name.startswith(f"{image['id']}_")
-        }
+        opened[name][(0,) * opened[name].ndim] = (
+            rng.choice((-1, 0, 1e9, float("nan"), float("inf"), 7))
+            if (opened[name].dtype.kind == "f")
+            else rng.choice((-1, 0, 2**31 - 1))
+        )
+        victims = (
+            {0}
+            if file_format != "meshed_memory_h5"
+            else {place for place, image in enumerate(images) if name.startswith(f"{image['id']}_")}
+        )
     others = [image for place, image in enumerate(images) if place not in victims]
     return Input(path, others, IMAGES)
 
