@@ -180,15 +180,19 @@ def show(
     image_id: Annotated[str, typer.Argument(help="The image's id.", metavar="IMAGE_ID")],
     image: Annotated[str | None, typer.Option(help="The picture itself; an empty sheet without.")] = None,
     out: Annotated[str, typer.Option(help="PNG to write.")] = "regions.png",
+    top: Annotated[int | None, typer.Option(help="Draw the so many most certain regions alone.", min=1)] = None,
+    threshold: Annotated[float | None, typer.Option(help="Draw no region with a lower score.")] = None,
+    font: Annotated[str | None, typer.Option(help="Font file for the labels; found by their characters.")] = None,
     debug: Debug = False,
 ) -> None:
     """Draw an image's boxes with labels and scores."""
     with clear_errors(debug):
         from mmpt.processing.region_store import RegionStore
-        from mmpt.region_picture import draw_regions
+        from mmpt.region_picture import choose_regions, draw_regions
 
         opened = RegionStore.open(store)
-        draw_regions(opened[image_id], image, opened.class_names).save(out, format="PNG")
+        regions = choose_regions(opened[image_id], top, threshold)
+        draw_regions(regions, image, opened.class_names, font_file=font).save(out, format="PNG")
         typer.echo(out)
 
 
@@ -228,6 +232,8 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
 
     with Progress(source.total, unit) as progress:
         report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    if report.added:
+        typer.echo(f"{report.added:,} images taken in that were repaired or added since")
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""
