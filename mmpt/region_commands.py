@@ -11,6 +11,8 @@ from mmpt.configuration.errors import MmptValueError
 
 region_app = typer.Typer()
 
+SHOWN = 5  # ids that are named of those that were passed over
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Store = Annotated[str, typer.Argument(help="Folder of a region store.", metavar="STORE")]
 ShardBytes = Annotated[int, typer.Option(help="A shard ends when it has this size.")]
@@ -129,7 +131,11 @@ def merge(
     with clear_errors(debug):
         from mmpt.processing.region_store_merge import merge_stores
 
-        typer.echo(f"{out}: {len(merge_stores(stores, out)):,} images of {len(stores)} stores")
+        merged = merge_stores(stores, out)
+        errors = merged.manifest["errors"]
+        if errors:
+            typer.echo(f"{errors['rows']:,} were rejected when the stores were written: {_first_rejected(out)}")
+        typer.echo(f"{out}: {len(merged):,} images of {len(stores)} stores")
 
 
 @region_app.command()
@@ -237,9 +243,20 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""
+    if report.rejected:
+        typer.echo(f"rejected: {_first_rejected(out)}")
     typer.echo(f"{out}: {report.images:,} images, {report.rejected:,} {unit}s rejected{reasons}")
     if report.rejected:
         raise typer.Exit(1)
+
+
+def _first_rejected(out: str) -> str:
+    """Return the ids of the first images in a store's errors.jsonl, or their places where they have none."""
+    from mmpt.processing.store_update import read_errors
+
+    rows = read_errors(Path(out))
+    names = [row["where"] if row["image_id"] is None else row["image_id"] for row in rows[:SHOWN]]
+    return ", ".join(f"{name:.60}" for name in names) + (", ..." if len(rows) > SHOWN else "")
 
 
 def _check(store: str, deep: bool) -> bool:

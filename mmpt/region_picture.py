@@ -66,8 +66,8 @@ def draw_regions(
     font, lacking = find_font("".join(every), font_file)
     if lacking:
         logger.warning(
-            "no font at hand has %s; classes with such names are drawn as numbers. Install one that has (fonts-noto-cjk, "
-            "say), or name its file with --font",
+            "no font at hand has %s; classes with such names are drawn as numbers. Install one (fonts-noto-cjk, say) "
+            "or name its file with --font",
             ", ".join(map(repr, lacking[:5])),
         )
         plain = [_words(number, labels, scores, None) for number in range(len(regions))]
