@@ -155,7 +155,8 @@ class PairReport:
 def check_pairs(pairs: "PairTable", store_ids: Collection[str], eval_pairs: "PairTable | None" = None) -> PairReport:
     """Check a pair table against a store, before anything is trained.
 
-    Of the store only a few ids are read; for the rest it is asked whether it has an id.
+    Of the store only a few ids are read, up to the first that no table names; for the rest it is asked whether it has
+    an id.
 
     Args:
         pairs: columns `text` and `image_id`, and what else a pair table has.

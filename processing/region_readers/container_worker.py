@@ -83,20 +83,22 @@ class Hdf5Reader:
             ending = f"_{options['first']}"
             images = [name.removesuffix(ending) for name in names if name.endswith(ending)]
             known = {f"{image}_{part}" for image in images for part in self.wanted}
-            self.facts |= {"total": len(images), "others": sorted(set(names) - known)[:SHOWN]}
+            self._tell(len(images), set(names) - known)
             self.keys = self._keys(images)
         elif self.layout == "rows":
             ids = None if options.get("ids") is None else self._ids(options["ids"])
             self.bounds_rows = None if self.bounds is None else self._read(self.file, self.bounds, self.limit)
             counted = self.bounds_rows if self.bounds_rows is not None else self._own(self.file, options["first"])
             total = len(counted if ids is None else ids)
-            self.facts |= {
-                "total": total,
-                "others": sorted(set(names) - {*self.wanted, options.get("ids"), self.bounds}),
-            }
+            self._tell(total, set(names) - {*self.wanted, options.get("ids"), self.bounds})
             self.keys = self._rows(range(total), ids)
         else:
             self.keys = self._keys(names)
+
+    def _tell(self, total: int, others: set[str]) -> None:
+        """Note how many images there are, and the first of the data sets that are not read."""
+        first = [name.encode("utf-8", "replace").decode() for name in sorted(others)[:SHOWN]]
+        self.facts |= {"total": total, "others": first, "others_total": len(others)}
 
     def _keys(self, names: list[str]) -> Iterator[bytes]:
         for self.name in names:

@@ -158,9 +158,8 @@ def open_h5(
         if total > len(order):
             notes.append(f"{total - len(order)} rows without an image id are passed over")
         total = len(order)
-    others = facts.get("others", [])
-    if others:
-        notes.append(f"other data sets are passed over: {', '.join(others[:5])}")
+    if facts.get("others"):
+        notes.append(f"{facts['others_total']} other data sets are passed over: {', '.join(facts['others'][:5])}")
     extractor: dict[str, Any] = {"format": file_format, **layout.extractor}
     if boxes is not None:
         extractor["boxes"] = boxes
