@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -127,7 +128,7 @@ def _lacking(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str) -> l
 
 
 def _drawn(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(letter)
+    mask: Any = font.getmask(letter)
     return mask.size, bytes(mask)
 
 

@@ -79,6 +79,7 @@ class Hdf5Reader:
         parts = [name for name in self.wanted if name in self.file]
         self.facts = {"total": len(names), "names": shown, "datasets": parts}
         self.name: Any = ""
+        self.bounds_rows: Any = None
         if self.layout == "names":
             ending = f"_{options['first']}"
             images = [name.removesuffix(ending) for name in names if name.endswith(ending)]
@@ -87,7 +88,8 @@ class Hdf5Reader:
             self.keys = self._keys(images)
         elif self.layout == "rows":
             ids = None if options.get("ids") is None else self._ids(options["ids"])
-            self.bounds_rows = None if self.bounds is None else self._read(self.file, self.bounds, self.limit)
+            if self.bounds is not None:
+                self.bounds_rows = self._read(self.file, self.bounds, self.limit)
             counted = self.bounds_rows if self.bounds_rows is not None else self._own(self.file, options["first"])
             total = len(counted if ids is None else ids)
             self._tell(total, set(names) - {*self.wanted, options.get("ids"), self.bounds})

@@ -31,7 +31,7 @@ def read_objects(text: bytes, where: str, count: int | None = None) -> tuple[Ite
         count: how many objects there must be; None for any number.
     """
     item = read_json(text, dict | list, where)
-    objects = item.get("objects") if isinstance(item, dict) else item
+    objects: Any = item.get("objects") if isinstance(item, dict) else item
     fits = isinstance(objects, list) and all(isinstance(found, dict) for found in objects)
     if not fits or (count is not None and len(objects) != count):
         got = f"{len(objects)} objects" if isinstance(objects, list) else "no list of objects"
@@ -56,7 +56,7 @@ def scores_and_labels(objects: Sequence[Item], where: str, numbers: Mapping[str,
     if objects and all("conf" in found for found in objects):
         rest["scores"] = np.asarray([_score(found["conf"], where) for found in objects], np.float32)
     if numbers is not None:
-        names = [found.get("class") for found in objects]
+        names: list[Any] = [found.get("class") for found in objects]
         unknown = [name for name in names if not isinstance(name, str) or name not in numbers]
         if unknown:
             raise MmptValueError(f"{where} has class {shown(unknown[0])}, which is not in class_names")

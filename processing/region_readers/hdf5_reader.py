@@ -148,7 +148,7 @@ def open_h5(
                 yield _position(path.name, entry, ids.get(row), decode)
 
     total = facts["total"]
-    if order is not None:
+    if ids is not None and order is not None:
         lost = [row for row in order if not 0 <= row < total]
         if lost:
             raise MmptValueError(
