@@ -11,6 +11,8 @@ from mmpt.configuration.errors import MmptValueError
 
 region_app = typer.Typer()
 
+SHOWN = 5  # ids that are named of those that were passed over
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Store = Annotated[str, typer.Argument(help="Folder of a region store.", metavar="STORE")]
 ShardBytes = Annotated[int, typer.Option(help="A shard ends when it has this size.")]
@@ -91,6 +93,9 @@ def import_features(
     class_names: Annotated[
         str | None, typer.Option(help="Text file with the name of a class in each line, in the order of the labels.")
     ] = None,
+    image_sizes: Annotated[
+        str | None, typer.Option(help="Sizes of the images, for boxes in pixels: COCO's JSON, hw.tsv, JSONL or CSV.")
+    ] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
     debug: Debug = False,
@@ -112,6 +117,7 @@ def import_features(
             class_names=names,
             dtype=dtype,
             boxes=boxes,
+            image_sizes_path=image_sizes,
         )
         for note in source.notes:
             typer.echo(note, err=True)
@@ -128,7 +134,11 @@ def merge(
     with clear_errors(debug):
         from mmpt.processing.region_store_merge import merge_stores
 
-        typer.echo(f"{out}: {len(merge_stores(stores, out)):,} images of {len(stores)} stores")
+        merged = merge_stores(stores, out)
+        errors = merged.manifest["errors"]
+        if errors:
+            typer.echo(f"{errors['rows']:,} were rejected when the stores were written: {_first_rejected(out)}")
+        typer.echo(f"{out}: {len(merged):,} images of {len(stores)} stores")
 
 
 @region_app.command()
@@ -182,15 +192,19 @@ def show(
     image_id: Annotated[str, typer.Argument(help="The image's id.", metavar="IMAGE_ID")],
     image: Annotated[str | None, typer.Option(help="The picture itself; an empty sheet without.")] = None,
     out: Annotated[str, typer.Option(help="PNG to write.")] = "regions.png",
+    top: Annotated[int | None, typer.Option(help="Draw the so many most certain regions alone.", min=1)] = None,
+    threshold: Annotated[float | None, typer.Option(help="Draw no region with a lower score.")] = None,
+    font: Annotated[str | None, typer.Option(help="Font file for the labels; found by their characters.")] = None,
     debug: Debug = False,
 ) -> None:
     """Draw an image's boxes with labels and scores."""
     with clear_errors(debug):
         from mmpt.processing.region_store import RegionStore
-        from mmpt.region_picture import draw_regions
+        from mmpt.region_picture import choose_regions, draw_regions
 
         opened = RegionStore.open(store)
-        draw_regions(opened[image_id], image, opened.class_names).save(out, format="PNG")
+        regions = choose_regions(opened[image_id], top, threshold)
+        draw_regions(regions, image, opened.class_names, font_file=font).save(out, format="PNG")
         typer.echo(out)
 
 
@@ -292,12 +306,25 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
 
     with Progress(source.total, unit) as progress:
         report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    if report.added:
+        typer.echo(f"{report.added:,} images taken in that were repaired or added since")
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""
+    if report.rejected:
+        typer.echo(f"rejected: {_first_rejected(out)}")
     typer.echo(f"{out}: {report.images:,} images, {report.rejected:,} {unit}s rejected{reasons}")
     if report.rejected:
         raise typer.Exit(1)
+
+
+def _first_rejected(out: str) -> str:
+    """Return the ids of the first images in a store's errors.jsonl, or their places where they have none."""
+    from mmpt.processing.store_update import read_errors
+
+    rows = read_errors(Path(out))
+    names = [row["where"] if row["image_id"] is None else row["image_id"] for row in rows[:SHOWN]]
+    return ", ".join(f"{name:.60}" for name in names) + (", ..." if len(rows) > SHOWN else "")
 
 
 def _check(store: str, deep: bool) -> bool:

@@ -120,6 +120,7 @@ class PairReport:
         unused_images: those of them that no table names.
         shared_images: ids of images in both tables, in the order of the evaluation's.
         shared_rows: rows of the evaluation's table that are in the training's too.
+        first_unused: the first ids of the unused images.
     """
 
     train: TableReport
@@ -128,6 +129,7 @@ class PairReport:
     unused_images: int
     shared_images: list[str]
     shared_rows: int
+    first_unused: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
@@ -145,14 +147,16 @@ class PairReport:
             )
         if self.shared_rows:
             lines.append(f"both: warning: {_count(self.shared_rows, 'row')} of the evaluation also in training")
-        lines.append(f"store: {_count(self.store_images, 'image')}, {self.unused_images:,} never named")
+        unused = f": {_first(self.first_unused)}" if self.first_unused else ""
+        lines.append(f"store: {_count(self.store_images, 'image')}, {self.unused_images:,} never named{unused}")
         return "\n".join(lines)
 
 
 def check_pairs(pairs: "PairTable", store_ids: Collection[str], eval_pairs: "PairTable | None" = None) -> PairReport:
     """Check a pair table against a store, before anything is trained.
 
-    Of the store only a few ids are read; for the rest it is asked whether it has an id.
+    Of the store only a few ids are read, up to the first that no table names; for the rest it is asked whether it has
+    an id.
 
     Args:
         pairs: columns `text` and `image_id`, and what else a pair table has.
@@ -162,6 +166,7 @@ def check_pairs(pairs: "PairTable", store_ids: Collection[str], eval_pairs: "Pai
     Raises:
         ValueError: if a table lacks a column, or one that should has no strings.
     """
+    in_order = store_ids
     if isinstance(store_ids, (list, tuple)):
         store_ids = set(store_ids)
     look = list(islice(store_ids, PEEKED_IDS))
@@ -170,7 +175,8 @@ def check_pairs(pairs: "PairTable", store_ids: Collection[str], eval_pairs: "Pai
     report = _check_table(train, images, store_ids, look)
     named = {image for image in images if image in store_ids}
     if eval_pairs is None:
-        return PairReport(report, None, len(store_ids), len(store_ids) - len(named), [], 0)
+        unused = _unnamed(in_order, named)
+        return PairReport(report, None, len(store_ids), len(store_ids) - len(named), [], 0, unused)
     evaluation = _Columns.of(eval_pairs)
     eval_images = evaluation.images()
     own, others = (set(columns.images(negatives=False)) for columns in (train, evaluation))
@@ -182,7 +188,13 @@ def check_pairs(pairs: "PairTable", store_ids: Collection[str], eval_pairs: "Pai
         unused_images=len(store_ids) - len(named),
         shared_images=[image for image in eval_images if image in own and image in others],
         shared_rows=_shared_rows(train, evaluation, own & others),
+        first_unused=_unnamed(in_order, named),
     )
+
+
+def _unnamed(store_ids: Collection[str], named: Collection[str]) -> list[str]:
+    """Return the first ids of a store that no table names, one more than a report shows."""
+    return list(islice((image_id for image_id in store_ids if image_id not in named), SHOWN + 1))
 
 
 class _Columns:

@@ -53,7 +53,7 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> RegionStore:
         shards: list[dict[str, Any]] = []
         for store in stores:
             for entry in store.manifest["shards"]:
-                shards.append(_copy(store.path, entry, out, len(shards)))
+                shards.append(copy_shard(store.path, entry, out, len(shards)))
         index.write(out / INDEX)
         write_manifest(
             out,
@@ -86,7 +86,7 @@ def _check(stores: list[RegionStore]) -> None:
             )
 
 
-def _copy(source: Path, entry: dict[str, Any], out: Path, number: int) -> dict[str, Any]:
+def copy_shard(source: Path, entry: dict[str, Any], out: Path, number: int) -> dict[str, Any]:
     """Copy a shard, checking its checksum on the way, and return its entry under the new number."""
     name = shard_name(number)
     temporary, digest = out / f"{name}.tmp", hashlib.sha256()

@@ -4,15 +4,25 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmpt.configuration.errors import MmptFileExistsError, MmptOSError, MmptValueError
 from mmpt.processing.region_source import Found, RegionSource, Rejected
 from mmpt.processing.region_store import RegionStore
-from mmpt.processing.region_store_format import ERRORS, MANIFEST, canonical_json, publish, read_manifest
-from mmpt.processing.region_store_writer import SHARD_BYTES, RegionStoreWriter
+from mmpt.processing.region_store_format import ERRORS, LOCK, MANIFEST, canonical_json, publish, read_manifest
+from mmpt.processing.region_store_writer import SHARD_BYTES, RegionStoreWriter, take_lock
+from mmpt.processing.store_update import (
+    UPDATE,
+    MissingImages,
+    begin_join,
+    finish_join,
+    is_same_source,
+    new_errors,
+    read_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,13 @@ class FillReport:
         images: images in the store.
         rejected: positions of the source that are not in it; errors.jsonl has their reasons.
         resumed_at: positions that were there from an interrupted run.
+        added: images that a complete store did not have, because they were repaired or added since.
     """
 
     images: int
     rejected: int
     resumed_at: int = 0
+    added: int = 0
 
 
 def fill_store(
@@ -40,8 +52,9 @@ def fill_store(
 ) -> FillReport:
     """Write the regions of a source into a store, going on where an interrupted run of the same source ended.
 
-    A position that gives no regions, or regions that no store may hold, becomes a row of errors.jsonl. A store that is
-    complete already is left as it is.
+    A position that gives no regions, or regions that no store may hold, becomes a row of errors.jsonl. Into a store
+    that is complete already, the images of the source are taken that it does not have: those that were added to the
+    folder or file, and those that were rejected and have been repaired.
 
     Args:
         shard_bytes: a shard ends with the group in which it reaches this size.
@@ -49,13 +62,52 @@ def fill_store(
         progress: told the number of positions that are done, after each group.
 
     Raises:
-        FileExistsError: if the folder holds a complete store of something else.
+        FileExistsError: if the folder holds a store of something else.
         OSError: if the disk is full; the shards before are complete.
         ValueError: if `strict` and a position is bad, or if every one is.
     """
     path = Path(path)
-    if (report := _complete_already(path, source)) is not None:
-        return report
+    options: dict[str, Any] = {"shard_bytes": shard_bytes, "strict": strict, "progress": progress}
+    if not (path / MANIFEST).exists():
+        return _fill(path, source, **options)
+    if (path / UPDATE).exists():
+        with take_lock(path):
+            finish_join(path)
+        (path / LOCK).unlink(missing_ok=True)
+    manifest = read_manifest(path)
+    _check_same_source(path, manifest, source)
+    if not manifest["complete"]:
+        if manifest["origin"] == _plain(source.origin):
+            return _fill(path, source, **options)
+        _complete_as_it_is(path, manifest)
+    if manifest["origin"] == _plain(source.origin) and not read_errors(path):
+        images = len(RegionStore.open(path))
+        return FillReport(images, 0, images)
+    with take_lock(path):
+        report = _update(path, source, options)
+    (path / LOCK).unlink(missing_ok=True)
+    return report
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as a manifest has them."""
+    return json.loads(canonical_json(dict(facts)))
+
+
+def _fill(
+    path: Path,
+    source: RegionSource,
+    *,
+    shard_bytes: int,
+    strict: bool,
+    progress: Callable[[int], None] | None,
+    may_be_empty: bool = False,
+) -> FillReport:
+    """Write the regions of a source into a new store, or go on with an interrupted one.
+
+    Args:
+        may_be_empty: no position needs to give regions; there is no store then, only errors.jsonl.
+    """
     writer = RegionStoreWriter(
         path,
         extractor=source.extractor,
@@ -82,6 +134,9 @@ def fill_store(
                 if progress is not None:
                     progress(position)
             errors.save()
+            if not len(writer) and may_be_empty:
+                writer.abandon()
+                return FillReport(0, errors.count, resumed_at)
             if not len(writer):
                 first = f": {errors.first}" if errors.first else "; it is empty"
                 raise MmptValueError(f"{path}: none of the {position} positions of the source gave regions{first}")
@@ -101,18 +156,68 @@ def fill_store(
     return FillReport(len(writer), errors.count, resumed_at)
 
 
-def _complete_already(path: Path, source: RegionSource) -> FillReport | None:
-    if not (path / MANIFEST).exists() or not read_manifest(path)["complete"]:
-        return None
-    store = RegionStore.open(path)
-    now = {"extractor": dict(source.extractor), "origin": dict(source.origin)}
-    there = {"extractor": store.extractor, "origin": store.manifest["origin"]}
-    if canonical_json(now) != canonical_json(there):
+def _check_same_source(path: Path, manifest: Mapping[str, Any], source: RegionSource) -> None:
+    """Refuse a store of another extractor, or of other images."""
+    before, now = manifest["extractor"], _plain(source.extractor)
+    if before != now:
+        names = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        made, asked = (", ".join(f"{key} {one.get(key)!r:.80}" for key in names[:4]) for one in (before, now))
         raise MmptFileExistsError(
-            f"{path} holds a region store of {there}, this would be one of {now}; give another folder"
+            f"{path} holds a store made by {made}, asked for {asked}; give another folder, or delete this one"
         )
-    rejected = store.manifest["errors"]["rows"] if store.manifest["errors"] else 0
-    return FillReport(len(store), rejected, len(store) + rejected)
+    origin = _plain(source.origin)
+    if manifest["origin"] != origin and not is_same_source(manifest["origin"], origin):
+        raise MmptFileExistsError(
+            f"{path} holds a region store of {_described(manifest['origin'])}, this would be one of "
+            f"{_described(origin)}; give another folder"
+        )
+
+
+def _described(origin: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r:.80}" for key, value in list(origin.items())[:4])
+
+
+def _complete_as_it_is(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Complete a store whose writing was interrupted before its source changed; what is missing is taken in later."""
+    writer = RegionStoreWriter(
+        path,
+        extractor=manifest["extractor"],
+        class_names=manifest["class_names"],
+        origin=manifest["origin"],
+        shard_bytes=manifest["shard_bytes"],
+        resume=True,
+    )
+    with writer:
+        errors = _ErrorLog(path / ERRORS, writer.position)
+        if not errors.count:
+            (path / ERRORS).unlink(missing_ok=True)
+        writer.close(rejected=errors.count)
+
+
+def _update(path: Path, source: RegionSource, options: Mapping[str, Any]) -> FillReport:
+    """Take into a complete store what it does not have of its source."""
+    store = RegionStore.open(path)
+    before, same = read_errors(path), store.manifest["origin"] == _plain(source.origin)
+    missing = MissingImages(source, store)
+    folder = path / UPDATE
+    begun = read_manifest(folder) if (folder / MANIFEST).exists() else {"complete": True}
+    if folder.exists() and (begun["complete"] or begun["origin"] != _plain(missing.origin)):
+        shutil.rmtree(folder)
+    report = _fill(folder, missing, **options, may_be_empty=True)
+    errors = new_errors(missing, folder)
+    if same:  # a row that was rejected for another reason than its own, an image that came twice say
+        read = set(missing.numbers)
+        errors = sorted(
+            [*(row for row in before if row["position"] not in read), *errors], key=lambda row: row["position"]
+        )
+    there = len(store)
+    del store
+    if same and not report.images and errors == before:
+        shutil.rmtree(folder)
+    else:
+        begin_join(path, source.origin, errors)
+        finish_join(path)
+    return FillReport(there + report.images, len(errors), there + len(errors), report.images)
 
 
 def _add(writer: RegionStoreWriter, item: Found | Rejected) -> Rejected | None:

@@ -28,7 +28,7 @@ def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
     assert [images[position].where for position in range(len(images))] == ["a/10.png", "a/2.jpeg", "b.PNG"]
     assert images[2].load().size == (4, 3)
     assert images.name == tmp_path.name
-    assert "passing over 1 files that are no images (notes.txt, ...)" in caplog.text
+    assert "passing over 1 files that are no images (notes.txt)" in caplog.text
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
@@ -41,11 +41,26 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
         images[1].load()
 
 
-def test_two_files_of_one_stem_are_an_error_that_names_both(tmp_path):
+def test_two_files_of_one_stem_keep_their_suffix(tmp_path, caplog):
     for name in ("a/1.jpg", "a/1.png"):
         save_image(tmp_path / name)
-    with pytest.raises(ValueError, match=r"a/1\.jpg and a/1\.png both have the id 'a/1'"):
-        open_images(tmp_path)
+    save_image(tmp_path / "a/2.png")
+    assert open_images(tmp_path).ids == ["a/1.jpg", "a/1.png", "a/2"]
+    assert "1 names belong to several files (a/1); the ids of these files keep their suffix" in caplog.text
+    (tmp_path / "list.csv").write_text("image,caption\na/1.jpg,one\na/1.png,two\na/2.png,three\na/2.png,four\n")
+    assert open_images(tmp_path / "list.csv").ids == ["a/1.jpg", "a/1.png", "a/2"]
+    assert "1 rows name an image that a row before them names (a/2); each is taken once" in caplog.text
+    (tmp_path / "ids.csv").write_text("image,image_id\na/1.jpg,x\na/1.png,x\n")
+    with pytest.raises(ValueError, match=r"line 2 and ids.csv, line 3 both have the id 'x'"):
+        open_images(tmp_path / "ids.csv")
+
+
+def test_links_to_folders_are_followed_and_loops_left(tmp_path):
+    save_image(tmp_path / "real/1.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/link").symlink_to(tmp_path / "real")
+    (tmp_path / "photos/loop").symlink_to(tmp_path / "photos")
+    assert open_images(tmp_path / "photos").ids == ["link/1"]
 
 
 def test_ids_are_data(tmp_path):

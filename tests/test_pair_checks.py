@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpt.processing.pair_checks import PEEKED_IDS, check_pairs
+from mmpt.processing.pair_checks import PEEKED_IDS, SHOWN, check_pairs
 
 
 class CountedStore(Collection[str]):
@@ -32,7 +32,7 @@ class CountedStore(Collection[str]):
 def test_all_there_is_ok():
     report = check_pairs({"text": ["a", "b"], "image_id": ["1", "2"]}, {"1", "2", "3"})
     assert report.ok
-    assert str(report) == "pairs: 2 rows, 2 images, coverage 100.0 %\nstore: 3 images, 1 never named"
+    assert str(report) == "pairs: 2 rows, 2 images, coverage 100.0 %\nstore: 3 images, 1 never named: '3'"
 
 
 def test_a_dataset_is_checked_as_columns_are():
@@ -128,7 +128,7 @@ def test_leakage_is_a_warning_with_counts():
         "evaluation: 3 rows, 3 images, coverage 100.0 %\n"
         "both: warning: 2 images in training and in evaluation: '1', '2'\n"
         "both: warning: 1 row of the evaluation also in training\n"
-        "store: 5 images, 1 never named"
+        "store: 5 images, 1 never named: '5'"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_large_store_is_only_asked():
     store = CountedStore()
     report = check_pairs({"text": ["a", "b"], "image_id": ["9999999", "x"]}, store)
     assert (report.train.missing, report.unused_images) == (["x"], 9_999_999)
-    assert store.made <= PEEKED_IDS
+    assert store.made <= PEEKED_IDS + SHOWN + 1
 
 
 def test_tables_that_are_none_are_named():

@@ -15,6 +15,7 @@ from mmpt.cli import app
 from mmpt.processing.corpora.scenes import TRAIN_COMPOSITIONS, render, sample_scene
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.store_filling import fill_store
+from mmpt.region_picture import choose_regions, draw_regions, find_font
 from tests.tiny_sources import ListSource, contents, tiny_regions
 
 RUNNER = CliRunner()
@@ -169,6 +170,9 @@ def test_show_draws_the_boxes(store: Path, photos: Path, tmp_path: Path) -> None
         assert max(picture.size) == 1000
         assert len(picture.getcolors(1 << 20) or ()) > 3
     assert run("show", store, "image 1", "--image", photos / "0.png", "--out", out).exit_code == 0
+    assert run("show", store, "image 1", "--top", "1", "--threshold", "0.01", "--out", out).exit_code == 0
+    none = run("show", store, "image 1", "--threshold", "0.9999", "--out", out)
+    assert (none.exit_code, "no region has a score of 0.9999 or more, the highest is 0." in none.stderr) == (2, True)
     missing = run("show", store, "nowhere", "--out", out)
     assert missing.exit_code == 2
     assert "image 'nowhere' is not in" in missing.stderr
@@ -183,3 +187,47 @@ def test_pairs_turns_annotations_into_a_table(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert (tmp_path / name).stat().st_size
     assert run("pairs", source, "--out", tmp_path / "pairs.xls").exit_code == 2
+
+
+def test_show_refuses_the_picture_of_another_size_and_keeps_the_best(store: Path, tmp_path: Path) -> None:
+    regions = tiny_regions(0, width=40, height=30)
+    small = Image.new("RGB", (30, 30))
+    with pytest.raises(ValueError, match="40 x 30 pixels, the picture given has 30 x 30"):
+        draw_regions(regions, small)
+    assert draw_regions(regions, Image.new("RGB", (40, 30))).size == (1000, 750)
+    best = int(np.argmax(regions.scores))
+    np.testing.assert_array_equal(choose_regions(regions, top=1).boxes, regions.boxes[[best]])
+    assert len(choose_regions(regions, threshold=float(regions.scores.min()))) == 2
+
+
+def test_labels_that_no_font_has_are_numbers_and_a_hint(caplog: pytest.LogCaptureFixture) -> None:
+    assert find_font("dog caf\u00e9 0.93")[1] == []
+    rare = "\U00013000\U00013001"  # hieroglyphs, which none of the fonts looked for has
+    assert find_font(f"dog {rare}")[1] == list(rare)
+    regions = tiny_regions(0, labels=np.asarray([0, 1]))
+    drawn = draw_regions(regions, None, [f"dog {rare}", "cat"])
+    assert "classes with such names are drawn as numbers" in caplog.text
+    assert drawn.tobytes() == draw_regions(regions, None, ["class 0", "cat"]).tobytes()
+    with pytest.raises(ValueError, match="cannot be read as a font"):
+        find_font("dog", __file__)
+
+
+def test_repaired_and_added_images_are_taken_up(photos: Path, detector: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    shutil.move(folder / "5.png", tmp_path)
+    (folder / "2.png").write_bytes(b"torn")
+    words = ("extract", "--images", folder, "--model", detector, "--device", "cpu", "--max-regions", "3")
+    words = (*words, "--out", tmp_path / "s")
+    first = run(*words)
+    assert (first.exit_code, "rejected: 2\n" in first.stdout) == (1, True), first.output
+    shutil.copy(photos / "2.png", folder)
+    shutil.move(tmp_path / "5.png", folder)
+    again = run(*words)
+    assert again.exit_code == 0, again.output
+    assert "2 images taken in that were repaired or added since" in again.stdout
+    assert again.stdout.splitlines()[-1] == f"{tmp_path / 's'}: 6 images, 0 images rejected"
+    assert sorted(RegionStore.open(tmp_path / "s")) == [str(number) for number in range(COUNT)]
+    other = run(*words, "--threshold", "0.5")
+    assert other.exit_code == 2
+    assert "holds a store made by threshold 0.0, asked for threshold 0.5" in other.stderr
+    assert other.stderr.splitlines()[-1].startswith("error: ")

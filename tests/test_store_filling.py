@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmpt.processing import store_filling, store_update
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.store_filling import FillReport, fill_store
 from tests.tiny_sources import ListSource, contents, tiny_regions
@@ -73,8 +74,76 @@ def test_complete_store_is_left_as_it_is(tmp_path: Path) -> None:
     again = fill_store(tmp_path, ListSource(items()))
     assert (again.images, again.rejected, again.resumed_at) == (first.images, first.rejected, 10)
     assert contents(tmp_path) == before
-    with pytest.raises(FileExistsError, match=r"holds a region store of .*a detector.*would be one of .*another"):
+    with pytest.raises(FileExistsError, match=r"made by model 'a detector', asked for model 'another'"):
         fill_store(tmp_path, ListSource(items(), model="another"))
+
+
+def test_repaired_and_added_positions_are_taken_in_by_the_same_call(tmp_path: Path) -> None:
+    fill_store(tmp_path / "s", ListSource(items()), shard_bytes=SHARD)
+    repaired: list = [*items(), tiny_regions(10), tiny_regions(0), "torn"]
+    repaired[3] = tiny_regions(3)
+    report = fill_store(tmp_path / "s", ListSource(repaired), shard_bytes=SHARD)
+    assert (report.images, report.rejected, report.added) == (10, 3, 2)
+    store = RegionStore.open(tmp_path / "s")
+    store.validate(deep=True)
+    assert list(store) == [f"image {number}" for number in (0, 1, 2, 4, 5, 6, 8, 9, 3, 10)]
+    np.testing.assert_array_equal(store["image 3"].boxes, tiny_regions(3).boxes.astype(np.float32))
+    rows = [json.loads(line) for line in (tmp_path / "s" / "errors.jsonl").read_text().splitlines()]
+    assert [row["position"] for row in rows] == [7, 11, 12]
+    assert "was added before" in rows[1]["reason"]
+    before = contents(tmp_path / "s")
+    again = fill_store(tmp_path / "s", ListSource(repaired), shard_bytes=SHARD)
+    assert (again.images, again.rejected, again.added) == (10, 3, 0)
+    assert contents(tmp_path / "s") == before
+
+
+def test_every_error_repaired_leaves_no_row(tmp_path: Path) -> None:
+    fill_store(tmp_path / "s", ListSource(items()), shard_bytes=SHARD)
+    report = fill_store(tmp_path / "s", ListSource([tiny_regions(number) for number in range(10)]), shard_bytes=SHARD)
+    assert (report.images, report.rejected, report.added) == (10, 0, 2)
+    assert not (tmp_path / "s" / "errors.jsonl").exists()
+    RegionStore.open(tmp_path / "s").validate(deep=True)
+
+
+@pytest.mark.parametrize("stage", ["begin_join", "copy_shard", "write_errors", "rmtree", "read"])
+def test_interrupted_taking_in_ends_in_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    more: list = [tiny_regions(number) for number in range(14)]
+    for name in ("interrupted", "undisturbed"):
+        fill_store(tmp_path / name, ListSource(items()), shard_bytes=SHARD)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    source = ListSource(more, stop_at=12, error=KeyboardInterrupt()) if stage == "read" else ListSource(more)
+    place = {"begin_join": store_filling, "rmtree": store_update.shutil}.get(stage, store_update)
+    with monkeypatch.context() as patch:
+        if stage != "read":
+            patch.setattr(place, stage, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fill_store(tmp_path / "interrupted", source, shard_bytes=SHARD)
+    for name in ("interrupted", "undisturbed"):
+        report = fill_store(tmp_path / name, ListSource(more), shard_bytes=SHARD)
+        assert (report.images, report.rejected) == (14, 0)
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "undisturbed")
+
+
+def test_images_added_before_an_interrupted_run_is_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_store(tmp_path / "s", ListSource(items(), 1, stop_at=6, error=KeyboardInterrupt()), shard_bytes=SHARD)
+    more: list = [tiny_regions(20), *items()]
+    report = fill_store(tmp_path / "s", ListSource(more), shard_bytes=SHARD)
+    assert (report.images, report.rejected) == (9, 2)
+    RegionStore.open(tmp_path / "s").validate(deep=True)
+
+
+def test_a_store_of_other_images_is_refused(tmp_path: Path) -> None:
+    fill_store(tmp_path / "s", ListSource(items()))
+    other = ListSource(items())
+    other.origin = {"file": "other.tsv", "rows": 10}
+    with pytest.raises(FileExistsError, match=r"store of file 'list.tsv'.*would be one of file 'other.tsv'"):
+        fill_store(tmp_path / "s", other)
 
 
 def test_strict_filling_stops_at_the_first_bad_position(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Regions of images: a region source that decodes, prepares and extracts, batch by batch."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -96,7 +96,19 @@ class ImageRegions:
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
         """Yield the images from position `start` of the shard on, in order, a batch at a time."""
-        positions = iter(self._block[start:])
+        yield from self._groups(self._block[start:])
+
+    def missing(self, there: Container[str]) -> list[int]:
+        """Return the positions of the shard whose image is not there; none is read."""
+        ids = [self._images.ids[place] for place in self._block]
+        return [number for number, image_id in enumerate(ids) if image_id is None or image_id not in there]
+
+    def read(self, numbers: Sequence[int]) -> Iterator[list[Found | Rejected]]:
+        """Yield these positions of the shard alone, a batch at a time."""
+        yield from self._groups([self._block[number] for number in numbers])
+
+    def _groups(self, places: Sequence[int]) -> Iterator[list[Found | Rejected]]:
+        positions = iter(places)
         batches = iter(lambda: list(islice(positions, self._extractor.batch_size)), [])
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mmpt-images")
         waiting: deque[list[Future[_Ready | Rejected]]] = deque()

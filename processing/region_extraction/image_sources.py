@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +31,7 @@ class ImageEntry:
         load: decodes it to RGB; raises ValueError if that fails.
         boxes: the boxes that features are wanted of, as they are given.
         labels: their classes.
+        file: its path in a table.
     """
 
     where: str
@@ -37,6 +39,7 @@ class ImageEntry:
     load: Callable[[], Image.Image]
     boxes: Any = None
     labels: Any = None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
     """List the images of a folder, of a table, or of a dataset on disk.
 
     * A folder: every image file below it, in the order of their paths. An image's id is its path in the folder without
-      the suffix ("birds/07" for `birds/07.jpg`).
+      the suffix ("birds/07" for `birds/07.jpg`), or with it where two files differ in the suffix alone.
     * A `.jsonl` or `.csv` file with a column `image` (a path, seen from the file's folder) and, optionally, `image_id`
       (the path without its suffix, if missing), `boxes` (lists of x1 y1 x2 y2; JSON in a CSV cell) and `labels`.
     * A dataset that `datasets` saved with `save_to_disk`, with the same columns; `image` is an image, bytes or a path.
@@ -102,16 +105,12 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
 
 
 def _folder(folder: Path) -> ImageSource:
-    files = sorted(
-        file.relative_to(folder).as_posix()
-        for file in folder.rglob("*")
-        if not file.is_dir() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    files = sorted(_files_below(folder))
     images = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
     if len(images) < len(files):
-        others = sorted(set(files) - set(images))
-        logger.warning("%s: passing over %d files that are no images (%s, ...)", folder, len(others), others[0])
-    ids = [Path(file).with_suffix("").as_posix() for file in images]
+        others = [file for file in files if Path(file).suffix.lower() not in SUFFIXES]
+        logger.warning("%s: passing over %d files that are no images (%s)", folder, len(others), _first(others))
+    ids = _ids_of_paths(images, str(folder))
     return ImageSource(
         folder.resolve().name,
         ids,
@@ -119,9 +118,44 @@ def _folder(folder: Path) -> ImageSource:
     )
 
 
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith("."))
+
+
+def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:
+    """Return the ids of images that have none: their paths without the suffix, or with it where two have one stem."""
+    stems = [Path(path).with_suffix("").as_posix() for path in paths]
+    files: dict[str, set[str]] = {}
+    for stem, path in zip(stems, paths, strict=True):
+        files.setdefault(stem, set()).add(path)
+    twice = [stem for stem, names in files.items() if len(names) > 1]
+    if twice:
+        logger.warning(
+            "%s: %d names belong to several files (%s); the ids of these files keep their suffix, %r say",
+            *(where, len(twice), _first(twice), sorted(files[twice[0]])[0]),
+        )
+    return [path if len(files[stem]) > 1 else stem for stem, path in zip(stems, paths, strict=True)]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def _table(path: Path, encoding: str | None) -> ImageSource:
     rows = list(_json_lines(path) if file_suffix(path) == ".jsonl" else _csv_lines(path, encoding))
-    entries = [_row_entry(f"{path.name}, line {line}", row, path.parent) for line, row in rows]
+    named = [row["image"] for _, row in rows if _is_without_id(row)]
+    ids = dict(zip(named, _ids_of_paths(named, path.name), strict=True))
+    entries = [_row_entry(f"{path.name}, line {line}", row, path.parent, ids) for line, row in rows]
+    entries = _each_once(entries, path.name)
     return ImageSource(path.name, [entry.image_id for entry in entries], entries.__getitem__)
 
 
@@ -152,15 +186,39 @@ def _csv_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, Any]]:
             yield number, f"boxes or labels are no JSON ({error})"
 
 
-def _row_entry(where: str, row: Any, folder: Path) -> ImageEntry:
+def _is_without_id(row: Any) -> bool:
+    return isinstance(row, dict) and row.get("image_id") is None and isinstance(row.get("image"), str) and row["image"]
+
+
+def _each_once(entries: Sequence[ImageEntry], where: str) -> list[ImageEntry]:
+    """Return the entries without those that name an image again, as a table with several captions of each does."""
+    first: dict[tuple[str, str], ImageEntry] = {}
+    again = []
+    kept = []
+    for entry in entries:
+        key = (entry.file, entry.image_id or "")
+        if entry.file and entry.boxes is None and entry.labels is None and first.setdefault(key, entry) is not entry:
+            again.append(entry.image_id or "")
+        else:
+            kept.append(entry)
+    if again:
+        names = _first(list(dict.fromkeys(again)))
+        logger.warning(
+            "%s: %d rows name an image that a row before them names (%s); each is taken once", where, len(again), names
+        )
+    return kept
+
+
+def _row_entry(where: str, row: Any, folder: Path, ids: Mapping[str, str]) -> ImageEntry:
     image = row.get("image") if isinstance(row, dict) else None
     image_id = row.get("image_id") if isinstance(row, dict) else None
     if not isinstance(image, str) or not image:
         reason = row if isinstance(row, str) else f"the row is {row!r:.100}, expected a path in 'image'"
         return ImageEntry(where, None if image_id is None else str(image_id), lambda: _fail(reason))
     if image_id is None:
-        image_id = Path(image).with_suffix("").as_posix()
-    return ImageEntry(where, str(image_id), lambda: load_image(folder / image), row.get("boxes"), row.get("labels"))
+        image_id = ids[image]
+    boxes, labels = row.get("boxes"), row.get("labels")
+    return ImageEntry(where, str(image_id), lambda: load_image(folder / image), boxes, labels, image)
 
 
 def _dataset(path: Path) -> ImageSource:

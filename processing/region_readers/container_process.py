@@ -38,12 +38,13 @@ class Container:
 
     Args:
         kind: "lmdb" or "hdf5".
-        options: lmdb: `ignored`, keys that are no images. hdf5: `wanted`, names of data sets.
+        options: lmdb: `ignored`, keys that are no images. hdf5: `wanted`, names of data sets; `layout`, `first`,
+            `ids` and `bounds`, how the images lie in the file (see `Hdf5Reader`).
     """
 
     kind: str
     path: Path
-    options: Mapping[str, Sequence[str]]
+    options: Mapping[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """Open the file and return its `total`.

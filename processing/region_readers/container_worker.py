@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from mmpt.configuration.errors import MmptValueError
 
 MEMORY = 4 * 2**30  # bytes of its own; mapped files do not count
+SHOWN = 20  # names of a file that are told
 
 
 class LmdbReader:
@@ -58,46 +61,115 @@ class LmdbReader:
 
 
 class Hdf5Reader:
-    """The groups of an HDF5 file, each with the wanted data sets; links to other files are not followed."""
+    """The images of an HDF5 file, each with the wanted data sets; links to other files are not followed.
+
+    `layout` says how they lie: "groups" (one group an image), "names" (`<image>_<data set>` at the root) or "rows"
+    (one row of every data set an image, or the rows from `bounds[image][0]` to `bounds[image][1]`). Without a layout,
+    only the `facts` are read.
+    """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         import h5py
 
         self.h5py, self.limit, self.wanted = h5py, options["limit"], options["wanted"]
+        self.layout, self.bounds = options.get("layout", "groups"), options.get("bounds")
         self.file = h5py.File(path, "r", locking=False)
         names = list(self.file)
-        self.facts = {"total": len(names)}
-        self.name = ""
-        self.keys = self._keys(names)
+        shown = [name.encode("utf-8", "replace").decode() for name in names[:SHOWN]]
+        parts = [name for name in self.wanted if name in self.file]
+        self.facts = {"total": len(names), "names": shown, "datasets": parts}
+        self.name: Any = ""
+        self.bounds_rows: Any = None
+        if self.layout == "names":
+            ending = f"_{options['first']}"
+            images = [name.removesuffix(ending) for name in names if name.endswith(ending)]
+            known = {f"{image}_{part}" for image in images for part in self.wanted}
+            self._tell(len(images), set(names) - known)
+            self.keys = self._keys(images)
+        elif self.layout == "rows":
+            ids = None if options.get("ids") is None else self._ids(options["ids"])
+            if self.bounds is not None:
+                self.bounds_rows = self._read(self.file, self.bounds, self.limit)
+            counted = self.bounds_rows if self.bounds_rows is not None else self._own(self.file, options["first"])
+            total = len(counted if ids is None else ids)
+            self._tell(total, set(names) - {*self.wanted, options.get("ids"), self.bounds})
+            self.keys = self._rows(range(total), ids)
+        else:
+            self.keys = self._keys(names)
+
+    def _tell(self, total: int, others: set[str]) -> None:
+        """Note how many images there are, and the first of the data sets that are not read."""
+        first = [name.encode("utf-8", "replace").decode() for name in sorted(others)[:SHOWN]]
+        self.facts |= {"total": total, "others": first, "others_total": len(others)}
 
     def _keys(self, names: list[str]) -> Iterator[bytes]:
         for self.name in names:
             yield self.name.encode("utf-8", "surrogateescape")
 
+    def _rows(self, rows: range, ids: list[bytes] | None) -> Iterator[bytes]:
+        for self.name in rows:
+            yield str(self.name).encode() if ids is None else ids[self.name]
+
+    def _ids(self, name: str) -> list[bytes]:
+        dataset = self._own(self.file, name)
+        if self.h5py.check_string_dtype(dataset.dtype) is None and dataset.dtype.kind not in "iu":
+            raise MmptValueError(f"{name} has type {dataset.dtype}, expected whole numbers or text")
+        if dataset.ndim != 1 or dataset.nbytes > self.limit:
+            raise MmptValueError(f"{name} has shape {dataset.shape}, expected one id an image")
+        return [value if isinstance(value, bytes) else str(value).encode() for value in dataset[()].tolist()]
+
     def value(self) -> tuple[dict[str, Any], list[bytes]]:
-        """Return the arrays of the group that came last."""
-        group = self._own(self.file, self.name)
-        if not isinstance(group, self.h5py.Group):
-            raise MmptValueError(f"it is a {type(group).__name__}, expected a group with the data sets of one image")
+        """Return the arrays of the image that came last."""
+        if self.layout == "names":
+            places = {name: (self.file, f"{self.name}_{name}", None) for name in self.wanted}
+        elif self.layout == "rows":
+            rows: Any = self.name
+            if self.bounds is not None:
+                first, last = (int(row) for row in self.bounds_rows[self.name])
+                if not 0 <= first <= last:
+                    raise MmptValueError(
+                        f"{self.bounds} gives the rows {first} to {last}, expected the first before the last"
+                    )
+                rows = slice(first, last)
+            places = {name: (self.file, name, rows) for name in self.wanted}
+        else:
+            group = self._own(self.file, self.name)
+            if not isinstance(group, self.h5py.Group):
+                raise MmptValueError(
+                    f"it is a {type(group).__name__}, expected a group with the data sets of one image"
+                )
+            places = {name: (group, name, None) for name in self.wanted}
         arrays, blobs, room = [], [], self.limit
-        for name in self.wanted:
-            if name not in group:
+        for name, (group, place, rows) in places.items():
+            if place not in group:
                 continue
-            dataset = self._own(group, name)
-            if not isinstance(dataset, self.h5py.Dataset) or dataset.dtype.kind not in "fiub":
-                raise MmptValueError(f"{name} is no data set of numbers")
-            if dataset.is_virtual or dataset.external:
-                raise MmptValueError(f"{name} lies in another file, which is not read")
-            chunk = dataset.dtype.itemsize
-            for length in dataset.chunks or ():
-                chunk *= length
-            room -= max(dataset.nbytes, chunk)
-            if room < 0:
-                raise MmptValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes an image")
-            array = dataset[()]
+            array = self._read(group, place, room, rows)
+            room -= array.nbytes
             arrays.append([name, array.dtype.str, list(array.shape)])
             blobs.append(array.tobytes())
         return {"arrays": arrays}, blobs
+
+    def _read(self, group: Any, name: str, room: int, rows: Any = None) -> Any:
+        """Return a data set or some of its rows, once its declared size is known to fit."""
+        dataset = self._own(group, name)
+        if not isinstance(dataset, self.h5py.Dataset) or dataset.dtype.kind not in "fiub":
+            raise MmptValueError(f"{name} is no data set of numbers")
+        if dataset.is_virtual or dataset.external:
+            raise MmptValueError(f"{name} lies in another file, which is not read")
+        chunk = dataset.dtype.itemsize
+        for length in dataset.chunks or ():
+            chunk *= length
+        size = dataset.nbytes
+        if rows is not None:
+            if dataset.ndim == 0:
+                raise MmptValueError(f"{name} has no axis, expected rows of the images")
+            first, last = (rows.start, rows.stop) if isinstance(rows, slice) else (rows, rows + 1)
+            if last > len(dataset):
+                raise MmptValueError(f"{name} has {len(dataset)} rows, expected {last} or more")
+            size = size // max(1, len(dataset)) * (last - first)
+        if max(size, chunk) > room:
+            raise MmptValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes an image")
+        return dataset[()] if rows is None else np.asarray(dataset[rows])
 
     def _own(self, group: Any, name: str) -> Any:
         link = group.get(name, getlink=True)

@@ -9,28 +9,46 @@ from typing import BinaryIO
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_readers.array_files_reader import open_array_files, recognise_array_files
 from mmpt.processing.region_readers.file_source import FileSource
-from mmpt.processing.region_readers.hdf5_reader import open_volta_h5
+from mmpt.processing.region_readers.hdf5_reader import H5_FORMATS, open_h5, recognise_h5
+from mmpt.processing.region_readers.image_sizes import read_image_sizes
 from mmpt.processing.region_readers.lmdb_reader import open_pickled_lmdb, open_uniter_lmdb, recognise_lmdb
+from mmpt.processing.region_readers.oscar_files import has_features
 from mmpt.processing.region_readers.oscar_reader import open_oscar_tsv
+from mmpt.processing.region_readers.predictions_reader import is_objects_line, open_predictions
+from mmpt.processing.region_readers.tar_reader import is_tar, open_shards
 from mmpt.processing.region_readers.tsv_reader import COLUMNS, MAX_LINE, open_tsv
 
 FORMATS = {
     "bottom_up_tsv": "bottom-up attention's TSV: 6 columns, width before height",
     "lxmert_tsv": "LXMERT's TSV: 10 columns, height before width",
     "volta_tsv": "VOLTA's TSV: LXMERT's columns, then cls_prob, attrs, classes",
-    "oscar_tsv": "Oscar's and VinVL's features.tsv, with predictions.tsv beside it if there is one",
+    "oscar_tsv": "Oscar's and VinVL's features.tsv or X.feature.tsv, with predictions.tsv or X.label.tsv beside it",
+    "vinvl_predictions": "scene_graph_benchmark's predictions.tsv: objects with rect, class, conf and feature",
     "uniter_lmdb": "UNITER's LMDB of arrays, compressed or not",
-    "pickled_lmdb": "ViLBERT's and VOLTA's LMDB of pickled items",
+    "pickled_lmdb": "ViLBERT's, VOLTA's and MMF's LMDB of pickled items",
     "volta_h5": "VOLTA's HDF5 file: one group an image",
+    "bottom_up_h5": "HDF5 of bottom-up-attention-vqa: image_features and spatial_features, imgid2idx.pkl beside it",
+    "meshed_memory_h5": "HDF5 of meshed-memory: <id>_features, <id>_boxes, <id>_cls_prob at the root",
+    "visdial_h5": "VisDial's HDF5: image_id, features, boxes, a row an image",
     "npz_folder": "a folder of .npz files, UNITER's or openvqa's",
     "npy_folder": "a folder of .npy files with features alone (VisualBERT)",
     "pickled_npy_folder": "a folder of .npy files with pickled dicts (ViLBERT)",
     "mmf_folder": "MMF's folder: <id>.npy with features, <id>_info.npy with a pickled dict of boxes and sizes",
+    "webdataset": "tar shards of WebDataset: npy, npz and json files of each image (a tar file, or a folder of them)",
 }
 """Name -> what it is."""
 
 PICKLED = ("pickled_lmdb", "pickled_npy_folder", "mmf_folder")
 DTYPES = ("float16", "float32", "float64")
+_SIZED = (
+    "oscar_tsv",
+    "vinvl_predictions",
+    "bottom_up_h5",
+    "meshed_memory_h5",
+    "visdial_h5",
+)  # boxes in pixels, sizes apart
+_TYPED = (*COLUMNS, "vinvl_predictions")
+_BOXLESS = ("npy_folder", "visdial_h5")
 _LINES = 10  # that are looked at to tell a TSV's format: the first may be a damaged one
 
 
@@ -43,6 +61,7 @@ def open_features(
     class_names: Sequence[str] | None = None,
     dtype: str | None = None,
     boxes: str | None = None,
+    image_sizes_path: str | Path | None = None,
 ) -> FileSource:
     """Open a predecessor's feature file, position by position; its `notes` say what it was taken for and why.
 
@@ -53,7 +72,8 @@ def open_features(
         num_boxes_path: UNITER's nbb_*.json, which tells how many regions of each image to keep (uniter_lmdb only).
         class_names: names of the classes that the file's labels count. Oscar's predictions get labels by them.
         dtype: "float16", "float32" or "float64": of the features of a TSV with base64; None recognises it.
-        boxes: "whole_image" gives regions of a file without boxes the whole image as their box (npy_folder only).
+        boxes: "whole_image" gives regions of a file without boxes the whole image as their box.
+        image_sizes_path: file with the images' sizes, for boxes in pixels (see `read_image_sizes`).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -75,31 +95,40 @@ def open_features(
         )
     if num_boxes_path is not None and name != "uniter_lmdb":
         raise MmptValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
-    if path.is_dir() != name.endswith("_folder") and not name.endswith("_lmdb"):
+    if path.is_dir() != name.endswith("_folder") and not name.endswith("_lmdb") and name != "webdataset":
         raise MmptValueError(f"{path.name} is a {'folder' if path.is_dir() else 'file'}, which a {name} is not")
-    if dtype is not None and (dtype not in DTYPES or name not in COLUMNS):
+    if dtype is not None and (dtype not in DTYPES or name not in _TYPED):
         raise MmptValueError(
-            f"dtype {dtype!r} was given for a {name}, expected {', '.join(DTYPES)} for a {', '.join(COLUMNS)}"
+            f"dtype {dtype!r} was given for a {name}, expected {', '.join(DTYPES)} for a {', '.join(_TYPED)}"
         )
-    if boxes not in (None, "whole_image") or (boxes is not None and name != "npy_folder"):
-        raise MmptValueError(f"boxes {boxes!r} was given for a {name}, expected 'whole_image' for an npy_folder")
+    if boxes not in (None, "whole_image") or (boxes is not None and name not in _BOXLESS):
+        raise MmptValueError(
+            f"boxes {boxes!r} was given for a {name}, expected 'whole_image' for a {' or '.join(_BOXLESS)}"
+        )
+    if image_sizes_path is not None and name not in _SIZED:
+        raise MmptValueError(f"image_sizes_path was given for a {name}, expected it for a {', '.join(_SIZED)}")
+    sizes = None if image_sizes_path is None else read_image_sizes(Path(image_sizes_path))
     if num_boxes_path is None and name == "uniter_lmdb":
         num_boxes_path = _counts_beside(path)
     if name in COLUMNS:
         source = open_tsv(path, name, dtype)
     elif name == "oscar_tsv":
-        source = open_oscar_tsv(path, class_names)
+        source = open_oscar_tsv(path, class_names, sizes)
+    elif name == "vinvl_predictions":
+        source = open_predictions(path, class_names, sizes, dtype)
+    elif name == "webdataset":
+        source = open_shards(path, allow_pickle)
     elif name == "uniter_lmdb":
         source = open_uniter_lmdb(path, None if num_boxes_path is None else Path(num_boxes_path))
     elif name == "pickled_lmdb":
         source = open_pickled_lmdb(path)
-    elif name == "volta_h5":
-        source = open_volta_h5(path)
+    elif name in H5_FORMATS:
+        source = open_h5(path, name, sizes=sizes, boxes=boxes, allow_pickle=allow_pickle)
     else:
         source = open_array_files(path, name, boxes)
     how = "named by the caller" if format is not None else "recognised by its content"
     notes = (f"{path.name}: {name} ({how}; {FORMATS[name]})", *source.notes)
-    return replace(source, class_names=class_names, notes=notes)
+    return replace(source, class_names=source.class_names if class_names is None else class_names, notes=notes)
 
 
 def _counts_beside(path: Path) -> Path | None:
@@ -127,12 +156,19 @@ def recognise_format(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        return recognise_lmdb(path) if (path / "data.mdb").is_file() else recognise_array_files(path)
+        if (path / "data.mdb").is_file():
+            return recognise_lmdb(path)
+        shards = any(file.name.lower().endswith((".tar", ".tar.gz", ".tgz")) for file in path.iterdir())
+        return "webdataset" if shards else recognise_array_files(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "oscar_tsv"
     with path.open("rb") as file:
-        head = file.read(32)
+        head = file.read(512)
         file.seek(0)
         if head.startswith(b"\x89HDF\r\n\x1a\n"):
-            return "volta_h5"
+            return recognise_h5(path)
+        if is_tar(head, path):
+            return "webdataset"
         if head[16:20] in (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde"):
             return recognise_lmdb(path)
         return _format_of_lines(path, file)
@@ -146,6 +182,13 @@ def _format_of_lines(path: Path, file: BinaryIO) -> str:
         name = _format_of_fields(fields)
         if name is not None:
             return name
+        if len(fields) == 2 and (has_features(line) or is_objects_line(fields)):
+            if has_features(line):
+                return "vinvl_predictions"
+            raise MmptValueError(
+                f"{path.name} holds boxes and classes without features, as label.tsv and predictions.tsv of "
+                "scene_graph_benchmark; give the feature.tsv beside it, or write TEST.OUTPUT_FEATURE's predictions.tsv"
+            )
         if line:
             seen.append(len(fields))
     tables = ", ".join(f"{len(columns)} columns ({name})" for name, columns in COLUMNS.items())

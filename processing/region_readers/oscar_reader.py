@@ -1,52 +1,83 @@
-"""Reader of Oscar's and VinVL's features.tsv, with the predictions.tsv beside it if there is one."""
+"""Reader of Oscar's and VinVL's feature files, with the boxes, classes and sizes that lie beside them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.processing.region_readers.detected_objects import (
+    boxes_in_pixels,
+    read_json,
+    read_objects,
+    scores_and_labels,
+    size_in_item,
+)
 from mmpt.processing.region_readers.field_decoding import (
     MAX_REGIONS,
-    MAX_SIDE,
+    RESNET_WIDTH,
     base64_array,
-    shown,
     text_of,
     whole_number,
 )
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
+from mmpt.processing.region_readers.image_sizes import ImageSizes, read_image_sizes, size_of_image
+from mmpt.processing.region_readers.oscar_files import PREDICTIONS, find_oscar_files
 from mmpt.processing.region_readers.tsv_reader import MAX_LINE, tsv_lines
 from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions, check_boxes
 
-WIDTH = 2048 + 6  # the feature, then x1 y1 x2 y2 width height as shares of the image
-PREDICTIONS = "predictions.tsv"
+WIDTH = RESNET_WIDTH + 6  # the feature, then x1 y1 x2 y2 width height as shares of the image
 
 _Line = tuple[int, bytes | None]
 
 
-def open_oscar_tsv(path: Path, class_names: Sequence[str] | None = None) -> FileSource:
-    """Open a features.tsv; its lines are read in order, so that features.lineidx is not needed.
+@dataclass(frozen=True)
+class _Beside:
+    """What the files beside the features say: the name of the one with objects, the sizes, the classes' numbers."""
 
-    predictions.tsv must have the same images in the same order. It gives the size of the image and the scores, and
-    labels if `class_names` says what number each class has.
+    name: str
+    sizes: ImageSizes | None
+    numbers: Mapping[str, int] | None
+
+
+def open_oscar_tsv(path: Path, class_names: Sequence[str] | None = None, sizes: ImageSizes | None = None) -> FileSource:
+    """Open a feature.tsv, or a YAML file that lists one; lines are read in order, so that no lineidx is needed.
+
+    The file with objects beside it must have the same images in the same order. It gives scores, labels if
+    `class_names` or a labelmap says what number each class has, and the boxes of features that come without them.
+
+    Args:
+        sizes: of the images; None reads the hw.tsv beside the file.
     """
-    beside = path.with_name(PREDICTIONS)
-    predictions = beside if beside.is_file() and beside != path else None
+    files = find_oscar_files(path)
+    if class_names is None and files.class_names is not None:
+        class_names = [
+            line.partition("\t")[0] for line in files.class_names.read_text(encoding="utf-8").splitlines() if line
+        ]
+    if sizes is None and files.sizes is not None:
+        sizes = read_image_sizes(files.sizes)
     numbers = None if class_names is None else {name: number for number, name in enumerate(class_names)}
+    beside = _Beside(PREDICTIONS if files.objects is None else files.objects.name, sizes, numbers)
 
     def read(start: int) -> Iterator[Found | Rejected]:
-        others: Iterator[_Line | None] = repeat(None) if predictions is None else _endless(predictions, start)
-        for (number, line), other in zip(tsv_lines(path, start), others, strict=False):
-            yield _position(f"{path.name}, line {number}", line, other, numbers)
+        others: Iterator[_Line | None] = repeat(None) if files.objects is None else _endless(files.objects, start)
+        for (number, line), other in zip(tsv_lines(files.features, start), others, strict=False):
+            yield _position(f"{files.features.name}, line {number}", line, other, beside)
 
-    origin = file_origin(path, "oscar_tsv")
-    if predictions is not None:
-        origin["predictions"] = predictions.stat().st_size
-    return FileSource({"format": "oscar_tsv"}, origin, read)
+    origin = file_origin(files.features, "oscar_tsv")
+    if files.objects is not None:
+        origin["predictions"] = files.objects.stat().st_size
+    if sizes is not None:
+        origin["sizes"] = len(sizes)
+    notes = list(files.notes)
+    if files.objects is not None and numbers is None:
+        notes.append("the objects' class names are passed over, give class_names (--class-names) to number them")
+    return FileSource({"format": "oscar_tsv"}, origin, read, class_names=class_names, notes=tuple(notes))
 
 
 def _endless(path: Path, start: int) -> Iterator[_Line]:
@@ -59,9 +90,7 @@ def _endless(path: Path, start: int) -> Iterator[_Line]:
         yield number, b""
 
 
-def _position(
-    where: str, line: bytes | None, other: _Line | None, numbers: Mapping[str, int] | None
-) -> Found | Rejected:
+def _position(where: str, line: bytes | None, other: _Line | None, beside: _Beside) -> Found | Rejected:
     if line is None:
         return Rejected(where, f"the line has more than {MAX_LINE} bytes; is this a feature file?")
     fields = line.split(b"\t")
@@ -69,67 +98,63 @@ def _position(
         image_id = text_of(fields[0], "the image id")
     except ValueError as error:
         return Rejected(where, str(error))
-    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, other, numbers))
+    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, other, beside))
 
 
-def _regions(fields: list[bytes], image_id: str, other: _Line | None, numbers: Mapping[str, int] | None) -> Regions:
+def _regions(fields: list[bytes], image_id: str, other: _Line | None, beside: _Beside) -> Regions:
     if len(fields) < 2:
         raise MmptValueError("the line has 1 column, expected an image id, then JSON or num_boxes and base64 features")
     if len(fields) == 2:
-        item = _json(fields[1], dict, "the second column")
+        item = read_json(fields[1], dict, "the second column")
         count, text = item.get("num_boxes"), item.get("features")
         if not isinstance(text, str):
             raise MmptValueError(f"features are {type(text).__name__} in the JSON, expected base64 text")
     else:
         count, text = fields[1], fields[-1]
     count = whole_number(count, "num_boxes", MAX_REGIONS)
-    rows = base64_array(text, "features", count, WIDTH, ("<f4", "<f2"))
-    rest = {} if other is None else _predicted(other, image_id, count, numbers)
-    boxes = check_boxes(rows[:, 2048:2052].astype(np.float32))
-    return Regions(features=rows[:, :2048], boxes=boxes, image_id=image_id, **rest)
+    rows = _rows(text, count)
+    boxes, rest = (None, {}) if other is None else _objects(other, image_id, count, beside)
+    if "width" not in rest and beside.sizes is not None:
+        rest["width"], rest["height"] = size_of_image(beside.sizes, image_id)
+    if rows.shape[1] == WIDTH:
+        boxes = check_boxes(rows[:, RESNET_WIDTH : RESNET_WIDTH + 4].astype(np.float32))
+        return Regions(features=rows[:, :RESNET_WIDTH], boxes=boxes, image_id=image_id, **rest)
+    if boxes is None:
+        raise MmptValueError(
+            f"the features are {RESNET_WIDTH} wide, without the 6 numbers of the box, and no {beside.name} or "
+            "label.tsv with boxes is beside the file"
+        )
+    if "width" not in rest:
+        raise MmptValueError(
+            f"the boxes of {beside.name} are in pixels, and the image's size is neither there (image_w, image_h) nor "
+            "in a hw.tsv beside it; give a file with sizes as image_sizes_path (--image-sizes)"
+        )
+    return Regions.from_pixels(rows, boxes, image_id=image_id, **rest)
 
 
-def _predicted(other: _Line, image_id: str, count: int, numbers: Mapping[str, int] | None) -> dict[str, Any]:
-    """Return what a line of predictions.tsv adds."""
+def _rows(text: bytes | str, count: int) -> NDArray[Any]:
+    """Return the features of a line, with the six numbers of the box or without them."""
+    plain = base64_size(text) // (count * RESNET_WIDTH)
+    fits = plain in (2, 4) and base64_size(text) == plain * count * RESNET_WIDTH
+    return base64_array(text, "features", count, RESNET_WIDTH if fits else WIDTH, ("<f4", "<f2"))
+
+
+def base64_size(text: bytes | str) -> int:
+    """Return how many bytes a base64 text stands for."""
+    data = text.encode() if isinstance(text, str) else text
+    return len(data) // 4 * 3 - (len(data) - len(data.rstrip(b"=")))
+
+
+def _objects(other: _Line, image_id: str, count: int, beside: _Beside) -> tuple[NDArray[Any] | None, dict[str, Any]]:
+    """Return the boxes in pixels and what else a line of the file with objects adds."""
     number, line = other
     name, _, text = (line or b"").partition(b"\t")
     if name != image_id.encode():
         raise MmptValueError(
-            f"{PREDICTIONS}, line {number} is of {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
-            f"order. Move {PREDICTIONS} away to read the features alone"
+            f"{beside.name}, line {number} is of {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
+            f"order. Move {beside.name} away to read the features alone"
         )
-    where = f"{PREDICTIONS}, line {number}"
-    item = _json(text, dict | list, where)
-    objects = item.get("objects") if isinstance(item, dict) else item
-    if not isinstance(objects, list) or len(objects) != count or not all(isinstance(o, dict) for o in objects):
-        got = f"{len(objects)} objects" if isinstance(objects, list) else "no list of objects"
-        raise MmptValueError(f"{where} has {got}, expected {count} as num_boxes says")
-    rest: dict[str, Any] = {}
-    if isinstance(item, dict) and "image_w" in item:
-        rest["width"] = whole_number(item["image_w"], f"image_w of {where}", MAX_SIDE)
-        rest["height"] = whole_number(item.get("image_h"), f"image_h of {where}", MAX_SIDE)
-    if all("conf" in found for found in objects):
-        rest["scores"] = np.asarray([_score(found["conf"], where) for found in objects], np.float32)
-    if numbers is not None:
-        names = [found.get("class") for found in objects]
-        unknown = [name for name in names if not isinstance(name, str) or name not in numbers]
-        if unknown:
-            raise MmptValueError(f"{where} has class {shown(unknown[0])}, which is not in class_names")
-        rest["labels"] = np.asarray([numbers[name] for name in names], np.int64)
-    return rest
-
-
-def _json(text: bytes, kind: Any, name: str) -> Any:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MmptValueError(f"{name} is no JSON: {error}") from None
-    if not isinstance(value, kind):
-        raise MmptValueError(f"{name} holds {type(value).__name__}, expected a JSON object")
-    return value
-
-
-def _score(value: object, where: str) -> float:
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise MmptValueError(f"{where} has conf {shown(value)}, expected a number from 0 to 1")
-    return float(value)
+    where = f"{beside.name}, line {number}"
+    item, objects = read_objects(text, where, count)
+    rest = {**size_in_item(item, where), **scores_and_labels(objects, where, beside.numbers)}
+    return (boxes_in_pixels(objects, where) if all("rect" in found for found in objects) else None), rest

@@ -71,16 +71,25 @@ def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
             continue
         if rows < 1 or len(boxes) != 16 * rows:  # float64 boxes have a rule of their own
             continue
-        single, half = float16_evidence(data, rows)
-        widths = len(data) // (4 * rows), len(data) // (2 * rows)
-        if half and single and RESNET_WIDTH not in widths:
-            raise MmptValueError(
-                f"{path.name}: its features can be read as float32 of width {widths[0]} or as float16 of width "
-                f"{widths[1]}; say which with dtype (--dtype float32 or float16)"
-            )
-        if (half and not single) or (half and widths[1] == RESNET_WIDTH):
-            return "float16", f"width {widths[1]}; as float32 their values are implausible"
-        return None, ""
+        return recognise_dtype(path.name, data, rows)
+    return None, ""
+
+
+def recognise_dtype(name: str, data: bytes, rows: int) -> tuple[str | None, str]:
+    """Return the type of raw features and why; None where float32 is as good as any.
+
+    Raises:
+        ValueError: if they can be read in two types.
+    """
+    single, half = float16_evidence(data, rows)
+    widths = len(data) // (4 * rows), len(data) // (2 * rows)
+    if half and single and RESNET_WIDTH not in widths:
+        raise MmptValueError(
+            f"{name}: its features can be read as float32 of width {widths[0]} or as float16 of width "
+            f"{widths[1]}; say which with dtype (--dtype float32 or float16)"
+        )
+    if (half and not single) or (half and widths[1] == RESNET_WIDTH):
+        return "float16", f"width {widths[1]}; as float32 their values are implausible"
     return None, ""
 
 

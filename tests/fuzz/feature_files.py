@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import pickle
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,8 +237,14 @@ def expected_regions(image: Image, file_format: str) -> Regions:
         facts |= sized | detected
     elif file_format == "volta_tsv":
         facts |= sized | detected | dict(class_probs=image["probs"], labels=image["labels"] + 1)
-    elif file_format in ("bottom_up_tsv", "pickled_lmdb", "openvqa"):
+    elif file_format in ("bottom_up_tsv", "pickled_lmdb", "openvqa", "webdataset"):
         facts |= sized
+    elif file_format == "vinvl_predictions":
+        facts |= sized | dict(scores=image["scores"])
+    elif file_format == "meshed_memory_h5":
+        facts |= sized | dict(class_probs=image["probs"])
+    elif file_format == "visdial_h5":
+        facts |= sized | dict(labels=image["labels"], scores=image["scores"])
     elif file_format in ("uniter_lmdb", "npz_folder"):
         arrays = uniter_arrays(image)
         boxes = arrays["norm_bb"][:, :4].astype(np.float32)
@@ -268,18 +275,125 @@ def write_mmf_folder(path: Path, images: list[Image]) -> Path:
     return path
 
 
+def write_vinvl(path: Path, images: list[Image], names: Sequence[str] = ("person",) * 10) -> Path:
+    """predictions.tsv of scene_graph_benchmark with TEST.OUTPUT_FEATURE: each object has its own feature."""
+    with path.open("w") as file:
+        for image in images:
+            objects = [
+                {"rect": box.tolist(), "class": names[label], "conf": float(score), "feature": encode(feature)}
+                for label, box, score, feature in zip(
+                    image["labels"], image["boxes"], image["scores"], image["features"], strict=True
+                )
+            ]
+            item = {"image_h": image["h"], "image_w": image["w"], "objects": objects}
+            file.write(f"{image['id']}\t{json.dumps(item)}\n")
+    return path
+
+
+def write_bottom_up_h5(path: Path, images: list[Image], fixed: bool = True) -> Path:
+    """tools/detection_features_converter.py of bottom-up-attention-vqa: one row an image, or `pos_boxes`."""
+    most = max(image["n"] for image in images)
+    scales = [np.asarray([image["w"], image["h"]] * 2, np.float32) for image in images]
+    shares = [image["boxes"] / scale for image, scale in zip(images, scales, strict=True)]
+    spatial = [np.concatenate([box, box[:, 2:] - box[:, :2]], 1) for box in shares]
+    tables = {
+        "image_features": [image["features"] for image in images],
+        "image_bb": [image["boxes"] for image in images],
+        "spatial_features": spatial,
+    }
+    with h5py.File(path, "w") as file:
+        for name, arrays in tables.items():
+            if fixed:
+                file[name] = np.stack([np.pad(array, ((0, most - len(array)), (0, 0))) for array in arrays])
+            else:
+                file[name] = np.concatenate(arrays)
+        if not fixed:
+            ends = np.cumsum([image["n"] for image in images])
+            file["pos_boxes"] = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
+    index = {image["id"]: row for row, image in enumerate(images)}
+    path.with_name(f"{path.stem}_imgid2idx.pkl").write_bytes(pickle.dumps(index, protocol=0))
+    return path
+
+
+def write_meshed_memory_h5(path: Path, images: list[Image], sized: bool = True) -> Path:
+    """coco_detections.hdf5 of meshed-memory; forks write `<id>_size` too."""
+    with h5py.File(path, "w") as file:
+        for image in images:
+            file[f"{image['id']}_features"] = image["features"]
+            file[f"{image['id']}_boxes"] = image["boxes"]
+            file[f"{image['id']}_cls_prob"] = image["probs"]
+            if sized:
+                file[f"{image['id']}_size"] = np.asarray([image["h"], image["w"]])
+    return path
+
+
+def write_visdial_h5(path: Path, images: list[Image], sized: bool = True) -> Path:
+    """data/extract_features_detectron.py of VisDial's starter code, classes and scores as floats; zeros fill it up."""
+    most = max(image["n"] for image in images) + 1
+
+    def table(name: str) -> Any:
+        arrays = [np.asarray(image[name], np.float32) for image in images]
+        return np.stack([np.pad(a, ((0, most - len(a)),) + ((0, 0),) * (a.ndim - 1)) for a in arrays])
+
+    with h5py.File(path, "w") as file:
+        file["image_ids"] = [image["id"] for image in images]
+        for name, field in {"features": "features", "boxes": "boxes", "classes": "labels", "scores": "scores"}.items():
+            file[name] = table(field)
+        if sized:
+            file["image_w"], file["image_h"] = [image["w"] for image in images], [image["h"] for image in images]
+        file.attrs["split"] = "val"
+    return path
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def npy_bytes(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def shard_files(image: Image) -> dict[str, bytes]:
+    """The members of one image: features and boxes as arrays, the size in JSON, and the picture that is passed over."""
+    size = json.dumps({"width": image["w"], "height": image["h"], "caption": "a dog"}).encode()
+    return {
+        f"{image['id']}.features.npy": npy_bytes(image["features"]),
+        f"{image['id']}.boxes.npy": npy_bytes(image["boxes"]),
+        f"{image['id']}.json": size,
+        f"{image['id']}.jpg": b"no picture",
+    }
+
+
+def write_shard(path: Path, images: list[Image]) -> Path:
+    path.write_bytes(tar_bytes({name: data for image in images for name, data in shard_files(image).items()}))
+    return path
+
+
 WRITERS: dict[str, tuple[str, Callable[[Path, list[Image]], Path]]] = {
     "bottom_up_tsv": ("resnet.tsv", lambda path, images: write_tsv(path, images, BOTTOM_UP)),
     "lxmert_tsv": ("val.tsv", lambda path, images: write_tsv(path, images, LXMERT)),
     "volta_tsv": ("train.tsv", lambda path, images: write_tsv(path, images, VOLTA)),
     "oscar_tsv": ("features.tsv", write_oscar),
+    "vinvl_predictions": ("predictions.tsv", write_vinvl),
     "uniter_lmdb": ("feat_numbb36", write_uniter),
     "pickled_lmdb": ("coco.lmdb", write_vilbert),
     "volta_h5": ("val.h5", write_h5),
+    "bottom_up_h5": ("val36.hdf5", write_bottom_up_h5),
+    "meshed_memory_h5": ("coco_detections.hdf5", write_meshed_memory_h5),
+    "visdial_h5": ("features_faster_rcnn_x101_val.h5", write_visdial_h5),
     "npz_folder": ("npz", write_npz_folder),
     "npy_folder": ("npy", write_npy_folder),
     "pickled_npy_folder": ("vilbert", lambda path, images: write_npy_folder(path, images, pickled=True)),
     "mmf_folder": ("mmf", write_mmf_folder),
+    "webdataset": ("shard-000000.tar", write_shard),
 }
 """Format -> (file name, writer)."""
 

@@ -25,6 +25,8 @@ from tests.fuzz.feature_files import (
     WRITERS,
     expected_regions,
     make_images,
+    shard_files,
+    tar_bytes,
     uniter_arrays,
     uniter_value,
     vilbert_item,
@@ -45,7 +47,8 @@ from tests.fuzz.mutations import (
 
 IMAGES = 3
 WIDTHS = {"oscar_tsv": 2048}  # of the features; 8 in the other formats
-LINES = ("bottom_up_tsv", "lxmert_tsv", "volta_tsv", "oscar_tsv")
+LINES = ("bottom_up_tsv", "lxmert_tsv", "volta_tsv", "oscar_tsv", "vinvl_predictions")
+H5 = ("volta_h5", "bottom_up_h5", "meshed_memory_h5", "visdial_h5")
 Rng = random.Random
 
 
@@ -87,6 +90,10 @@ def damaged_input(rng: Rng, file_format: str, folder: Path, payload: Path) -> In
         return _damage_lmdb(rng, file_format, folder, images, victim, payload)
     if file_format == "volta_h5":
         return _damage_h5(rng, folder, images, victim, payload)
+    if file_format.endswith("_h5"):
+        return _damage_h5_table(rng, file_format, folder, images)
+    if file_format == "webdataset":
+        return _damage_shard(rng, folder, images, victim, payload)
     path = write_features(folder, file_format, images)
     suffix = "npz" if file_format == "npz_folder" else "npy"
     file = path / f"{images[victim]['id']}.{suffix}"
@@ -162,6 +169,53 @@ def _damage_h5(rng: Rng, folder: Path, images: list[dict[str, Any]], victim: int
     return Input(path, [image for place, image in enumerate(images) if place != victim], IMAGES)
 
 
+def _damage_h5_table(rng: Rng, file_format: str, folder: Path, images: list[dict[str, Any]]) -> Input:
+    """Damage any byte of the file or of its index, or change one number of one table."""
+    import h5py
+
+    path = write_features(folder, file_format, images)
+    index = path.with_name(f"{path.stem}_imgid2idx.pkl")
+    if rng.random() < 0.6:
+        file = index if index.exists() and rng.random() < 0.3 else path
+        file.write_bytes(damage_bytes(rng, file.read_bytes()))
+        return Input(path, [])
+    with h5py.File(path, "r+") as opened:
+        name = rng.choice([name for name in opened if opened[name].dtype.kind in "fi" and opened[name].size])
+        opened[name][(0,) * opened[name].ndim] = (
+            rng.choice((-1, 0, 1e9, float("nan"), float("inf"), 7))
+            if (opened[name].dtype.kind == "f")
+            else rng.choice((-1, 0, 2**31 - 1))
+        )
+        victims = (
+            {0}
+            if file_format != "meshed_memory_h5"
+            else {place for place, image in enumerate(images) if name.startswith(f"{image['id']}_")}
+        )
+    others = [image for place, image in enumerate(images) if place not in victims]
+    return Input(path, others, IMAGES)
+
+
+def _damage_shard(rng: Rng, folder: Path, images: list[dict[str, Any]], victim: int, payload: Path) -> Input:
+    path = folder / WRITERS["webdataset"][0]
+    others = [image for place, image in enumerate(images) if place != victim]
+    files = {name: data for image in images for name, data in shard_files(image).items()}
+    name = rng.choice(list(shard_files(images[victim])))
+    if rng.random() < 0.3:
+        stem = name.partition(".")[0]
+        files = {key: data for key, data in files.items() if key.partition(".")[0] != stem}
+        files[f"{stem}.pkl"] = damage_pickle(rng, vilbert_item(images[victim]), payload)
+    elif name.endswith(".npy"):
+        files[name] = damage_npy(rng, files[name])
+    else:
+        files[name] = damage_bytes(rng, files[name])
+    data = tar_bytes(files)
+    if rng.random() < 0.4:
+        path.write_bytes(damage_bytes(rng, data))
+        return Input(path, [])
+    path.write_bytes(data)
+    return Input(path, others, IMAGES)
+
+
 def _pickle(image: dict[str, Any]) -> bytes:
     import pickle
 
@@ -186,7 +240,7 @@ def read_input(damaged: Input, file_format: str, rng: Rng, writer: RegionStoreWr
         tally.refused += 1
         if name not in str(error):
             tally.faults.append(f"refused without naming {name}: {error}")
-        if asked is not None and damaged.whole and file_format not in ("uniter_lmdb", "pickled_lmdb", "volta_h5"):
+        if asked is not None and damaged.whole and file_format not in ("uniter_lmdb", "pickled_lmdb", *H5):
             tally.faults.append(f"refused though {len(damaged.whole)} rows are whole: {error}")
         return
     recognised = source.extractor["format"]
