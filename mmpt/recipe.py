@@ -16,15 +16,16 @@ both. Paths are relative to the folder that the command runs in.
 import dataclasses
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmpt.access_tokens import refuse_tokens
-from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
+from mmpt.configuration.errors import MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
+from mmpt.packaged_recipes import find_recipe
 from mmpt.recipe_changes import check_effects
 from mmpt.recipe_keys import (
     RUN_SWITCHES,
@@ -226,6 +227,7 @@ def load_recipe(
     """Read a recipe and apply overrides.
 
     Args:
+        path: of a YAML file, with or without its ending; else the name of a recipe of the package, `tiny`.
         overrides: words of a command line: `--section.key value`, `--section.key=value`, or `--key value` where only
             one section has the key. Values are YAML: `0.1`, `true`, `null`, `[0, 1]`.
         command: what the recipe is for.
@@ -234,11 +236,32 @@ def load_recipe(
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown or ambiguous key, a value of a wrong type, or values that do not fit each other.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MmptFileNotFoundError(
-            f"recipe {str(path)!r} is not a file; give the path of a YAML file, recipes/tiny.yaml say"
-        )
+    asked, path = str(path), find_recipe(path)
+    raw = read_recipe(path, command)
+    pairs = split_overrides(overrides)
+    switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise MmptValueError(f"--{name} is {value!r}, expected nothing behind it, or true or false")
+    pairs = [(name, text) for name, text in pairs if name not in RUN_SWITCHES]
+    schema = recipe_schema(choose_stream(raw, pairs, str(path), command), command)
+    check_keys(raw, schema, str(path))
+    _choose_length(raw, {name.rpartition(".")[2] for name, _ in pairs})
+    for name, text in pairs:
+        apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
+    recipe = _build(raw, path, shlex.join(["mmpt", command, asked, *overrides]), command)
+    recipe = dataclasses.replace(recipe, **switches)
+    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
+    _check_values(recipe, str(path))
+    return recipe
+
+
+def read_recipe(path: Path, command: str) -> dict[str, Any]:
+    """Return what a recipe's file says, unchecked.
+
+    Raises:
+        ValueError: if it is no YAML mapping, or a recipe of the other command.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -250,21 +273,7 @@ def load_recipe(
         raise MmptValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
     if command == "finetune" and "masking" in raw:
         raise MmptValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
-    pairs = split_overrides(overrides)
-    switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise MmptValueError(f"--{name} is {value!r}, expected nothing behind it, or true or false")
-    pairs = [(name, text) for name, text in pairs if name not in RUN_SWITCHES]
-    schema = _schema(_choose_stream(raw, pairs, str(path), command), command)
-    check_keys(raw, schema, str(path))
-    for name, text in pairs:
-        apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
-    recipe = _build(raw, path, shlex.join(["mmpt", command, str(path), *overrides]), command)
-    recipe = dataclasses.replace(recipe, **switches)
-    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
-    _check_values(recipe, str(path))
-    return recipe
+    return raw
 
 
 def build_config(model: ModelSection, facts: Mapping[str, Any]) -> "MmptSingleStreamConfig | MmptDualStreamConfig":
@@ -311,7 +320,7 @@ def check_output_dir(path: str | Path) -> None:
         ) from error
 
 
-def _schema(stream: str, command: str) -> Schema:
+def recipe_schema(stream: str, command: str) -> Schema:
     """Return section -> key -> type, or a further mapping where the value is one with known keys."""
     from transformers import PreTrainedConfig, TrainingArguments
 
@@ -334,7 +343,19 @@ def _schema(stream: str, command: str) -> Schema:
     return {"model": model, "data": data, "masking": masking, "training": training}
 
 
-def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
+def _choose_length(raw: dict[str, Any], overridden: Collection[str]) -> None:
+    """Take the length of the run that the command line names: max_steps of the file would outdo its epochs.
+
+    Raises:
+        MmptValueError: if the command line names both.
+    """
+    if not {"num_train_epochs", "max_steps"} - set(overridden):
+        raise MmptValueError("got --epochs (num_train_epochs) and --max_steps, expected one of them")
+    if "num_train_epochs" in overridden and raw.get("training"):
+        raw["training"].pop("max_steps", None)
+
+
+def choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
     """Name the stream asked for, and put the keys under model.single or model.dual into the model section."""
     from mmpt.configuration.configuration_mmpt import MODEL_BOUNDS
 
@@ -356,7 +377,7 @@ def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], so
                 f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them"
             )
         if name != stream:  # not used in this run, checked all the same
-            check_keys({"model": section}, _schema(name, command), source)
+            check_keys({"model": section}, recipe_schema(name, command), source)
             check_bounds(section, MODEL_BOUNDS, f"{source}: model.{name}.")
     model.update(sections.get(stream, {}))
     return stream

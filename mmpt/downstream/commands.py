@@ -39,7 +39,7 @@ BlankOption = Annotated[
 @task_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def finetune(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, recipes/tasks/vqa.yaml say.", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a name that `mmpt recipes` lists.", metavar="RECIPE")],
     debug: Debug = False,
 ) -> None:
     """Fine-tune a model for a downstream task as a recipe says.
