@@ -222,8 +222,12 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
     from mmpt.processing.store_filling import fill_store
     from mmpt.progress import Progress
 
-    with Progress(source.total, unit) as progress:
-        report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    try:
+        with Progress(source.total, unit) as progress:
+            report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; give the same command again and {out} goes on behind its last complete shard", err=True)
+        raise typer.Exit(130) from None
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""

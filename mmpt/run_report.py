@@ -76,7 +76,11 @@ def closing(recipe: Recipe, headlines: Sequence[Headline], seconds: float | None
 def resume_command(recipe: Recipe) -> str:
     """Return the command line that goes on with a run that was stopped."""
     words = shlex.split(recipe.command)
-    asked = [place for place, word in enumerate(words) if word.split("=")[0].endswith("resume_from_checkpoint")]
+    asked = [
+        place
+        for place, word in enumerate(words)
+        if word.split("=")[0].replace("-", "_").endswith("resume_from_checkpoint")
+    ]
     for place in reversed(asked):
         del words[place : place + (1 if "=" in words[place] else 2)]
     kept = [word for word in words if word != "--overwrite"]

@@ -27,6 +27,7 @@ from mmpt.run_report import Headline, closing, opening, report_progress, resume_
 
 logger = logging.getLogger(__name__)
 
+_TRACK = ("tensorboard", "trackio")  # of the extra that setup.py calls track
 _TIMES = ("loss", "runtime", "samples_per_second", "steps_per_second")
 _BEHIND_EXTRAS = ("is not installed", "to be installed", "requires", "pip install")
 
@@ -118,9 +119,16 @@ def build_trainer(trainer_class: Callable[..., CheckedTrainer], output_dir: Path
             raise
         names = args.report_to if isinstance(args.report_to, str) else ", ".join(args.report_to)
         raise MmptImportError(
-            f"training.report_to is {names!r}: {error}; install it, or leave report_to out (log.jsonl is always "
-            "written)"
+            f"training.report_to is {names!r}: {error}; {_how_to_install(args.report_to)}, or leave report_to out "
+            "(log.jsonl is always written)"
         ) from error
+
+
+def _how_to_install(reports: str | Sequence[str]) -> str:
+    """Return the command that installs trackers; the package's own extra has some of them."""
+    names = [reports] if isinstance(reports, str) else reports
+    packages = dict.fromkeys("'mmpt[track]'" if name in _TRACK else str(name).replace("_", "-") for name in names)
+    return f"pip install {' '.join(packages)}"
 
 
 def _begin(recipe: Recipe, folder: RunFolder, run: PreparedRun) -> None:
