@@ -371,9 +371,9 @@ def test_visual_genome_regions(tmp_path: Path):
         "box": [[421, 57, 503, 196], [0, 372, 182, 585]],
     }
     region = GENOME[0]["regions"][0] | {"width": -1}
-    with pytest.raises(ValueError, match=r"image 0: box is .* expected x1 y1 x2 y2 in pixels"):
+    with pytest.raises(ValueError, match=r"image 0, region 0: box is .* expected x1 y1 x2 y2 in pixels"):
         read_visual_genome_regions(write_json(path, [{"id": 1, "regions": [region]}]))
-    with pytest.raises(ValueError, match=r"image 0: box is .*nan"):
+    with pytest.raises(ValueError, match=r"image 0, region 0: box is .*nan"):
         read_visual_genome_regions(write_json(path, [{"id": 1, "regions": [region | {"width": float("nan")}]}]))
 
 
@@ -411,10 +411,8 @@ def test_vqa_of_two_splits_is_refused(tmp_path: Path):
     questions = write_json(tmp_path / "questions.json", VQA_QUESTIONS)
     first, second = VQA_ANNOTATIONS["annotations"]
     path = write_json(tmp_path / "annotations.json", {"annotations": [first]})
-    with pytest.raises(ValueError, match="has 1 annotations of 1 questions, expected one of each of the 2 questions"):
-        read_vqa(questions, annotations=path)
-    write_json(path, {"annotations": [first, second | {"question_id": 5}]})
-    with pytest.raises(ValueError, match="question 0: question 458752000 has no answers in"):
+    write_json(path, {"annotations": [first | {"question_id": 4}, second | {"question_id": 5}]})
+    with pytest.raises(ValueError, match="none of the 2 questions of .* has answers among the 2 annotations of"):
         read_vqa(questions, annotations=path)
     write_json(path, {"annotations": [first, second | {"image_id": 5}]})
     with pytest.raises(ValueError, match="question 458752000 is of image 458752, its answers of 5"):
@@ -501,7 +499,9 @@ def test_snli_ve(tmp_path: Path, key: str):
     with pytest.raises(ValueError, match="line 1: expected the image under Flickr30K_ID or Flikr30kID"):
         read_snli_ve(write_lines(path, {"sentence2": "a", "gold_label": "neutral", "pairID": "1"}))
     path.write_text(json.dumps(SNLI_VE) + "\n{\n")
-    with pytest.raises(ValueError, match=r"snli_ve_dev.jsonl, line 2: no JSON .* expected one object a line"):
+    with pytest.raises(
+        ValueError, match=r"(?s)snli_ve_dev.jsonl has 1 bad row.*line 2: no JSON .* expected one object a line"
+    ):
         read_snli_ve(path)
 
 
@@ -518,7 +518,7 @@ def test_refcoco(tmp_path: Path):
     with pytest.raises(ValueError, match="has no split 'val', expected one of testA, train"):
         read_refcoco(path, split="val")
     write_json(tmp_path / "instances.json", INSTANCES | {"annotations": []})
-    with pytest.raises(ValueError, match="reference 0: image 98304 with annotation 3007 is not in"):
+    with pytest.raises(ValueError, match="reference 0, sentence 0: image 98304 with annotation 3007 is not in"):
         read_refcoco(path, split="train")
     (tmp_path / "instances.json").unlink()
     with pytest.raises(FileNotFoundError, match="with the boxes of the references, is not a file; give instances="):
@@ -563,7 +563,9 @@ def test_refcoco_pickle_runs_nothing(tmp_path: Path):
     for data in (Payload(tmp_path / "made"), [{"split": Payload(tmp_path / "made")}]):
         for protocol in (0, 2, 5):
             path.write_bytes(pickle.dumps(data, protocol=protocol))
-            with pytest.raises(ValueError, match=r"is refused: it names .*expected plain lists"):
+            with pytest.raises(
+                ValueError, match=r"is refused: the pickle asks for .*only numpy arrays and plain values are read"
+            ):
                 read_refcoco(path, allow_pickle=True)
     path.write_bytes(b"\x80\x04broken")
     with pytest.raises(ValueError, match="is refused"):

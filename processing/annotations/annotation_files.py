@@ -1,51 +1,68 @@
 """Annotation files opened: JSON, JSON lines and plain lines, and the forms that corpora give the ids of images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.processing.annotations.bad_rows import ROW_ERRORS, BadRows
+from mmpt.processing.region_extraction.image_loading import SUFFIXES
+from mmpt.processing.text_files import BadEntry, read_lines, read_text
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, encoding: str | None = None) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        ValueError: if it is no JSON in UTF-8.
+        ValueError: if it is no JSON.
     """
+    text = read_text(path, encoding)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MmptValueError(f"{path} is no JSON in UTF-8 ({error}); was it downloaded and unpacked whole?") from error
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file with their numbers, from 1; blank lines are no rows.
-
-    Raises:
-        ValueError: if the file is not UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise MmptValueError(f"{path} is no text in UTF-8 ({error}); was it unpacked?") from error
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield what each line of a file holds, with the line's number.
-
-    Raises:
-        ValueError: if a line is no JSON.
-    """
-    for number, line in read_lines(path):
+def read_json_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield what each line of a file holds, with the line's number; a `BadEntry` where it is no JSON."""
+    for number, line in read_lines(path, encoding):
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise MmptValueError(f"{path}, line {number}: no JSON ({error}), expected one object a line") from error
+            yield number, BadEntry(f"no JSON ({error}), expected one object a line", line)
+
+
+def read_objects(path: Path) -> list[Any]:
+    """Return the objects of a file that is a list of them.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    data = read_json(path)
+    if not isinstance(data, list):
+        raise MmptValueError(f"{path} holds a {type(data).__name__}, expected a list of objects")
+    return data
+
+
+def nested_entries(entries: Iterable[Any], key: str, unit: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of the lists that lie under a key of each entry, with their places and the entry they are of.
+
+    Args:
+        unit: what the file calls the inner ones, for errors.
+    """
+    for place, entry in enumerate(entries):
+        inner = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(inner, list):
+            yield f"{place}", BadEntry(f"expected a list under {key!r}", entry)
+            continue
+        for number, item in enumerate(inner):
+            yield f"{place}, {unit} {number}", (item, entry)
+
+
+def has_key(entries: Iterable[Any], key: str) -> bool:
+    """Return whether any of the entries has a key; a test split has no labels."""
+    return any(isinstance(entry, dict) and key in entry for entry in entries)
 
 
 def entries_of(path: Path, data: Any, key: str) -> list[Any]:
@@ -61,24 +78,60 @@ def entries_of(path: Path, data: Any, key: str) -> list[Any]:
     return entries
 
 
-def image_stems(path: Path, data: Any) -> dict[Any, str]:
-    """Return the file name without its ending of every image of a COCO file, by the image's number.
+def index_entries(
+    path: Path,
+    unit: str,
+    entries: Iterable[Any],
+    to_item: Callable[[Any], tuple[Hashable, Any]],
+    expected: str,
+    bad: BadRows,
+) -> dict[Any, Any]:
+    """Return the entries of a list by their ids, without those that are bad or repeat an id.
+
+    Args:
+        unit: what the file calls an entry, for errors.
+        to_item: gives an entry's id and what is wanted of it; may raise any of `ROW_ERRORS`.
+        expected: what an entry should hold, in words.
+        bad: takes the bad ones.
 
     Raises:
-        ValueError: if an image has no number or no file name.
+        ValueError: if an entry is bad, and bad rows are an error.
     """
-    stems = {}
-    for place, image in enumerate(entries_of(path, data, "images")):
+    items: dict[Any, Any] = {}
+    for place, entry in enumerate(entries):
         try:
-            stems[image["id"]] = file_stem(image["file_name"])
-        except (KeyError, TypeError) as error:
-            raise MmptValueError(f"{path}, image {place}: got {image!r:.120}, expected 'id' and 'file_name'") from error
-    return stems
+            key, value = to_item(entry)
+            if items.setdefault(key, value) is not value:
+                bad.add(f"{path}, {unit} {place}", f"{key!r:.80} is there twice, expected it once", entry)
+        except ROW_ERRORS as error:
+            if bad.strict:
+                message = f"{path}, {unit} {place}: got {entry!r:.120}, expected {expected}"
+                raise MmptValueError(message) from error
+            bad.add(f"{path}, {unit} {place}", f"expected {expected}", entry)
+    return items
+
+
+def image_stems(path: Path, data: Any, bad: BadRows) -> dict[Any, str]:
+    """Return the file name without its ending of every image of a COCO file, by the image's number."""
+    return index_entries(
+        path,
+        "image",
+        entries_of(path, data, "images"),
+        lambda image: (image["id"], file_stem(image["file_name"])),
+        "'id' and 'file_name'",
+        bad,
+    )
 
 
 def file_stem(name: str) -> str:
     """Return a file's name without folders and ending: train/7.jpg -> 7."""
     return PurePosixPath(name).stem
+
+
+def path_image_id(name: str) -> str:
+    """Return the id that `mmpt extract` gives an image by its path, which has no suffix: train/7.jpg -> train/7."""
+    path = PurePosixPath(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in SUFFIXES else name
 
 
 def format_image_id(value: int | str, image_id_format: str) -> str:

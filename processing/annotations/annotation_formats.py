@@ -10,15 +10,34 @@ from typing import Any
 from datasets import Dataset
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptTypeError, MmptValueError
-from mmpt.processing.annotations.annotation_files import read_json, read_lines
+from mmpt.processing.annotations.annotation_files import read_json
+from mmpt.processing.annotations.bad_rows import errors_beside
 from mmpt.processing.annotations.caption_annotations import (
+    RESULTS_HEADER,
+    WEB_LINE,
     read_coco_captions,
+    read_conceptual_captions,
     read_flickr30k_captions,
+    read_karpathy_captions,
+    read_lavis_captions,
     read_visual_genome_regions,
 )
 from mmpt.processing.annotations.flickr30k_entities import read_flickr30k_entities
-from mmpt.processing.annotations.pair_tables import DELIMITERS, read_dataset, read_table
-from mmpt.processing.annotations.question_annotations import read_gqa, read_vqa
+from mmpt.processing.annotations.lxmert_annotations import (
+    read_lxmert_nlvr2,
+    read_lxmert_pretraining,
+    read_lxmert_questions,
+)
+from mmpt.processing.annotations.pair_tables import DELIMITED, metadata_of, read_dataset, read_table
+from mmpt.processing.annotations.question_annotations import (
+    read_aokvqa,
+    read_gqa,
+    read_llava,
+    read_textvqa,
+    read_visual_genome_questions,
+    read_vizwiz,
+    read_vqa,
+)
 from mmpt.processing.annotations.referring_annotations import read_refcoco
 from mmpt.processing.annotations.statement_annotations import (
     SNLI_VE_IMAGE,
@@ -26,29 +45,75 @@ from mmpt.processing.annotations.statement_annotations import (
     read_nlvr_statements,
     read_snli_ve,
 )
+from mmpt.processing.annotations.vcr_annotations import read_vcr
+from mmpt.processing.placeholders import refuse_placeholder
+from mmpt.processing.text_files import file_suffix, read_lines
 
 ANNOTATION_FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "coco_captions": read_coco_captions,
+    "karpathy": read_karpathy_captions,
     "flickr30k": read_flickr30k_captions,
     "flickr30k_entities": read_flickr30k_entities,
     "visual_genome": read_visual_genome_regions,
+    "visual_genome_questions": read_visual_genome_questions,
+    "conceptual_captions": read_conceptual_captions,
+    "lavis": read_lavis_captions,
+    "llava": read_llava,
     "vqa": read_vqa,
     "gqa": read_gqa,
+    "aokvqa": read_aokvqa,
+    "textvqa": read_textvqa,
+    "vizwiz": read_vizwiz,
+    "vcr": read_vcr,
     "nlvr": read_nlvr_statements,
     "nlvr2": read_nlvr2_statements,
     "snli_ve": read_snli_ve,
     "refcoco": read_refcoco,
+    "lxmert_questions": read_lxmert_questions,
+    "lxmert_nlvr2": read_lxmert_nlvr2,
+    "lxmert_pretraining": read_lxmert_pretraining,
     "table": read_table,
     "dataset": read_dataset,
 }
-FLICKR30K_LINE = re.compile(r"[^\t]+\.jpg#\d+\t.*", re.DOTALL)
+FLICKR30K_LINE = re.compile(r"[^\t]+\.jpg(?:\.\d+)?#\d+\t.*", re.DOTALL)
+# Formats that are lists of objects, by the keys that all their objects have. The first that fits is taken.
+LISTS: Mapping[str, frozenset[str]] = {
+    "visual_genome": frozenset({"regions"}),
+    "visual_genome_questions": frozenset({"qas"}),
+    "refcoco": frozenset({"ref_id", "ann_id", "sentences"}),
+    "lxmert_pretraining": frozenset({"img_id", "sentf"}),
+    "lxmert_nlvr2": frozenset({"img0", "img1", "sent"}),
+    "lxmert_questions": frozenset({"img_id", "sent", "question_id"}),
+    "llava": frozenset({"conversations"}),
+    "aokvqa": frozenset({"question", "image_id", "question_id", "choices", "split"}),
+    "vizwiz": frozenset({"image", "question", "answers", "answerable"}),
+}
+# Files of a corpus that have no texts about images, by keys of their objects, with what to give instead.
+TEXTLESS: Mapping[frozenset[str], str] = {
+    frozenset({"boxes", "segms", "names"}): "VCR's metadata of an image; give val.jsonl or its like",
+    frozenset({"image_id", "objects"}): "Visual Genome's objects; give region_descriptions.json",
+    frozenset({"image_id", "relationships"}): "Visual Genome's relationships; give region_descriptions.json",
+    frozenset({"image_id", "attributes"}): "Visual Genome's attributes; give region_descriptions.json",
+    frozenset({"image_id", "url", "coco_id", "flickr_id"}): "Visual Genome's images; give region_descriptions.json",
+}
+TEST_KEYS = frozenset({"img_id", "sent", "question_id", "question_type", "answer_type"})  # of LXMERT, without labels
 
 
-def read_annotations(path: str | Path, format: str | None = None, **options: Any) -> Dataset:
+def read_annotations(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    strict: bool = True,
+    errors: str | Path | None = None,
+    **options: Any,
+) -> Dataset:
     """Read an annotation file or folder into a pair table.
 
     Args:
         format: one of `ANNOTATION_FORMATS`; by default it is recognised from what the file holds.
+        strict: a bad row is an error. If False, bad rows are left out, counted in a warning and written to `errors`
+            with their places and reasons.
+        errors: by default `errors.jsonl` beside the annotations.
         options: those of the format's function.
 
     Raises:
@@ -59,32 +124,50 @@ def read_annotations(path: str | Path, format: str | None = None, **options: Any
     path = Path(path)
     if not path.exists():
         raise MmptFileNotFoundError(f"annotations {str(path)!r} are not there")
-    format = recognise_format(path) if format is None else format
-    if format not in ANNOTATION_FORMATS:
-        raise MmptValueError(f"annotation format is {format!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
-    reader = ANNOTATION_FORMATS[format]
+    if path.is_file():
+        refuse_placeholder(path)
+    if strict and errors is not None:
+        raise MmptValueError(f"errors is {str(errors)!r}, which bad rows are written to where strict is False")
+    chosen = recognise_format(path, options.get("encoding")) if format is None else format
+    if chosen not in ANNOTATION_FORMATS:
+        raise MmptValueError(f"annotation format is {chosen!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
+    reader = ANNOTATION_FORMATS[chosen]
     taken = inspect.signature(reader).parameters
     for name in options:
         if name not in taken:
-            raise MmptTypeError(f"annotation format {format!r} takes no {name}; it is of another format (format=...)")
-    return reader(path, **options)
+            raise MmptTypeError(f"annotation format {chosen!r} takes no {name}; it is of another format (format=...)")
+    if not strict:
+        options["errors"] = errors_beside(path) if errors is None else errors
+    try:
+        return reader(path, **options)
+    except MmptValueError as error:
+        if format is not None:
+            raise
+        read_as = (inspect.getdoc(reader) or "").splitlines()[0].removeprefix("Read ").rstrip(".:")
+        raise MmptValueError(
+            f"{error}\n{path.name} was recognised as {chosen!r} ({read_as}); format= (--format) names another layout"
+        ) from error
 
 
-def recognise_format(path: str | Path) -> str:
+def recognise_format(path: str | Path, encoding: str | None = None) -> str:
     """Return the name of the format that a file or folder is of.
+
+    Args:
+        encoding: that of a text file; by default UTF-8, or what a byte order mark names.
 
     Raises:
         ValueError: if it could be none or several.
     """
     path = Path(path)
+    suffix = file_suffix(path)
     if path.is_dir():
         found = _format_of_folder(path)
-    elif path.suffix in (".p", ".pkl"):
+    elif suffix in (".p", ".pkl"):
         found = "refcoco"
-    elif path.suffix in (*DELIMITERS, ".parquet"):
+    elif suffix == ".parquet":
         found = "table"
     else:
-        found = _format_of_text(path)
+        found = _format_of_text(path, suffix, encoding)
     if found is None:
         raise MmptValueError(
             f"{path} is in no format that can be recognised; give format=, one of {', '.join(ANNOTATION_FORMATS)}"
@@ -95,40 +178,66 @@ def recognise_format(path: str | Path) -> str:
 def _format_of_folder(path: Path) -> str | None:
     if (path / "Sentences").is_dir() and (path / "Annotations").is_dir():
         return "flickr30k_entities"
-    return "dataset" if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file() else None
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return "dataset"
+    return "table" if metadata_of(path) else None
 
 
-def _format_of_text(path: Path) -> str | None:
-    first = next(read_lines(path), (1, ""))[1]
-    if FLICKR30K_LINE.fullmatch(first):
+def _format_of_text(path: Path, suffix: str, encoding: str | None) -> str | None:
+    first = next(read_lines(path, encoding), (1, ""))[1]
+    if FLICKR30K_LINE.fullmatch(first) or RESULTS_HEADER.fullmatch(first):
         return "flickr30k"
+    if suffix not in (".json", ".jsonl") and WEB_LINE.fullmatch(first):
+        return "conceptual_captions"
+    if suffix in DELIMITED and (suffix != ".txt" or re.search("[,;\t|]", first)):
+        return "table"
     if not first.lstrip().startswith(("{", "[")):
         return None
     try:
         data = json.loads(first)
     except (ValueError, RecursionError):
-        data = read_json(path)  # not a line an object, but one over many lines
+        data = read_json(path, encoding)  # not a line an object, but one over many lines
     if isinstance(data, list):
-        return _format_of_list(data)
-    return _format_of_object(path, data)
+        return _format_of_list(path, data)
+    return _format_of_object(path, suffix, data)
 
 
-def _format_of_list(data: list[Any]) -> str | None:
-    keys = data[0].keys() if data and isinstance(data[0], dict) else set()
-    if "regions" in keys:
-        return "visual_genome"
-    if {"ref_id", "ann_id", "sentences"} <= keys:
-        return "refcoco"
-    return "table" if keys else None
+def _format_of_list(path: Path, data: list[Any]) -> str | None:
+    objects = [entry for entry in data[:100] if isinstance(entry, dict)]
+    if not objects:
+        return None
+    keys = set(objects[0]).intersection(*objects)
+    _refuse_textless(path, keys)
+    if {"img_id", "sent", "question_id"} <= keys and not isinstance(objects[0].get("label"), dict):
+        return "lxmert_questions" if keys <= TEST_KEYS else "table"
+    for name, wanted in LISTS.items():
+        if wanted <= keys:
+            return name
+    if {"image", "question"} <= keys and all(str(entry["image"]).startswith("VizWiz_") for entry in objects):
+        return "vizwiz"
+    if {"image", "caption"} <= keys and ("image_id" in keys or any(isinstance(e["caption"], list) for e in objects)):
+        return "lavis"
+    return "table"
 
 
-def _format_of_object(path: Path, data: dict[str, Any]) -> str | None:
+def _format_of_object(path: Path, suffix: str, data: dict[str, Any]) -> str | None:
     keys = data.keys()
+    _refuse_textless(path, keys)
     first = next(iter(data.values()), None)
     if isinstance(first, dict) and "imageId" in first:
         return "gqa"
+    if isinstance(first, dict) and {"width", "height", "objects"} <= first.keys():
+        raise MmptValueError(f"{path} holds GQA's scene graphs, which have no texts; give the file of the questions")
     if isinstance(data.get("questions"), list):
         return "vqa"
+    if isinstance(data.get("data"), list) and any(isinstance(e, dict) and "set_name" in e for e in data["data"][:1]):
+        return "textvqa"
+    if isinstance(data.get("data"), dict) and "dialogs" in data["data"]:
+        raise MmptValueError(f"{path} holds dialogues of VisDial, which are not read yet; make a table of them")
+    if isinstance(data.get("images"), list) and any(
+        "sentences" in e for e in data["images"][:1] if isinstance(e, dict)
+    ):
+        return "karpathy"
     if isinstance(data.get("annotations"), list):
         entry = next((entry for entry in data["annotations"] if isinstance(entry, dict)), {})
         if "answers" in entry:
@@ -143,7 +252,15 @@ def _format_of_object(path: Path, data: dict[str, Any]) -> str | None:
     if {"identifier", "sentence"} <= keys:
         # NLVR has the objects of its images, NLVR2 where its two images are.
         return "nlvr" if "structured_rep" in keys else "nlvr2" if "left_url" in keys else None
+    if {"answer_choices", "img_fn"} <= keys:
+        return "vcr"
     if "gold_label" in keys and not keys.isdisjoint(SNLI_VE_IMAGE):
         return "snli_ve"
     flat = bool(data) and not any(isinstance(value, (dict, list)) for value in data.values())
-    return "table" if flat or path.suffix == ".jsonl" else None
+    return "table" if flat or suffix == ".jsonl" else None
+
+
+def _refuse_textless(path: Path, keys: Any) -> None:
+    for wanted, what in TEXTLESS.items():
+        if wanted <= set(keys):
+            raise MmptValueError(f"{path} holds no texts about images: it is {what}")

@@ -9,16 +9,21 @@ from xml.etree import ElementTree
 from datasets import Dataset
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
-from mmpt.processing.annotations.annotation_files import read_lines
+from mmpt.processing.annotations.bad_rows import BadRows
 from mmpt.processing.annotations.caption_annotations import flickr_image_id
 from mmpt.processing.annotations.pair_columns import Row, build_pairs
+from mmpt.processing.text_files import read_lines
 
 PHRASE = re.compile(r"\[/EN#(?P<entity>\d+)(?P<types>(?:/[^\s/\]]+)+) (?P<words>[^\[\]]+)\]")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_flickr30k_entities(
-    folder: str | Path, *, split: str | None = None, image_id_format: str | None = None
+    folder: str | Path,
+    *,
+    split: str | None = None,
+    image_id_format: str | None = None,
+    errors: str | Path | None = None,
 ) -> Dataset:
     """Read the folder with `Sentences/*.txt` and `Annotations/*.xml`.
 
@@ -28,6 +33,7 @@ def read_flickr30k_entities(
     Args:
         split: read the images that `<split>.txt` of the folder lists; all images by default.
         image_id_format: makes the image's id of its number; by default the number.
+        errors: the file that bad images are written to, which are then left out; by default one is an error.
 
     Returns:
         text (without markup), image_id, example_id (as in the token file of Flickr30k), phrases, and split if given.
@@ -36,7 +42,8 @@ def read_flickr30k_entities(
         FileNotFoundError: if the folder has not these files.
     """
     folder = Path(folder)
-    names = _images_of(folder, split)
+    bad = BadRows(folder, errors)
+    names = _images_of(folder, split, bad)
     columns = ("text", "image_id", "example_id", "phrases", *(["split"] if split else []))
 
     def to_rows(name: str) -> Iterator[Row]:
@@ -51,10 +58,10 @@ def read_flickr30k_entities(
                 **({"split": split} if split else {}),
             }
 
-    return build_pairs(folder, "image", ((name, name) for name in names), to_rows, columns)
+    return build_pairs(folder, "image", ((name, name) for name in names), to_rows, columns, bad)
 
 
-def _images_of(folder: Path, split: str | None) -> list[str]:
+def _images_of(folder: Path, split: str | None, bad: BadRows) -> list[str]:
     for kind in ("Sentences", "Annotations"):
         if not (folder / kind).is_dir():
             raise MmptFileNotFoundError(f"{str(folder)!r} has no folder {kind!r}, expected Sentences and Annotations")
@@ -65,11 +72,17 @@ def _images_of(folder: Path, split: str | None) -> list[str]:
                 f"{str(folder)!r} has no {split}.txt, expected the list of the images of the split"
             )
         names = [line.strip() for _, line in read_lines(folder / f"{split}.txt")]
+    complete = []
     for name in names:
-        for file in (folder / "Sentences" / f"{name}.txt", folder / "Annotations" / f"{name}.xml"):
-            if not file.is_file():
-                raise MmptFileNotFoundError(f"image {name} has no {str(file)!r}; was the archive unpacked whole?")
-    return names
+        files = (folder / "Sentences" / f"{name}.txt", folder / "Annotations" / f"{name}.xml")
+        missing = next((file for file in files if not file.is_file()), None)
+        if missing is None:
+            complete.append(name)
+        elif bad.strict:
+            raise MmptFileNotFoundError(f"image {name} has no {str(missing)!r}; was the archive unpacked whole?")
+        else:
+            bad.add(f"image {name}", f"has no {str(missing)!r}", name)
+    return complete
 
 
 def _read_sentence(line: str) -> tuple[str, list[dict[str, Any]]]:

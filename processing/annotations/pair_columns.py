@@ -8,11 +8,12 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.processing.annotations.bad_rows import ROW_ERRORS, BadRows
+from mmpt.processing.text_files import BadEntry
 
 Row = Mapping[str, Any]
 LARGEST = 2**53  # up to which whole numbers are exact in float64
 PIECE_ROWS = 50_000
-SHOWN_ROWS = 5  # bad rows that an error tells
 
 
 class Column(NamedTuple):
@@ -35,15 +36,17 @@ def build_pairs(
     entries: Iterable[tuple[object, Any]],
     to_rows: Callable[[Any], Iterable[Row]],
     columns: Sequence[str],
+    bad: BadRows | None = None,
 ) -> Dataset:
     """Return a pair table of all rows that the entries of a file give.
 
     Args:
         source: what is read, for errors.
         unit: what the file calls an entry, for errors: line, annotation.
-        entries: each with its place in the file.
+        entries: each with its place in the file; a `BadEntry` is a bad row.
         to_rows: makes the rows of one entry; raises what it likes where the entry is bad.
         columns: names of the table's columns, each in every row.
+        bad: what becomes of bad rows; by default they are an error.
 
     Raises:
         ValueError: if entries are bad or there is none. It counts the bad ones and tells the place of the first.
@@ -51,29 +54,32 @@ def build_pairs(
     features = Features({name: COLUMNS[name].feature for name in columns})
     table: dict[str, list[Any]] = {name: [] for name in columns}
     pieces: list[pa.Table] = []
-    faults: list[str] = []
-    bad = 0
+    bad = BadRows(source) if bad is None else bad
     for place, entry in entries:
+        if isinstance(entry, BadEntry):
+            bad.add(f"{unit} {place}", entry.reason, entry.content)
+            continue
         try:
             for row in to_rows(entry):
-                check_row(row)
+                try:
+                    check_row(row)
+                except ROW_ERRORS as error:  # the others of the entry are kept
+                    bad.add(f"{unit} {place}", error, entry)
+                    continue
                 for name, values in table.items():
                     values.append(row[name])
                 if len(table["text"]) == PIECE_ROWS:
                     pieces.append(_take(table, features))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            bad += 1
-            if bad <= SHOWN_ROWS:
-                faults.append(f"{unit} {place}: {_fault(error)}; got {entry!r:.120}")
-    if bad:
-        more = f"\n  and {bad - SHOWN_ROWS} more" if bad > SHOWN_ROWS else ""
-        raise MmptValueError(
-            f"{source} has {bad} bad row{'s' if bad > 1 else ''}, correct or remove:\n  " + "\n  ".join(faults) + more
-        )
+        except ROW_ERRORS as error:
+            bad.add(f"{unit} {place}", error, entry)
+    bad.finish()
     pieces.append(_take(table, features))
     pairs = Dataset(pa.concat_tables(pieces))
     if not len(pairs):
-        raise MmptValueError(f"{source} has no pair of a text and an image, expected at least one")
+        faults = bad.summary()
+        raise MmptValueError(
+            f"{source} has no pair of a text and an image, expected at least one" + (f":\n{faults}" if faults else "")
+        )
     return pairs
 
 
@@ -119,10 +125,6 @@ def _take(table: dict[str, list[Any]], features: Features) -> pa.Table:
     for values in table.values():
         values.clear()
     return piece
-
-
-def _fault(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _is_string(value: Any) -> bool:

@@ -1,8 +1,7 @@
 """Pair tables of one's own: CSV, TSV, JSON, JSON lines, Parquet and datasets, their columns renamed to ours."""
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, load_from_disk
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptTypeError, MmptValueError
-from mmpt.processing.annotations.annotation_files import file_stem, read_json, read_json_lines, read_lines
+from mmpt.processing.annotations.annotation_files import file_stem, path_image_id, read_json, read_json_lines
+from mmpt.processing.annotations.bad_rows import BadRows
 from mmpt.processing.annotations.pair_columns import (
     COLUMNS,
     ID_COLUMNS,
@@ -22,13 +22,15 @@ from mmpt.processing.annotations.pair_columns import (
     as_id,
     build_pairs,
 )
+from mmpt.processing.text_files import file_suffix, read_delimited, read_lines
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-TABLE_SUFFIXES = (*DELIMITERS, ".json", ".jsonl", ".parquet")
+DELIMITED = (".csv", ".tsv", ".txt")
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
 OTHER_NAMES = {
     "text": ("caption", "sentence", "sent", "question"),
     "image_id": ("image", "img_id", "file_name", "filename"),
 }
+KNOWN_NAMES = frozenset((*COLUMNS, *(name for names in OTHER_NAMES.values() for name in names)))
 BATCH_ROWS = 1000
 
 
@@ -38,43 +40,55 @@ def read_table(
     columns: Mapping[str, str] | None = None,
     label_names: Sequence[str] | None = None,
     image_id_stem: bool = False,
+    encoding: str | None = None,
+    errors: str | Path | None = None,
 ) -> Dataset:
     """Read a table of pairs from a file that ends in .csv, .tsv, .json (a list or lines), .jsonl or .parquet.
 
+    A text file may be compressed (.csv.gz), its columns separated by commas, semicolons or tabs, whatever its suffix.
     Columns that a pair table has are kept, whatever else the file has is left out. A text file has no types: columns
-    of numbers and lists are JSON there, and an empty field is none.
+    of numbers and lists are JSON there, and an empty field is none. Elsewhere `text` may be a list of texts, which are
+    a row each.
 
     Args:
         columns: our names by the file's names, {"headline": "text"}. Where it does not name them, `text` may be called
             caption, sentence, sent or question, and `image_id` image, img_id, file_name or filename.
         label_names: the words of the labels in order. `label` may then be a word or a number, and `label_name` is
             added.
-        image_id_stem: take folders and ending off the images' ids: train/7.jpg -> 7. By default they stay as they are.
+        image_id_stem: take folders and ending off the images' ids: train/7.jpg -> 7. By default a column `image_id`
+            stays as it is, and a column of files' names loses the endings of images, as `mmpt extract` calls them:
+            train/7.jpg -> train/7.
+        encoding: that of a text file; by default UTF-8, or what a byte order mark names.
+        errors: the file that bad rows are written to, which are then left out; by default a bad row is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if columns are missing or unclear, or rows are bad.
     """
     path = Path(path)
+    if path.is_dir():
+        path = metadata_of(path) or path
     if not path.is_file():
         raise MmptFileNotFoundError(f"table of pairs {str(path)!r} is not a file")
-    if path.suffix not in TABLE_SUFFIXES:
+    suffix = file_suffix(path)
+    if suffix not in TABLE_SUFFIXES:
         raise MmptValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
-    if path.suffix == ".parquet":
+    bad = BadRows(path, errors)
+    if suffix == ".parquet":
         try:
             table = pq.read_table(path)
         except pa.ArrowException as error:
             raise MmptValueError(f"{path} is no Parquet file ({error})") from error
-        return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem)
-    if path.suffix in DELIMITERS:
-        names, entries = _read_delimited(path)
+        return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem, bad)
+    if suffix in DELIMITED:
+        names, entries = read_delimited(path, encoding, KNOWN_NAMES | set(columns or ()))
         chosen = choose_columns(path, names, columns)
-        return _build(path, "line", chosen, entries, label_names, image_id_stem, has_types=False)
-    lines = path.suffix == ".jsonl" or not next(read_lines(path), (1, ""))[1].lstrip().startswith("[")
-    entries = list(read_json_lines(path)) if lines else list(enumerate(read_json(path)))
+        return _build(path, "line", chosen, lambda: entries, label_names, image_id_stem, bad, has_types=False)
+    lines = suffix == ".jsonl" or not next(read_lines(path, encoding), (1, ""))[1].lstrip().startswith("[")
+    entries = list(read_json_lines(path, encoding)) if lines else list(enumerate(read_json(path, encoding)))
     names = list(dict.fromkeys(name for _, entry in entries if isinstance(entry, dict) for name in entry))
     chosen = choose_columns(path, names, columns)
-    return _build(path, "line" if lines else "row", chosen, entries, label_names, image_id_stem)
+    return _build(path, "line" if lines else "row", chosen, lambda: entries, label_names, image_id_stem, bad)
 
 
 def read_dataset(
@@ -83,6 +97,7 @@ def read_dataset(
     columns: Mapping[str, str] | None = None,
     label_names: Sequence[str] | None = None,
     image_id_stem: bool = False,
+    errors: str | Path | None = None,
 ) -> Dataset:
     """Read a table of pairs from a `datasets.Dataset`, or from the folder of one that `save_to_disk` wrote.
 
@@ -90,6 +105,7 @@ def read_dataset(
         columns: as in `read_table`.
         label_names: as in `read_table`; by default those of a `ClassLabel`.
         image_id_stem: as in `read_table`.
+        errors: as in `read_table`.
 
     Raises:
         FileNotFoundError: if the folder holds no dataset.
@@ -104,7 +120,13 @@ def read_dataset(
         raise MmptValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
     if not isinstance(dataset, Dataset):
         raise MmptTypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
-    return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem)
+    return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem, BadRows(source, errors))
+
+
+def metadata_of(folder: Path) -> Path | None:
+    """Return the table of the texts in a folder of images, as Hugging Face calls it; None if there is none."""
+    files = (folder / f"metadata{suffix}" for suffix in (".jsonl", ".csv", ".parquet"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -145,39 +167,20 @@ def _pairs_of_dataset(
     columns: Mapping[str, str] | None,
     label_names: Sequence[str] | None,
     image_id_stem: bool,
+    bad: BadRows,
 ) -> Dataset:
     chosen = choose_columns(source, dataset.column_names, columns)
     wanted = dataset.select_columns(list(chosen.values()))
     label = wanted.features.get(chosen.get("label", ""))
     if label_names is None and isinstance(label, ClassLabel):
         label_names = label.names
-    return _build(source, "row", chosen, enumerate(_iterate(wanted)), label_names, image_id_stem)
+    return _build(source, "row", chosen, lambda: enumerate(_iterate(wanted)), label_names, image_id_stem, bad)
 
 
 def _iterate(dataset: Dataset) -> Iterator[Row]:
     """Yield the rows as they are stored; an image, say, is not decoded."""
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
         yield from batch.to_pylist()  # type: ignore[union-attr]
-
-
-def _read_delimited(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
-    """Return the names of the columns, and the rows with the line on which each ends."""
-    entries = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=DELIMITERS[path.suffix], strict=True)
-        try:
-            names = next(reader, [])
-            if len(set(names)) < len(names):
-                raise MmptValueError(f"two columns have one name, got {names}")
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != len(names):
-                    raise MmptValueError(f"got {len(fields)} fields, expected {len(names)}, one for each of {names}")
-                entries.append((reader.line_num, dict(zip(names, fields, strict=True))))
-        except (csv.Error, ValueError) as error:
-            raise MmptValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return names, entries
 
 
 def _from_text(column: str, field: str, words: Sequence[str] | None) -> Any:
@@ -195,21 +198,26 @@ def _build(
     source: str | Path,
     unit: str,
     chosen: Mapping[str, str],
-    entries: Iterable[tuple[object, Any]],
+    entries: Callable[[], Iterable[tuple[object, Any]]],
     label_names: Sequence[str] | None,
     image_id_stem: bool,
+    bad: BadRows,
     has_types: bool = True,
 ) -> Dataset:
     if label_names is not None and "label" not in chosen:
         raise MmptValueError(f"{source} has no column 'label' that label_names could name")
+    shorten = file_stem if image_id_stem else None
+    if shorten is None and chosen["image_id"] != "image_id":
+        shorten = path_image_id
+    shared = _shared_names(entries(), chosen) if shorten is path_image_id else set()
     whole_ids: dict[str, str] = {}
 
     def image_id(value: Any) -> str:
         whole = as_id(value)
-        if not image_id_stem:
+        if shorten is None or whole in shared:
             return whole
-        stem = file_stem(whole)
-        if whole_ids.setdefault(stem, whole) != whole:
+        stem = shorten(whole)
+        if image_id_stem and whole_ids.setdefault(stem, whole) != whole:
             raise MmptValueError(
                 f"images {whole_ids[stem]!r} and {whole!r} would both be {stem!r}; leave image_id_stem out"
             )
@@ -228,10 +236,25 @@ def _build(
                 row[ours] = [image_id(each) for each in value]
         if label_names is not None:
             row |= _label(row["label"], label_names)
-        yield row
+        texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
+        if not texts:
+            raise MmptValueError("text is an empty list, expected a text or a list of them")
+        for text in texts:
+            yield row | {"text": text}
 
     names = chosen.keys() | ({"label_name"} if label_names is not None else set())
-    return build_pairs(source, unit, entries, to_rows, [name for name in COLUMNS if name in names])
+    return build_pairs(source, unit, entries(), to_rows, [name for name in COLUMNS if name in names], bad)
+
+
+def _shared_names(entries: Iterable[tuple[object, Any]], chosen: Mapping[str, str]) -> set[str]:
+    """Return the files' names that would not differ when shortened, as of 7.jpg and 7.png."""
+    wholes: dict[str, set[str]] = {}
+    for _, entry in entries:
+        for ours in IMAGE_COLUMNS:
+            name = entry.get(chosen.get(ours, "")) if isinstance(entry, dict) else None
+            if isinstance(name, str):
+                wholes.setdefault(path_image_id(name), set()).add(name)
+    return {name for names in wholes.values() if len(names) > 1 for name in names}
 
 
 def _label(value: Any, names: Sequence[str]) -> Row:

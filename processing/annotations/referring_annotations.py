@@ -1,7 +1,5 @@
 """Referring expressions of RefCOCO, RefCOCO+ and RefCOCOg."""
 
-import io
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,18 @@ from typing import Any
 from datasets import Dataset
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
-from mmpt.processing.annotations.annotation_files import entries_of, format_image_id, image_stems, read_json
+from mmpt.processing.annotations.annotation_files import (
+    entries_of,
+    format_image_id,
+    image_stems,
+    index_entries,
+    nested_entries,
+    read_json,
+)
+from mmpt.processing.annotations.bad_rows import BadRows
 from mmpt.processing.annotations.pair_columns import Row, as_id, build_pairs
+from mmpt.processing.region_readers.restricted_pickle import load_pickle
+from mmpt.processing.text_files import file_suffix, read_bytes
 
 
 def read_refcoco(
@@ -20,6 +28,7 @@ def read_refcoco(
     split: str | None = None,
     image_id_format: str | None = None,
     allow_pickle: bool = False,
+    errors: str | Path | None = None,
 ) -> Dataset:
     """Read the references of RefCOCO, RefCOCO+ or RefCOCOg, one row an expression.
 
@@ -30,30 +39,33 @@ def read_refcoco(
         image_id_format: makes the image's id of its number; by default its file's name without the ending.
         allow_pickle: read a pickled file, of lists, dicts, strings and numbers only: one that names anything else is
             refused, and nothing in it is run.
+        errors: the file that bad references are written to, which are then left out; by default one is an error.
 
     Returns:
         text, image_id, example_id (the expression's number), box, split.
     """
     path = Path(refs)
-    entries = read_json(path) if path.suffix == ".json" else _read_pickle(path, allow_pickle)
+    entries = read_json(path) if file_suffix(path) == ".json" else _read_pickle(path, allow_pickle)
     if not isinstance(entries, list):
         raise MmptValueError(f"{path} holds a {type(entries).__name__}, expected a list of references")
     file = path.parent / "instances.json" if instances is None else Path(instances)
     if not file.is_file():
         raise MmptFileNotFoundError(f"{str(file)!r}, with the boxes of the references, is not a file; give instances=")
     data = read_json(file)
-    stems, boxes = image_stems(file, data), _read_boxes(file, data)
+    bad = BadRows(path, errors)
+    stems, boxes = image_stems(file, data, bad), _read_boxes(file, data, bad)
     splits = {str(ref.get("split")) for ref in entries if isinstance(ref, dict)}
     if split is not None and split not in splits:
         raise MmptValueError(f"{path} has no split {split!r}, expected one of {', '.join(sorted(splits)) or 'none'}")
 
-    def to_rows(ref: Any) -> Iterator[Row]:
+    def to_rows(entry: Any) -> Iterator[Row]:
+        sentence, ref = entry
         number, annotation = ref["image_id"], ref["ann_id"]
         if annotation not in boxes or number not in stems:
             raise MmptValueError(
                 f"image {number!r} with annotation {annotation!r} is not in {file}; is it of this corpus?"
             )
-        for sentence in ref["sentences"] if split in (None, ref["split"]) else ():
+        if split in (None, ref["split"]):
             yield {
                 "text": sentence["sent"],
                 "image_id": stems[number] if image_id_format is None else format_image_id(number, image_id_format),
@@ -63,14 +75,8 @@ def read_refcoco(
             }
 
     columns = ("text", "image_id", "example_id", "box", "split")
-    return build_pairs(path, "reference", enumerate(entries), to_rows, columns)
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Unpickles containers, strings and numbers, which need no name of a class or function."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, expected plain lists, dicts and strings")
+    sentences = nested_entries(entries, "sentences", "sentence")
+    return build_pairs(path, "reference", sentences, to_rows, columns, bad)
 
 
 def _read_pickle(path: Path, allow_pickle: bool) -> Any:
@@ -80,20 +86,39 @@ def _read_pickle(path: Path, allow_pickle: bool) -> Any:
             "read lists, dicts, strings and numbers of it, or turn it into JSON"
         )
     try:
+        data = read_bytes(path)
         # Python 2 wrote the files. Bytes that are no UTF-8 become what no text may hold, so that they are an error
         # where they are used, and only there.
-        return _DataUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8", errors="surrogateescape").load()
-    except Exception as error:  # a broken pickle can raise anything
+        value = load_pickle(data, text_encoding="utf-8")
+        _refuse_unfolding(value, len(data))
+    except ValueError as error:
         raise MmptValueError(f"{path} is refused: {error}") from error
+    return value
 
 
-def _read_boxes(path: Path, data: Any) -> dict[Any, list[float]]:
-    boxes = {}
-    for place, annotation in enumerate(entries_of(path, data, "annotations")):
-        try:
-            x, y, width, height = annotation["bbox"]
-            boxes[annotation["id"]] = [x, y, x + width, y + height]
-        except (KeyError, TypeError, ValueError) as error:
-            expected = "'id' and 'bbox' of four numbers"
-            raise MmptValueError(f"{path}, annotation {place}: got {annotation!r:.120}, expected {expected}") from error
-    return boxes
+def _refuse_unfolding(value: Any, size: int) -> None:
+    """Refuse a pickle that names one container again and again, and so holds more than any memory when it is read.
+
+    Raises:
+        ValueError: if its values are more than its bytes; each of an honest file takes two at least.
+    """
+    left, waiting = size, [value]
+    while waiting:
+        item = waiting.pop()
+        left -= 1 + (len(item) >> 6 if isinstance(item, (str, bytes)) else 0)
+        if left < 0:
+            raise MmptValueError(f"its {size:,} bytes unfold into more values than that, expected plain data")
+        if isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            waiting.extend(item)
+
+
+def _read_boxes(path: Path, data: Any, bad: BadRows) -> dict[Any, list[float]]:
+    def to_item(annotation: Any) -> tuple[Any, list[float]]:
+        x, y, width, height = annotation["bbox"]
+        return annotation["id"], [x, y, x + width, y + height]
+
+    annotations = entries_of(path, data, "annotations")
+    return index_entries(path, "annotation", annotations, to_item, "'id' and 'bbox' of four numbers", bad)

@@ -1,6 +1,5 @@
 """Lists of images: a folder, a table of files, or a dataset; nothing is decoded before it is asked for."""
 
-import csv
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from PIL import Image
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_extraction.image_loading import SUFFIXES, load_image
+from mmpt.processing.text_files import BadEntry, file_suffix, read_bytes, read_delimited
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ImageSource:
         return sha256("\n".join(map(str, self.ids)).encode(errors="surrogateescape")).hexdigest()
 
 
-def open_images(source: str | Path) -> ImageSource:
+def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSource:
     """List the images of a folder, of a table, or of a dataset on disk.
 
     * A folder: every image file below it, in the order of their paths. An image's id is its path in the folder without
@@ -75,6 +75,9 @@ def open_images(source: str | Path) -> ImageSource:
     * A dataset that `datasets` saved with `save_to_disk`, with the same columns; `image` is an image, bytes or a path.
       Without `image_id`, an image's id is the number of its row.
 
+    Args:
+        encoding: that of a table in CSV; by default UTF-8, or what a byte order mark names.
+
     Raises:
         FileNotFoundError: if there is nothing.
         ValueError: if it is none of these, has no image, or two images have the same id.
@@ -82,8 +85,8 @@ def open_images(source: str | Path) -> ImageSource:
     path = Path(source)
     if path.is_dir():
         found = _dataset(path) if (path / "state.json").exists() or _is_dict(path) else _folder(path)
-    elif path.suffix in (".jsonl", ".csv"):
-        found = _table(path)
+    elif file_suffix(path) in (".jsonl", ".csv", ".tsv"):
+        found = _table(path, encoding)
     elif path.exists():
         raise MmptValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
     else:
@@ -116,36 +119,37 @@ def _folder(folder: Path) -> ImageSource:
     )
 
 
-def _table(path: Path) -> ImageSource:
-    rows = list(_json_lines(path) if path.suffix == ".jsonl" else _csv_lines(path))
+def _table(path: Path, encoding: str | None) -> ImageSource:
+    rows = list(_json_lines(path) if file_suffix(path) == ".jsonl" else _csv_lines(path, encoding))
     entries = [_row_entry(f"{path.name}, line {line}", row, path.parent) for line, row in rows]
     return ImageSource(path.name, [entry.image_id for entry in entries], entries.__getitem__)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line, row), the row a sentence where the line cannot be read."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as error:
-                    yield number, f"the line is no JSON ({error})"
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if "image" not in (reader.fieldnames or ()):
-            raise MmptValueError(f"{path}: the columns are {reader.fieldnames}, expected 'image' among them")
-        for row in reader:
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        if line.strip():
             try:
-                given = {name: value for name, value in row.items() if value}
-                for name in {"boxes", "labels"} & set(given):
-                    given[name] = json.loads(given[name])
-                yield reader.line_num, given
-            except ValueError as error:
-                yield reader.line_num, f"boxes or labels are no JSON ({error})"
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, f"the line is no JSON ({error})"
+
+
+def _csv_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, Any]]:
+    names, rows = read_delimited(path, encoding, COLUMNS)
+    if "image" not in names:
+        raise MmptValueError(f"{path}: the columns are {names}, expected 'image' among them")
+    for number, row in rows:
+        if isinstance(row, BadEntry):
+            yield number, row.reason
+            continue
+        try:
+            given: dict[str, Any] = {name: value for name, value in row.items() if value}
+            for name in {"boxes", "labels"} & set(given):
+                given[name] = json.loads(given[name])
+            yield number, given
+        except (ValueError, RecursionError) as error:
+            yield number, f"boxes or labels are no JSON ({error})"
 
 
 def _row_entry(where: str, row: Any, folder: Path) -> ImageEntry:

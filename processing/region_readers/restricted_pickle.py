@@ -35,6 +35,7 @@ _VALUES = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
+_BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}  # of Python 2; read as Latin-1
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -62,26 +63,33 @@ class _Array:
     value: Any = None
 
 
-def load_pickle(data: bytes) -> Any:
+def load_pickle(data: bytes, text_encoding: str = "latin-1") -> Any:
     """Return what a pickle of dicts, lists, tuples, numbers, text and numpy arrays holds.
 
     Nothing in it is imported or called, so that it can run no code. An array of one object gives the object.
+
+    Args:
+        text_encoding: that of the strings of Python 2, which are bytes; what it cannot decode becomes lone surrogates.
 
     Raises:
         ValueError: if it is damaged or holds anything else.
     """
     try:
-        return _finished(_run(data))
-    except (IndexError, KeyError, TypeError, struct.error, OverflowError, MemoryError, RecursionError) as error:
+        return _finished(_run(data, text_encoding))
+    except MmptValueError:
+        raise
+    except (LookupError, TypeError, ValueError, struct.error, OverflowError, MemoryError, RecursionError) as error:
         raise MmptValueError(f"the pickle is damaged ({type(error).__name__}: {error})") from None
 
 
-def _run(data: bytes) -> Any:
+def _run(data: bytes, text_encoding: str) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     for opcode, argument, _ in pickletools.genops(data):
         name = opcode.name
-        if name in _VALUES:
+        if name in _BYTE_STRINGS and text_encoding != "latin-1":
+            stack.append(str(argument).encode("latin-1").decode(text_encoding, "surrogateescape"))
+        elif name in _VALUES:
             stack.append(argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
