@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -18,8 +19,8 @@ ENDING = re.compile(r"\.(?:jpe?g|png|webp|bmp|gif|tiff?|ppm|npy|npz)$", re.IGNOR
 def join_image_names(pairs: Dataset, store_ids: Collection[str], source: str) -> Dataset:
     """Return a pair table with the store's ids where its own are file names of the same images.
 
-    An id that the store has stays. Another is looked for with / instead of \\, without its ending, without the ending
-    of the store's id, and without the folders in front. It is taken only if no other id of the table is the same image.
+    An id that the store has stays. Another is looked for with / instead of a backslash, without its ending, and as the
+    store's id without its ending; then without the folders in front, if no other id of the table has the same name.
 
     Args:
         pairs: as `read_annotations` gives it.
@@ -31,19 +32,21 @@ def join_image_names(pairs: Dataset, store_ids: Collection[str], source: str) ->
     missing = [image_id for image_id in named if image_id not in store_ids]
     if not missing:
         return pairs
-    taken = {image_id for image_id in named if image_id in store_ids}
     endless = _without_endings(store_ids)
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for image_id in missing:
-        store_id = next((form for form in _forms(image_id, endless) if form in store_ids), None)
-        if store_id is None:
-            continue
-        if store_id in taken:
-            twice.add(store_id)
-        taken.add(store_id)
-        found[image_id] = store_id
-    found = {image_id: store_id for image_id, store_id in found.items() if store_id not in twice}
+    found = _find(missing, store_ids, endless)
+    # Two folders may have files of one name: without its folder a name must be that of one image alone.
+    taken = {*(image_id for image_id in named if image_id in store_ids), *found.values()}
+    bare = {
+        image_id: found_id
+        for folders in range(1, 1 + max(image_id.count("/") + image_id.count("\\") for image_id in missing))
+        for image_id, found_id in _find(missing, store_ids, endless, folders).items()
+    }
+    counts = Counter(store_id for image_id, store_id in bare.items() if image_id not in found)
+    found |= {
+        image_id: store_id
+        for image_id, store_id in bare.items()
+        if image_id not in found and store_id not in taken and counts[store_id] == 1
+    }
     if not found:
         return pairs
     one, other = next(iter(found.items()))
@@ -59,15 +62,20 @@ def join_image_names(pairs: Dataset, store_ids: Collection[str], source: str) ->
     return Dataset(table)
 
 
-def _forms(image_id: str, endless: dict[str, str | None]) -> Iterator[str]:
-    """Yield what the store could call an image, the likeliest first."""
-    path = image_id.strip().replace("\\", "/").removeprefix("./")
-    while path:
-        for form in (path, ENDING.sub("", path)):
-            yield form
-            if (whole := endless.get(form)) is not None:
-                yield whole
-        path = path.partition("/")[2]
+def _find(
+    image_ids: Iterable[str], store_ids: Collection[str], endless: dict[str, str | None], folders: int = 0
+) -> dict[str, str]:
+    """Return the store's id of each image that it has without so many folders in front, by the table's id."""
+    found = {}
+    for image_id in image_ids:
+        parts = image_id.strip().replace("\\", "/").removeprefix("./").split("/")[folders:]
+        path = "/".join(parts)
+        whole = endless.get(ENDING.sub("", path))
+        for form in (path, ENDING.sub("", path), *([] if whole is None else [whole])):
+            if form and form in store_ids:
+                found[image_id] = form
+                break
+    return found
 
 
 def _without_endings(store_ids: Iterable[str]) -> dict[str, str | None]:
