@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmpt.access_tokens import refuse_tokens
+from mmpt.annotation_options import READING, reader_options
 from mmpt.configuration.errors import MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
@@ -47,6 +48,9 @@ PRESETS = {
     "dual": ("vilbert", "lxmert", "volta_vilbert", "volta_lxmert"),
 }
 """The predecessors whose architecture a recipe can ask for, by stream."""
+
+READ_WITH_PAIRS = ("format", *READING, "eval_annotations", "eval_split")
+"""Keys of `data` that say how tables are read."""
 
 MASKING_SHARES = ("text", "regions", "itm")
 """What a row can be dealt to under conditional masking."""
@@ -120,6 +124,20 @@ class DataSection:
         store: folder of a region store.
         pairs: table of texts and image ids to train on.
         eval_pairs: the same to evaluate on.
+        format: of both, one of `ANNOTATION_FORMATS`; null looks at what they hold.
+        columns: our names by the tables' own: {headline: text, photo: image_id}.
+        label_names: the words of the labels, in order.
+        image_id_stem: take folders and ending off the images' ids.
+        image_id_format: how the store's ids look: "COCO_train2014_{:012d}".
+        annotations: the answers to the questions of VQA v2 in `pairs`.
+        eval_annotations: those to the questions in `eval_pairs`.
+        instances: the boxes of RefCOCO.
+        split: the split of `pairs` to train on, where it has several.
+        eval_split: that of `eval_pairs`.
+        rationales: of VCR, choose the reason for the right answer, not the answer.
+        allow_pickle: read pickled annotations, of which only lists, texts and numbers.
+        encoding: of text files; null is UTF-8, or what a byte order mark names.
+        skip_bad: leave bad rows out, and note them in errors.jsonl beside the table.
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
         max_text_length: tokens of a text, special ones included; longer texts are cut. None takes what the model holds.
         max_regions: regions of an image; None keeps all.
@@ -132,6 +150,20 @@ class DataSection:
     store: str | None = None
     pairs: str | None = None
     eval_pairs: str | None = None
+    format: str | None = None
+    columns: dict[str, str] | str | None = None
+    label_names: list[str] | str | None = None
+    image_id_stem: bool = False
+    image_id_format: str | None = None
+    annotations: str | None = None
+    eval_annotations: str | None = None
+    instances: str | None = None
+    split: str | None = None
+    eval_split: str | None = None
+    rationales: bool = False
+    allow_pickle: bool = False
+    encoding: str | None = None
+    skip_bad: bool = False
     tokenizer: str | None = None
     max_text_length: int | None = None
     max_regions: int | None = None
@@ -143,6 +175,11 @@ class DataSection:
         if self.generated is not None or self.scene_task is not None:
             return "scenes of shapes"
         return None if self.nlvr is None else "nlvr"
+
+    def reading(self, evaluation: bool = False) -> dict[str, Any]:
+        """Return format and options that `read_annotations` takes for `pairs`, or for `eval_pairs`."""
+        own = {name: getattr(self, f"eval_{name}" if evaluation else name) for name in ("annotations", "split")}
+        return {"format": self.format} | reader_options({name: getattr(self, name) for name in READING} | own)
 
 
 @dataclass
@@ -448,6 +485,10 @@ def _check_values(recipe: Recipe, source: str) -> None:
         )
     if data.store is not None and data.pairs is None:
         raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
+    unread = [name for name in READ_WITH_PAIRS if data.pairs is None and getattr(data, name)]
+    if unread:
+        raise MmptValueError(f"{source}: data.{unread[0]} is given without data.pairs, which it is for; leave it out")
+    data.reading()
     check_training_values(recipe.training, f"{source}: training.")
     check_bounds(model.config, MODEL_BOUNDS, f"{source}: model.")
     _refuse_tokens(recipe, source)

@@ -105,11 +105,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _defaults(recipe: "Recipe") -> dict[str, Any]:
-    """Return dotted name -> default of training's and, where nothing else gives them, the model's fields."""
+    """Return dotted name -> default of fields: of training, of data and, where nothing else gives them, of the model."""
     from mmpt.checked_trainer import MmptTrainingArguments
     from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 
-    sections: dict[str, Any] = {"training": MmptTrainingArguments}
+    sections: dict[str, Any] = {"training": MmptTrainingArguments, "data": type(recipe.data)}
     if recipe.model.preset is None and recipe.model.from_pretrained is None:
         sections["model"] = MMPT_CONFIGS[recipe.model.stream]
     return {

@@ -4,16 +4,32 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
 
+from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.pair_columns import IMAGE_COLUMNS
 
 logger = logging.getLogger(__name__)
 
 ENDING = re.compile(r"\.(?:jpe?g|png|webp|bmp|gif|tiff?|ppm|npy|npz)$", re.IGNORECASE)
+
+
+def read_pairs(path: str | Path, store_ids: Collection[str], format: str | None = None, **options: Any) -> Dataset:
+    """Read an annotation file or folder into a pair table with the ids of a store.
+
+    Args:
+        store_ids: a `RegionStore`, or the ids of one.
+        format: one of `ANNOTATION_FORMATS`; the content tells by default.
+        options: those of `read_annotations`.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as `read_annotations`.
+    """
+    return join_image_names(read_annotations(path, format, **options), store_ids, str(path))
 
 
 def join_image_names(pairs: Dataset, store_ids: Collection[str], source: str) -> Dataset:

@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmpt.annotation_options import reader_options, with_reading_options
 from mmpt.command_errors import clear_errors
 from mmpt.configuration.errors import MmptValueError
 
@@ -22,8 +24,12 @@ TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task
 Pairs = Annotated[str | None, typer.Option(help="Table or annotations; with --store.")]
 Store = Annotated[str | None, typer.Option(help="Folder of the region store with the table's images.")]
 Format = Annotated[str | None, typer.Option(help="Format of --pairs; the content tells by default.")]
-Nlvr = Annotated[str | None, typer.Option(help="Folder of NLVR's Parquet files, instead of --pairs and --store.")]
-Split = Annotated[str, typer.Option(help="With --nlvr: train, dev, held_out, or another split of the folder.")]
+Nlvr = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of NLVR's Parquet files, instead of --pairs and --store; --split is dev, train, held_out."
+    ),
+]
 Pixels = Annotated[bool, typer.Option("--pixels", help="With --nlvr: features from the pixels of each image.")]
 BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
@@ -68,6 +74,7 @@ def finetune(
 
 
 @task_app.command()
+@with_reading_options
 def evaluate(
     model: Model,
     task: TaskOption = None,
@@ -75,7 +82,6 @@ def evaluate(
     store: Store = None,
     format: Format = None,
     nlvr: Nlvr = None,
-    split: Split = "dev",
     pixels: Pixels = False,
     out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
     gallery: Annotated[int, typer.Option(help="How many wrong predictions gallery.html shows.")] = 0,
@@ -85,6 +91,8 @@ def evaluate(
     blank: BlankOption = None,
     allow_other_regions: OtherRegions = False,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Measure a fine-tuned model on a labelled table; without one, on the evaluation rows of its own recipe.
 
@@ -101,7 +109,7 @@ def evaluate(
         elif gallery:
             raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=True)
+        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=True)
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -128,6 +136,7 @@ def evaluate(
 
 
 @task_app.command()
+@with_reading_options
 def predict(
     model: Model,
     out: Annotated[str, typer.Option(help="File to write, a JSON line a row; '-' prints them.")] = "predictions.jsonl",
@@ -136,7 +145,6 @@ def predict(
     store: Store = None,
     format: Format = None,
     nlvr: Nlvr = None,
-    split: Split = "dev",
     pixels: Pixels = False,
     batch_size: BatchSize = 64,
     device: Device = None,
@@ -144,6 +152,8 @@ def predict(
     blank: BlankOption = None,
     allow_other_regions: OtherRegions = False,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Write what a fine-tuned model predicts for a table, which needs no labels.
 
@@ -151,7 +161,7 @@ def predict(
     """
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=False)
+        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=False)
         dataset = table.dataset
         from mmpt.downstream.prediction_files import prediction_lines
 
@@ -183,7 +193,7 @@ def _table(
     store: str | None,
     format: str | None,
     nlvr: str | None,
-    split: str,
+    reading: Mapping[str, Any],
     pixels: bool,
     allow_other_regions: bool,
     with_labels: bool,
@@ -198,10 +208,14 @@ def _table(
         raise MmptValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
     if (pairs is None) != (store is None):
         raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
+    options = reader_options(reading)
+    if pairs is None and (unread := [name for name in options if nlvr is None or name != "split"]):
+        raise MmptValueError(f"got --{unread[0].replace('_', '-')} without --pairs, which it is for")
     if nlvr is not None:
+        split = options.get("split", "dev")
         table, corpus = nlvr_table(nlvr, split, saved.name, with_labels, pixels, saved.trained_on), "nlvr"
     elif pairs is not None and store is not None:
-        table, corpus = store_table(pairs, store, format, saved.name, with_labels), None
+        table, corpus = store_table(pairs, store, format, saved.name, with_labels, **options), None
     elif saved.recipe is None:
         raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
     else:

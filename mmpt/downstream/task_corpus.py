@@ -10,13 +10,13 @@ from PIL import Image
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.tasks import TASKS
-from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
 from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
 from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
 from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_tasks import SceneTask
 from mmpt.processing.corpora.scenes import render
+from mmpt.processing.image_names import read_pairs
 from mmpt.processing.region_record import Record, prototypes_of
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
@@ -88,10 +88,10 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
             "region_token_type_id": 0,
         }
         return TaskCorpus(train, _nlvr_rows(nlvr, nlvr.dev, name), texts_of(train.table), facts)
-    train = store_table(str(data.pairs), str(data.store), None, name).dataset
+    train = store_table(str(data.pairs), str(data.store), name=name, **data.reading()).dataset
     evaluation = None
     if data.eval_pairs is not None:
-        evaluation = store_table(data.eval_pairs, str(data.store), None, name)
+        evaluation = store_table(data.eval_pairs, str(data.store), name=name, **data.reading(evaluation=True))
     store: Any = train.regions
     return TaskCorpus(train, evaluation, texts_of(train.table), {"region_feature_dim": store.feature_dim})
 
@@ -111,23 +111,26 @@ def evaluation_table(data: DataSection, name: str, trained_on: Record | None = N
         return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels, trained_on=trained_on)
     if data.eval_pairs is None:
         raise MmptValueError("the recipe has no data.eval_pairs; give --pairs and --store")
-    return store_table(data.eval_pairs, str(data.store), None, name)
+    return store_table(data.eval_pairs, str(data.store), name=name, **data.reading(evaluation=True))
 
 
-def store_table(pairs: str, store: str, format: str | None, name: str, with_labels: bool = True) -> TaskTable:
+def store_table(
+    pairs: str, store: str, format: str | None, name: str, with_labels: bool = True, **reading: Any
+) -> TaskTable:
     """Return a table or an annotation file joined with a store.
 
     Args:
         format: one of `ANNOTATION_FORMATS`; the content tells by default.
         name: of the task.
         with_labels: whether every row must have what the task is scored against.
+        reading: options of `read_annotations`.
 
     Raises:
         FileNotFoundError: if a file or folder is not there.
         ValueError: if the table lacks what the task needs, or names images that are not in the store.
     """
     opened = RegionStore.open(Path(store))
-    dataset = join(read_annotations(pairs, format), opened, name, with_labels)
+    dataset = join(read_pairs(pairs, opened, format, **reading), opened, name, with_labels)
     return TaskTable(dataset, opened.class_names, no_picture)
 
 
