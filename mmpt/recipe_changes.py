@@ -105,7 +105,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _defaults(recipe: "Recipe") -> dict[str, Any]:
-    """Return dotted name -> default of fields: of training, of data and, where nothing else gives them, of the model."""
+    """Return dotted name -> default of fields of training, of data and, where nothing else gives them, the model."""
     from mmpt.checked_trainer import MmptTrainingArguments
     from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 
