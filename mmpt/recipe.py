@@ -138,6 +138,7 @@ class DataSection:
         allow_pickle: read pickled annotations, of which only lists, texts and numbers.
         encoding: of text files; null is UTF-8, or what a byte order mark names.
         skip_bad: leave bad rows out, and note them in errors.jsonl beside the table.
+        images: the images that the store was extracted from, which the gallery of a task shows.
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
         max_text_length: tokens of a text, special ones included; longer texts are cut. None takes what the model holds.
         max_regions: regions of an image; None keeps all.
@@ -164,6 +165,7 @@ class DataSection:
     allow_pickle: bool = False
     encoding: str | None = None
     skip_bad: bool = False
+    images: str | None = None
     tokenizer: str | None = None
     max_text_length: int | None = None
     max_regions: int | None = None
@@ -485,7 +487,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         )
     if data.store is not None and data.pairs is None:
         raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
-    unread = [name for name in READ_WITH_PAIRS if data.pairs is None and getattr(data, name)]
+    unread = [name for name in (*READ_WITH_PAIRS, "images") if data.pairs is None and getattr(data, name)]
     if unread:
         raise MmptValueError(f"{source}: data.{unread[0]} is given without data.pairs, which it is for; leave it out")
     data.reading()

@@ -55,7 +55,8 @@ def changes_of(old: Any, new: "Recipe") -> Changes:
         return {}
     before, after = _flat(old), _flat(new.resolved())
     with_best = any(each.get("training.load_best_model_at_end") for each in (before, after))
-    free = {f"training.{name}" for name in (FREE if with_best else FREE | _FREE_WITHOUT_BEST)} | {"task.gallery"}
+    free = {f"training.{name}" for name in (FREE if with_best else FREE | _FREE_WITHOUT_BEST)}
+    free |= {"task.gallery", "data.images"}
     defaults = _defaults(new)
     changes: Changes = {}
     for name in [*before, *(name for name in after if name not in before)]:

@@ -84,7 +84,10 @@ def evaluate(
     nlvr: Nlvr = None,
     pixels: Pixels = False,
     out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
-    gallery: Annotated[int, typer.Option(help="How many wrong predictions gallery.html shows.")] = 0,
+    gallery: Annotated[int, typer.Option(help="How many wrong and right predictions gallery.html shows.")] = 0,
+    images: Annotated[
+        str | None, typer.Option(help="Folder of the images, as for `mmpt extract`, that the gallery shows.")
+    ] = None,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -108,8 +111,14 @@ def evaluate(
             check_output_dir(folder)
         elif gallery:
             raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
+        if images is not None and not gallery:
+            raise MmptValueError("got --images without --gallery N, which shows them")
+        from mmpt.downstream.task_corpus import Pictures
+
         saved = _open(model, task, device, dtype, blank, batch_size)
         table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=True)
+        if images is not None:
+            table.picture = Pictures(images)
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -123,15 +132,13 @@ def evaluate(
         }
         text = json.dumps(report, indent=2)
         if folder is not None:
-            from mmpt.downstream.decoding import label_numbers
             from mmpt.downstream.gallery import write_gallery
             from mmpt.downstream.prediction_files import write_predictions
 
             (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-            write_predictions(folder / "predictions.jsonl", dataset, predictions)
+            write_predictions(folder / "predictions.jsonl", saved.name, dataset, predictions, saved.numbers)
             if gallery:
-                page = folder / "gallery.html"
-                write_gallery(page, saved.name, table, predictions, label_numbers(saved.model.config), gallery)
+                write_gallery(folder / "gallery.html", saved.name, table, predictions, saved.numbers, gallery)
         typer.echo(text)
 
 
@@ -165,7 +172,7 @@ def predict(
         dataset = table.dataset
         from mmpt.downstream.prediction_files import prediction_lines
 
-        lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
+        lines = prediction_lines(saved.name, dataset, _predict(saved, dataset, batch_size), saved.numbers)
         if out == "-":
             for line in lines:
                 typer.echo(line, nl=False)

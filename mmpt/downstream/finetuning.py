@@ -126,7 +126,7 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
     def write(folder: Path, metrics: dict[str, Any] | None) -> None:
         if corpus.evaluation is not None:
             table, predictions = corpus.evaluation, guesses if metrics is None else trainer.predictions
-            write_predictions(folder / "predictions.jsonl", table.dataset, predictions)
+            write_predictions(folder / "predictions.jsonl", section.name, table.dataset, predictions, numbers)
             if section.gallery:
                 shown = section.gallery if metrics is not None else 1
                 write_gallery(folder / "gallery.html", section.name, table, predictions, numbers, shown)
