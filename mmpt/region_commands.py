@@ -34,6 +34,9 @@ def extract(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images that go through the model at once.")] = 8,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a model of the Hub.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a CSV of images: latin-1, gbk, ...; UTF-8 or its mark by default.")
+    ] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
     debug: Debug = False,
@@ -51,7 +54,7 @@ def extract(
         if box_format not in ("pixel", "normalized"):
             raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
         _check_shard_bytes(shard_bytes)
-        source = open_images(images)
+        source = open_images(images, encoding=encoding)
         extractor = RegionExtractor.from_pretrained(
             model,
             backend=backend,
@@ -142,6 +145,9 @@ def validate(
     ] = None,
     eval_pairs: Annotated[str | None, typer.Option(help="The same to evaluate on; leakage is checked.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of --pairs and --eval-pairs; the content tells.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of --pairs and --eval-pairs: latin-1, gbk, ...; UTF-8 or its mark by default.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Check a store and, with --pairs, whether it has the images that a table names. Exit code 1 if something is wrong.
@@ -155,7 +161,7 @@ def validate(
             raise MmptValueError("got --eval-pairs without --pairs, expected both")
         sound = _repair(store, source, allow_pickle) if repair else _check(store, deep)
         if pairs:
-            sound = _check_join(store, pairs, eval_pairs, format) and sound
+            sound = _check_join(store, pairs, eval_pairs, format, encoding) and sound
         if not sound:
             raise typer.Exit(1)
 
@@ -191,25 +197,87 @@ def show(
 @region_app.command()
 def pairs(
     annotations: Annotated[str, typer.Argument(help="Annotation file or folder.", metavar="FILE")],
-    out: Annotated[str, typer.Option(help="Table to write: .parquet, .jsonl or .csv.")],
+    out: Annotated[str, typer.Option(help="Table to write: .parquet, .jsonl, .csv or .tsv.")],
     format: Annotated[str | None, typer.Option(help="Name of the format; the content tells by default.")] = None,
     image_id_format: Annotated[
         str | None, typer.Option(help="How the store's ids look: 'COCO_train2014_{:012d}', say.")
     ] = None,
+    image_id_stem: Annotated[
+        bool, typer.Option("--image-id-stem", help="Take folders and ending off the ids of a table: train/7.jpg -> 7.")
+    ] = False,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a table by our names: headline=text,photo=image_id.")
+    ] = None,
+    label_names: Annotated[str | None, typer.Option(help="Words of a table's labels in order: no,yes.")] = None,
+    answers: Annotated[
+        str | None, typer.Option("--annotations", help="File of the answers to the questions of VQA v2.")
+    ] = None,
+    instances: Annotated[
+        str | None, typer.Option(help="File of the boxes of RefCOCO; instances.json beside the references by default.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Keep only this split, of a file that has several.")] = None,
+    rationales: Annotated[
+        bool, typer.Option("--rationales", help="VCR: choose the reason for the right answer, not the answer.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read a pickled file, of which only lists, texts and numbers.")
+    ] = False,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file: latin-1, gbk, utf-16, ...; UTF-8 or its mark by default.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out and note them in errors.jsonl beside the table.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Turn annotations (COCO, Flickr30k, VQA, ...; docs/annotations.md) into a table of pairs."""
+    """Turn annotations (COCO, Flickr30k, VQA, ...; docs/annotations.md) into a table of pairs.
+
+    For instance: mmpt pairs captions_train2014.json --out captions.csv --skip-bad
+    """
     with clear_errors(debug):
         from mmpt.processing.annotations.annotation_formats import read_annotations
+        from mmpt.processing.annotations.bad_rows import errors_beside
+        from mmpt.processing.annotations.pair_writing import check_table_suffix, write_pairs
 
-        options = {} if image_id_format is None else {"image_id_format": image_id_format}
-        table: Any = read_annotations(annotations, format, **options)
-        writers = {".parquet": table.to_parquet, ".jsonl": table.to_json, ".csv": table.to_csv}
-        suffix = Path(out).suffix
-        if suffix not in writers:
-            raise MmptValueError(f"got --out {out!r}, expected a name that ends in {', '.join(writers)}")
-        writers[suffix](out)
+        check_table_suffix(Path(out))
+        errors = errors_beside(out) if skip_bad else None
+        for written in filter(None, (Path(out), errors)):
+            for source in filter(None, (annotations, answers, instances)):
+                _refuse_own_input(written, Path(source))
+        given = {
+            "image_id_format": image_id_format,
+            "image_id_stem": image_id_stem,
+            "columns": None if columns is None else _renamed_columns(columns),
+            "label_names": None if label_names is None else label_names.split(","),
+            "annotations": answers,
+            "instances": instances,
+            "split": split,
+            "rationales": rationales,
+            "allow_pickle": allow_pickle,
+            "encoding": encoding,
+        }
+        options = {name: value for name, value in given.items() if value not in (None, False)}
+        table = read_annotations(annotations, format, strict=not skip_bad, errors=errors, **options)
+        write_pairs(table, out)
         typer.echo(f"{out}: {len(table):,} rows, columns {', '.join(table.column_names)}")
+
+
+def _refuse_own_input(written: Path, source: Path) -> None:
+    """Refuse to write over what is read."""
+    if not written.exists() or not source.exists():
+        return
+    inside = source.is_dir() and written.resolve().is_relative_to(source.resolve())
+    if inside or written.samefile(source):
+        raise MmptValueError(
+            f"writing {str(written)!r} would destroy what is read from {str(source)!r}; give another --out"
+        )
+
+
+def _renamed_columns(text: str) -> dict[str, str]:
+    renamed = dict(pair.rpartition("=")[::2] for pair in text.split(","))
+    if not all(renamed) or not all(renamed.values()):
+        raise MmptValueError(f"got --columns {text!r}, expected name=ours,...: headline=text,photo=image_id")
+    return renamed
 
 
 def _check_shard_bytes(shard_bytes: int) -> None:
@@ -278,13 +346,14 @@ def _repair(store: str, source: str | None, allow_pickle: bool) -> bool:
     return not repair.dropped
 
 
-def _check_join(store: str, pairs: str, eval_pairs: str | None, format: str | None) -> bool:
+def _check_join(store: str, pairs: str, eval_pairs: str | None, format: str | None, encoding: str | None) -> bool:
     from mmpt.processing.annotations.annotation_formats import read_annotations
     from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.region_store import RegionStore
 
-    evaluation = None if eval_pairs is None else read_annotations(eval_pairs, format)
-    report = check_pairs(read_annotations(pairs, format), RegionStore.open(store), evaluation)
+    options = {} if encoding is None else {"encoding": encoding}
+    evaluation = None if eval_pairs is None else read_annotations(eval_pairs, format, **options)
+    report = check_pairs(read_annotations(pairs, format, **options), RegionStore.open(store), evaluation)
     typer.echo(str(report))
     return report.ok
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from tiny_annotations import layouts
 
 from mmpt.processing.annotations.annotation_files import format_image_id
 from mmpt.processing.annotations.annotation_formats import ANNOTATION_FORMATS, read_annotations, recognise_format
@@ -412,7 +413,7 @@ def test_vqa_of_two_splits_is_refused(tmp_path: Path):
     first, second = VQA_ANNOTATIONS["annotations"]
     path = write_json(tmp_path / "annotations.json", {"annotations": [first]})
     write_json(path, {"annotations": [first | {"question_id": 4}, second | {"question_id": 5}]})
-    with pytest.raises(ValueError, match="none of the 2 questions of .* has answers among the 2 annotations of"):
+    with pytest.raises(ValueError, match=r"none of the 2 questions of .* has answers among the 2 annotations of"):
         read_vqa(questions, annotations=path)
     write_json(path, {"annotations": [first, second | {"image_id": 5}]})
     with pytest.raises(ValueError, match="question 458752000 is of image 458752, its answers of 5"):
@@ -653,7 +654,8 @@ def test_formats_are_recognised_by_what_the_file_holds(tmp_path: Path):
         write_json(tmp_path / "h.json", [{"caption": "a", "image": "1"}]): "table",
         tmp_path / "saved": "dataset",
     }
-    assert set(files.values()) == set(ANNOTATION_FORMATS)
+    sampled = {name for name, _ in layouts(tmp_path / "refcoco").values()}
+    assert sampled | set(files.values()) == set(ANNOTATION_FORMATS)
     for path, name in files.items():
         assert recognise_format(path) == name, path
         assert {"text", "image_id"} <= set(read_annotations(path).column_names)

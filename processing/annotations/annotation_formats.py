@@ -3,14 +3,16 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptTypeError, MmptValueError
-from mmpt.processing.annotations.annotation_files import read_json
+from mmpt.processing.annotations.annotation_files import has_key, read_json
 from mmpt.processing.annotations.bad_rows import errors_beside
 from mmpt.processing.annotations.caption_annotations import (
     RESULTS_HEADER,
@@ -28,7 +30,7 @@ from mmpt.processing.annotations.lxmert_annotations import (
     read_lxmert_pretraining,
     read_lxmert_questions,
 )
-from mmpt.processing.annotations.pair_tables import DELIMITED, metadata_of, read_dataset, read_table
+from mmpt.processing.annotations.pair_tables import DELIMITED, OTHER_NAMES, metadata_of, read_dataset, read_table
 from mmpt.processing.annotations.question_annotations import (
     read_aokvqa,
     read_gqa,
@@ -96,6 +98,8 @@ TEXTLESS: Mapping[frozenset[str], str] = {
     frozenset({"image_id", "attributes"}): "Visual Genome's attributes; give region_descriptions.json",
     frozenset({"image_id", "url", "coco_id", "flickr_id"}): "Visual Genome's images; give region_descriptions.json",
 }
+TEXT_NAMES = ("text", *OTHER_NAMES["text"])
+LOOKED_AT = 100  # entries by which a format is recognised
 TEST_KEYS = frozenset({"img_id", "sent", "question_id", "question_type", "answer_type"})  # of LXMERT, without labels
 
 
@@ -184,45 +188,67 @@ def _format_of_folder(path: Path) -> str | None:
 
 
 def _format_of_text(path: Path, suffix: str, encoding: str | None) -> str | None:
-    first = next(read_lines(path, encoding), (1, ""))[1]
+    lines = [line for _, line in islice(read_lines(path, encoding), LOOKED_AT)]
+    first = lines[0] if lines else ""
     if FLICKR30K_LINE.fullmatch(first) or RESULTS_HEADER.fullmatch(first):
         return "flickr30k"
     if suffix not in (".json", ".jsonl") and WEB_LINE.fullmatch(first):
         return "conceptual_captions"
     if suffix in DELIMITED and (suffix != ".txt" or re.search("[,;\t|]", first)):
         return "table"
-    if not first.lstrip().startswith(("{", "[")):
+    if suffix != ".jsonl" and not first.lstrip().startswith(("{", "[")):
         return None
-    try:
-        data = json.loads(first)
-    except (ValueError, RecursionError):
-        data = read_json(path, encoding)  # not a line an object, but one over many lines
+    objects = [found for line in lines if isinstance(found := _loads(line), dict)]
+    data = _loads(first)
+    one_a_line = isinstance(data, dict) and len(lines) > 1
+    if data is None:
+        try:
+            data = read_json(path, encoding)  # one object over many lines
+        except MmptValueError:
+            one_a_line = 2 * len(objects) >= len(lines)
+            if not one_a_line:
+                raise
     if isinstance(data, list):
-        return _format_of_list(path, data)
-    return _format_of_object(path, suffix, data)
+        entries = [entry for entry in data[:LOOKED_AT] if isinstance(entry, dict)]
+        return _most_frequent([_format_of_entry(path, entry) for entry in entries])
+    found = objects if one_a_line else [data] if isinstance(data, dict) else []
+    return _most_frequent([_format_of_object(path, suffix, each) for each in found])
 
 
-def _format_of_list(path: Path, data: list[Any]) -> str | None:
-    objects = [entry for entry in data[:100] if isinstance(entry, dict)]
-    if not objects:
+def _loads(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    keys = set(objects[0]).intersection(*objects)
-    _refuse_textless(path, keys)
-    if {"img_id", "sent", "question_id"} <= keys and not isinstance(objects[0].get("label"), dict):
+
+
+def _most_frequent(formats: Iterable[str | None]) -> str | None:
+    """Return the format that most entries are of, so that a bad one among them changes nothing."""
+    votes = Counter(filter(None, formats))
+    # A bad entry may look like a row of some table.
+    return max(votes, key=lambda name: (votes[name], name != "table"), default=None)
+
+
+def _format_of_entry(path: Path, entry: dict[str, Any]) -> str:
+    """Return the format of the list that an object stands in."""
+    keys = entry.keys()
+    _refuse_textless(path, entry)
+    if {"img_id", "sent", "question_id"} <= keys and not isinstance(entry.get("label"), dict):
         return "lxmert_questions" if keys <= TEST_KEYS else "table"
     for name, wanted in LISTS.items():
         if wanted <= keys:
             return name
-    if {"image", "question"} <= keys and all(str(entry["image"]).startswith("VizWiz_") for entry in objects):
+    if {"image", "question"} <= keys and str(entry["image"]).startswith("VizWiz_"):
         return "vizwiz"
-    if {"image", "caption"} <= keys and ("image_id" in keys or any(isinstance(e["caption"], list) for e in objects)):
+    if {"image", "caption"} <= keys and ("image_id" in keys or isinstance(entry["caption"], list)):
         return "lavis"
     return "table"
 
 
 def _format_of_object(path: Path, suffix: str, data: dict[str, Any]) -> str | None:
+    """Return the format of a file that is one object, or has one a line."""
     keys = data.keys()
-    _refuse_textless(path, keys)
+    _refuse_textless(path, data)
     first = next(iter(data.values()), None)
     if isinstance(first, dict) and "imageId" in first:
         return "gqa"
@@ -230,23 +256,22 @@ def _format_of_object(path: Path, suffix: str, data: dict[str, Any]) -> str | No
         raise MmptValueError(f"{path} holds GQA's scene graphs, which have no texts; give the file of the questions")
     if isinstance(data.get("questions"), list):
         return "vqa"
-    if isinstance(data.get("data"), list) and any(isinstance(e, dict) and "set_name" in e for e in data["data"][:1]):
+    if isinstance(data.get("data"), list) and _any_has(data["data"], "set_name"):
         return "textvqa"
     if isinstance(data.get("data"), dict) and "dialogs" in data["data"]:
         raise MmptValueError(f"{path} holds dialogues of VisDial, which are not read yet; make a table of them")
-    if isinstance(data.get("images"), list) and any(
-        "sentences" in e for e in data["images"][:1] if isinstance(e, dict)
-    ):
+    if isinstance(data.get("images"), list) and _any_has(data["images"], "sentences"):
         return "karpathy"
     if isinstance(data.get("annotations"), list):
         entry = next((entry for entry in data["annotations"] if isinstance(entry, dict)), {})
         if "answers" in entry:
             raise MmptValueError(
-                f"{path} holds answers of VQA; give the file of the questions, and this as annotations="
+                f"{path} holds answers of VQA; give the file of the questions, and this as annotations= (--annotations)"
             )
         if "bbox" in entry and "caption" not in entry:
             raise MmptValueError(
-                f"{path} holds boxes without texts; give the file of the references, and this as instances="
+                f"{path} holds boxes without texts; give the file of the references, and this as instances= "
+                "(--instances)"
             )
         return "coco_captions"
     if {"identifier", "sentence"} <= keys:
@@ -260,7 +285,13 @@ def _format_of_object(path: Path, suffix: str, data: dict[str, Any]) -> str | No
     return "table" if flat or suffix == ".jsonl" else None
 
 
-def _refuse_textless(path: Path, keys: Any) -> None:
+def _any_has(entries: list[Any], key: str) -> bool:
+    return has_key(entries[:LOOKED_AT], key)
+
+
+def _refuse_textless(path: Path, entry: dict[str, Any]) -> None:
+    if not entry.keys().isdisjoint(TEXT_NAMES):
+        return
     for wanted, what in TEXTLESS.items():
-        if wanted <= set(keys):
+        if wanted <= entry.keys():
             raise MmptValueError(f"{path} holds no texts about images: it is {what}")

@@ -62,6 +62,7 @@ class BadRows:
         if not self._rows:
             self._errors.unlink(missing_ok=True)  # of a run before
             return
+        self._errors.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._errors.with_name(f"{self._errors.name}.tmp")
         # In ASCII: a row may hold what UTF-8 cannot.
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self._rows), encoding="utf-8", newline="\n")

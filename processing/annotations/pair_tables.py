@@ -198,10 +198,10 @@ def _pairs_of_dataset(
     label = wanted.features.get(chosen.get("label", ""))
     if label_names is None and isinstance(label, ClassLabel):
         label_names = label.names
-    return _build(source, "row", chosen, lambda: enumerate(_iterate(wanted)), label_names, image_id_stem, bad)
+    return _build(source, "row", chosen, lambda: enumerate(iterate_rows(wanted)), label_names, image_id_stem, bad)
 
 
-def _iterate(dataset: Dataset) -> Iterator[Row]:
+def iterate_rows(dataset: Dataset) -> Iterator[Row]:
     """Yield the rows as they are stored; an image, say, is not decoded."""
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
         yield from batch.to_pylist()  # type: ignore[union-attr]
