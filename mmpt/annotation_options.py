@@ -59,16 +59,22 @@ READING: Mapping[str, tuple[Any, Any]] = {
 
 
 def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `READING`; its parameter `reading` takes their values, by name."""
+    """Give a command the options of `READING`; its parameter `reading` takes their values, by name.
+
+    An option that the command has itself reaches both.
+    """
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "reading"]
+    has = {each.name for each in own}
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in READING.items()
+        if name not in has
     ]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        command(reading={name: values.pop(name) for name in READING}, **values)
+        reading = {name: values[name] for name in READING}
+        command(reading=reading, **{name: value for name, value in values.items() if name in has})
 
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
