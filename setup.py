@@ -74,12 +74,17 @@ setup(
     packages=[
         "mmpt",
         "mmpt.model_cards",  # the template of the cards that runs write
+        "mmpt.recipes",  # what `mmpt pretrain tiny` and `mmpt recipes` find
         *(f"mmpt.{part}" for part in find_packages(str(ROOT / "mmpt"))),
         *(f"mmpt.{room}" for room in ROOMS),
         *(f"mmpt.{room}.{part}" for room in ROOMS for part in find_packages(str(ROOT / room))),
     ],
-    package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards")},
-    package_data={"mmpt": ["py.typed"], "mmpt.model_cards": ["template.md"]},
+    package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards", "recipes")},
+    package_data={
+        "mmpt": ["py.typed"],
+        "mmpt.model_cards": ["template.md"],
+        "mmpt.recipes": ["*.yaml", "*/*.yaml", "*.py"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mmpt = mmpt.cli:main"]},

@@ -10,6 +10,7 @@ import typer
 from mmpt.command_errors import clear_errors
 from mmpt.configuration.errors import MmptValueError
 from mmpt.downstream.commands import task_app
+from mmpt.recipe_commands import recipe_app
 from mmpt.region_commands import region_app
 
 app = typer.Typer(
@@ -19,8 +20,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(recipe_app)
 app.add_typer(region_app)
 app.add_typer(task_app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from mmpt import __version__
+
+        typer.echo(f"mmpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Pre-train vision-and-language models on region features."""
+
 
 _REPORTED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
 
@@ -28,15 +48,15 @@ _REPORTED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def pretrain(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, recipes/tiny.yaml say.", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a name that `mmpt recipes` lists.", metavar="RECIPE")],
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Pre-train a model as a recipe says.
 
     Every key of the recipe can be changed: --section.key VALUE, or --key VALUE where only one section has the key;
-    for instance --stream dual --max_steps 100 --output_dir runs/dual. A run that is in the folder already is resumed
-    with --resume_from_checkpoint last (--allow_changes: with other settings), or replaced with --overwrite. SIGTERM
-    saves a checkpoint and exits with 75.
+    for instance --stream dual --max_steps 100 --output_dir runs/dual. `mmpt keys RECIPE` lists them. A run that is in
+    the folder already is resumed with --resume_from_checkpoint last (--allow_changes: with other settings), or
+    replaced with --overwrite. SIGTERM saves a checkpoint and exits with 75.
     """
     with clear_errors(debug):
         if recipe.startswith("-"):

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.corpora.generated_scenes import GeneratedScenes
 from mmpt.processing.corpora.nlvr import read_nlvr
 from mmpt.processing.corpora.nlvr_examples import read_nlvr_examples, true_pairs
 from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_texts import ATTRIBUTE_WORDS
+from mmpt.processing.image_names import read_pairs
 from mmpt.processing.pair_dataset import PairDataset
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
@@ -49,7 +49,7 @@ def open_corpus(data: DataSection) -> Corpus:
         return _generated(data.generated)
     if data.nlvr is not None:
         return _nlvr(data.nlvr.folder) if not data.nlvr.statements else _nlvr_statements(data.nlvr)
-    return _store(str(data.store), str(data.pairs), data.eval_pairs)
+    return _store(data)
 
 
 def _generated(source: GeneratedSource) -> Corpus:
@@ -110,15 +110,16 @@ def _nlvr_statements(source: NlvrSource) -> Corpus:
     )
 
 
-def _store(store_path: str, pairs_path: str, eval_pairs_path: str | None) -> Corpus:
-    store = RegionStore.open(Path(store_path))
-    pairs = read_annotations(pairs_path)
+def _store(data: DataSection) -> Corpus:
+    store = RegionStore.open(Path(str(data.store)))
+    pairs = read_pairs(str(data.pairs), store, **data.reading())
     facts: dict[str, Any] = {"region_feature_dim": store.feature_dim}
     if store.num_classes:
         facts |= {"num_region_classes": store.num_classes} | _background(store)
     evaluation = None
-    if eval_pairs_path is not None:
-        evaluation = PairDataset(read_annotations(eval_pairs_path), store, for_evaluation=True)
+    if data.eval_pairs is not None:
+        eval_pairs = read_pairs(data.eval_pairs, store, **data.reading(evaluation=True))
+        evaluation = PairDataset(eval_pairs, store, for_evaluation=True)
     texts = [*pairs["text"]]
     if "text_pair" in pairs.column_names:
         texts += [text for text in pairs["text_pair"] if text is not None]

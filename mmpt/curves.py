@@ -65,7 +65,7 @@ def plot_curves(log_path: Path, png: Path) -> bool:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        logger.warning("curves were not drawn because matplotlib is not installed: pip install mmpt[plots]")
+        logger.warning("curves were not drawn because matplotlib is not installed: pip install 'mmpt[plots]'")
         return False
     rows = math.ceil(len(panels) / _COLUMNS)
     figure = Figure(figsize=(12, 0.5 + 2.9 * rows), dpi=100, layout="constrained")

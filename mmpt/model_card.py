@@ -60,6 +60,7 @@ class Rows:
     role: str
     texts: Sequence[str]
     image_ids: Sequence[str]
+    second_image_ids: Sequence[str | None] = ()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -23,6 +23,7 @@ from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.region_record import Record, check_same_regions, record_of
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config
+from mmpt.run_report import Headline
 from mmpt.trainer import MmptTrainer, MmptTrainingArguments
 from mmpt.training_run import PreparedRun, build_trainer, carry_out
 
@@ -90,10 +91,9 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         processing_class=processor,
     )
     tables = {"training": corpus.train, "evaluation": corpus.evaluation}
+    columns = [name for name in ("text", "image_id", "second_image_id") if name in corpus.train.pairs.column_names]
     rows = [
-        Rows(name, pairs.pairs["text"][:], pairs.pairs["image_id"][:])
-        for name, pairs in tables.items()
-        if pairs is not None
+        Rows(name, *(pairs.pairs[each][:] for each in columns)) for name, pairs in tables.items() if pairs is not None
     ]
 
     def measure(train: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +113,7 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         },
         measure=measure,
         add_metrics=add_metrics,
+        headlines=lambda metrics: _headlines(metrics.get("evaluation", {}), model.config, corpus),
         write=lambda folder, metrics: _write_card(folder, recipe, trainer, collator, corpus, rows, metrics or {}),
     )
 
@@ -178,6 +179,19 @@ def mask_a_word(text: str, tokenizer: Any, preferred: Mapping[str, str]) -> str:
     words = text.split()
     place = next((number for number, word in enumerate(words) if word in preferred), min(len(words) - 1, 3))
     return " ".join([*words[:place], tokenizer.mask_token, *words[place + 1 :]])
+
+
+def _headlines(evaluation: Mapping[str, Any], config: Any, corpus: Corpus) -> list[Headline]:
+    """Return each objective's metric beside that of guessing: a word or class among all, a pair by a coin."""
+    classes = corpus.facts.get("num_region_classes")
+    guesses = {"mlm": 1 / config.vocab_size, "mrfr": 0.0, "itm": 0.5}
+    guesses |= dict.fromkeys(("mrc", "mrc_kl"), 1 / classes) if classes else {}
+    names = {name: f"{name}_{objective.metric_name}" for name, objective in OBJECTIVES.items()}
+    return [
+        Headline(names[name], evaluation[f"eval_{names[name]}"], guesses.get(name))
+        for name in OBJECTIVES
+        if f"eval_{names[name]}" in evaluation
+    ]
 
 
 def _grounding(trainer: MmptTrainer, collator: MmptDataCollator, corpus: Corpus) -> dict[str, Any]:

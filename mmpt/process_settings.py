@@ -3,18 +3,24 @@
 import ctypes
 import os
 import platform
+import sys
+
+from transformers.utils.logging import disable_progress_bar
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def settle_in() -> None:
-    """Set up this process for training: freed memory is kept, and a batch is tokenized by one thread.
+    """Set up this process for training: freed memory is kept, a batch is tokenized by one thread, and progress bars
+    are for terminals.
 
     A batch of captions is tokenized in two milliseconds, and several threads take longer to come together. A value of
     `TOKENIZERS_PARALLELISM` that is set already stays.
     """
     keep_freed_memory()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        disable_progress_bar()
 
 
 def keep_freed_memory() -> bool:

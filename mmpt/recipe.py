@@ -16,15 +16,17 @@ both. Paths are relative to the folder that the command runs in.
 import dataclasses
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmpt.access_tokens import refuse_tokens
-from mmpt.configuration.errors import MmptFileNotFoundError, MmptPermissionError, MmptValueError
+from mmpt.annotation_options import READING, reader_options
+from mmpt.configuration.errors import MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.downstream.section import SceneTaskSource, TaskName, TaskSection, task_ranges
+from mmpt.packaged_recipes import find_recipe
 from mmpt.recipe_changes import check_effects
 from mmpt.recipe_keys import (
     RUN_SWITCHES,
@@ -46,6 +48,9 @@ PRESETS = {
     "dual": ("vilbert", "lxmert", "volta_vilbert", "volta_lxmert"),
 }
 """The predecessors whose architecture a recipe can ask for, by stream."""
+
+READ_WITH_PAIRS = ("format", *READING, "eval_annotations", "eval_split")
+"""Keys of `data` that say how tables are read."""
 
 MASKING_SHARES = ("text", "regions", "itm")
 """What a row can be dealt to under conditional masking."""
@@ -119,6 +124,21 @@ class DataSection:
         store: folder of a region store.
         pairs: table of texts and image ids to train on.
         eval_pairs: the same to evaluate on.
+        format: of both, one of `ANNOTATION_FORMATS`; null looks at what they hold.
+        columns: our names by the tables' own: {headline: text, photo: image_id}.
+        label_names: the words of the labels, in order.
+        image_id_stem: take folders and ending off the images' ids.
+        image_id_format: how the store's ids look: "COCO_train2014_{:012d}".
+        annotations: the answers to the questions of VQA v2 in `pairs`.
+        eval_annotations: those to the questions in `eval_pairs`.
+        instances: the boxes of RefCOCO.
+        split: the split of `pairs` to train on, where it has several.
+        eval_split: that of `eval_pairs`.
+        rationales: of VCR, choose the reason for the right answer, not the answer.
+        allow_pickle: read pickled annotations, of which only lists, texts and numbers.
+        encoding: of text files; null is UTF-8, or what a byte order mark names.
+        skip_bad: leave bad rows out, and note them in errors.jsonl beside the table.
+        images: the images that the store was extracted from, which the gallery of a task shows.
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
         max_text_length: tokens of a text, special ones included; longer texts are cut. None takes what the model holds.
         max_regions: regions of an image; None keeps all.
@@ -131,6 +151,21 @@ class DataSection:
     store: str | None = None
     pairs: str | None = None
     eval_pairs: str | None = None
+    format: str | None = None
+    columns: dict[str, str] | str | None = None
+    label_names: list[str] | str | None = None
+    image_id_stem: bool = False
+    image_id_format: str | None = None
+    annotations: str | None = None
+    eval_annotations: str | None = None
+    instances: str | None = None
+    split: str | None = None
+    eval_split: str | None = None
+    rationales: bool = False
+    allow_pickle: bool = False
+    encoding: str | None = None
+    skip_bad: bool = False
+    images: str | None = None
     tokenizer: str | None = None
     max_text_length: int | None = None
     max_regions: int | None = None
@@ -142,6 +177,11 @@ class DataSection:
         if self.generated is not None or self.scene_task is not None:
             return "scenes of shapes"
         return None if self.nlvr is None else "nlvr"
+
+    def reading(self, evaluation: bool = False) -> dict[str, Any]:
+        """Return format and options that `read_annotations` takes for `pairs`, or for `eval_pairs`."""
+        own = {name: getattr(self, f"eval_{name}" if evaluation else name) for name in ("annotations", "split")}
+        return {"format": self.format} | reader_options({name: getattr(self, name) for name in READING} | own)
 
 
 @dataclass
@@ -226,6 +266,7 @@ def load_recipe(
     """Read a recipe and apply overrides.
 
     Args:
+        path: of a YAML file, with or without its ending; else the name of a recipe of the package, `tiny`.
         overrides: words of a command line: `--section.key value`, `--section.key=value`, or `--key value` where only
             one section has the key. Values are YAML: `0.1`, `true`, `null`, `[0, 1]`.
         command: what the recipe is for.
@@ -234,11 +275,32 @@ def load_recipe(
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown or ambiguous key, a value of a wrong type, or values that do not fit each other.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MmptFileNotFoundError(
-            f"recipe {str(path)!r} is not a file; give the path of a YAML file, recipes/tiny.yaml say"
-        )
+    asked, path = str(path), find_recipe(path)
+    raw = read_recipe(path, command)
+    pairs = split_overrides(overrides)
+    switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise MmptValueError(f"--{name} is {value!r}, expected nothing behind it, or true or false")
+    pairs = [(name, text) for name, text in pairs if name not in RUN_SWITCHES]
+    schema = recipe_schema(choose_stream(raw, pairs, str(path), command), command)
+    check_keys(raw, schema, str(path))
+    _choose_length(raw, {name.rpartition(".")[2] for name, _ in pairs})
+    for name, text in pairs:
+        apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
+    recipe = _build(raw, path, shlex.join(["mmpt", command, asked, *overrides]), command)
+    recipe = dataclasses.replace(recipe, **switches)
+    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
+    _check_values(recipe, str(path))
+    return recipe
+
+
+def read_recipe(path: Path, command: str) -> dict[str, Any]:
+    """Return what a recipe's file says, unchecked.
+
+    Raises:
+        ValueError: if it is no YAML mapping, or a recipe of the other command.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -250,21 +312,7 @@ def load_recipe(
         raise MmptValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
     if command == "finetune" and "masking" in raw:
         raise MmptValueError(f"{path} has a section masking: it is a recipe of pre-training; run mmpt pretrain {path}")
-    pairs = split_overrides(overrides)
-    switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise MmptValueError(f"--{name} is {value!r}, expected nothing behind it, or true or false")
-    pairs = [(name, text) for name, text in pairs if name not in RUN_SWITCHES]
-    schema = _schema(_choose_stream(raw, pairs, str(path), command), command)
-    check_keys(raw, schema, str(path))
-    for name, text in pairs:
-        apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
-    recipe = _build(raw, path, shlex.join(["mmpt", command, str(path), *overrides]), command)
-    recipe = dataclasses.replace(recipe, **switches)
-    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
-    _check_values(recipe, str(path))
-    return recipe
+    return raw
 
 
 def build_config(model: ModelSection, facts: Mapping[str, Any]) -> "MmptSingleStreamConfig | MmptDualStreamConfig":
@@ -311,7 +359,7 @@ def check_output_dir(path: str | Path) -> None:
         ) from error
 
 
-def _schema(stream: str, command: str) -> Schema:
+def recipe_schema(stream: str, command: str) -> Schema:
     """Return section -> key -> type, or a further mapping where the value is one with known keys."""
     from transformers import PreTrainedConfig, TrainingArguments
 
@@ -334,7 +382,19 @@ def _schema(stream: str, command: str) -> Schema:
     return {"model": model, "data": data, "masking": masking, "training": training}
 
 
-def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
+def _choose_length(raw: dict[str, Any], overridden: Collection[str]) -> None:
+    """Take the length of the run that the command line names: max_steps of the file would outdo its epochs.
+
+    Raises:
+        MmptValueError: if the command line names both.
+    """
+    if not {"num_train_epochs", "max_steps"} - set(overridden):
+        raise MmptValueError("got --epochs (num_train_epochs) and --max_steps, expected one of them")
+    if "num_train_epochs" in overridden and raw.get("training"):
+        raw["training"].pop("max_steps", None)
+
+
+def choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], source: str, command: str) -> str:
     """Name the stream asked for, and put the keys under model.single or model.dual into the model section."""
     from mmpt.configuration.configuration_mmpt import MODEL_BOUNDS
 
@@ -356,7 +416,7 @@ def _choose_stream(raw: dict[str, Any], overrides: Sequence[tuple[str, str]], so
                 f"{source}: model.{name}.{twice[0]} stands as model.{twice[0]} as well; keep one of them"
             )
         if name != stream:  # not used in this run, checked all the same
-            check_keys({"model": section}, _schema(name, command), source)
+            check_keys({"model": section}, recipe_schema(name, command), source)
             check_bounds(section, MODEL_BOUNDS, f"{source}: model.{name}.")
     model.update(sections.get(stream, {}))
     return stream
@@ -427,6 +487,10 @@ def _check_values(recipe: Recipe, source: str) -> None:
         )
     if data.store is not None and data.pairs is None:
         raise MmptValueError(f"{source}: data.store is given without data.pairs; say where the texts are with --pairs")
+    unread = [name for name in (*READ_WITH_PAIRS, "images") if data.pairs is None and getattr(data, name)]
+    if unread:
+        raise MmptValueError(f"{source}: data.{unread[0]} is given without data.pairs, which it is for; leave it out")
+    data.reading()
     check_training_values(recipe.training, f"{source}: training.")
     check_bounds(model.config, MODEL_BOUNDS, f"{source}: model.")
     _refuse_tokens(recipe, source)

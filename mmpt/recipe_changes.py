@@ -55,7 +55,8 @@ def changes_of(old: Any, new: "Recipe") -> Changes:
         return {}
     before, after = _flat(old), _flat(new.resolved())
     with_best = any(each.get("training.load_best_model_at_end") for each in (before, after))
-    free = {f"training.{name}" for name in (FREE if with_best else FREE | _FREE_WITHOUT_BEST)} | {"task.gallery"}
+    free = {f"training.{name}" for name in (FREE if with_best else FREE | _FREE_WITHOUT_BEST)}
+    free |= {"task.gallery", "data.images"}
     defaults = _defaults(new)
     changes: Changes = {}
     for name in [*before, *(name for name in after if name not in before)]:
@@ -105,11 +106,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _defaults(recipe: "Recipe") -> dict[str, Any]:
-    """Return dotted name -> default of training's and, where nothing else gives them, the model's fields."""
+    """Return dotted name -> default of fields of training, of data and, where nothing else gives them, the model."""
     from mmpt.checked_trainer import MmptTrainingArguments
     from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
 
-    sections: dict[str, Any] = {"training": MmptTrainingArguments}
+    sections: dict[str, Any] = {"training": MmptTrainingArguments, "data": type(recipe.data)}
     if recipe.model.preset is None and recipe.model.from_pretrained is None:
         sections["model"] = MMPT_CONFIGS[recipe.model.stream]
     return {

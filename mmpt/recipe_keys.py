@@ -18,14 +18,109 @@ RUN_SWITCHES = ("overwrite", "allow_changes")
 SWITCHES = ("push_to_hub", *RUN_SWITCHES)
 """Keys that mean true on a command line where no value stands behind them."""
 
+ALIASES = {
+    "lr": "training.learning_rate",
+    "batch_size": "training.per_device_train_batch_size",
+    "epochs": "training.num_train_epochs",
+    "seed": "training.seed",
+}
+"""What a command line may call a key by."""
+
+USUAL_NAMES = {
+    "accumulation": "training.gradient_accumulation_steps",
+    "arch": "model.preset",
+    "batch": "training.per_device_train_batch_size",
+    "bs": "training.per_device_train_batch_size",
+    "captions": "data.pairs",
+    "checkpoint": "model.from_pretrained",
+    "clip_grad": "training.max_grad_norm",
+    "d_model": "model.hidden_size",
+    "decay": "training.weight_decay",
+    "depth": "model.num_hidden_layers",
+    "dev_data": "data.eval_pairs",
+    "device": "training.use_cpu",
+    "dim": "model.hidden_size",
+    "dropout": "model.hidden_dropout_prob",
+    "early_stopping": "task.early_stopping_patience",
+    "embed_dim": "model.hidden_size",
+    "epoch": "training.num_train_epochs",
+    "eval_batch_size": "training.per_device_eval_batch_size",
+    "eval_data": "data.eval_pairs",
+    "eval_every": "training.eval_steps",
+    "features": "data.store",
+    "ffn_dim": "model.intermediate_size",
+    "grad_accum": "training.gradient_accumulation_steps",
+    "grad_clip": "training.max_grad_norm",
+    "heads": "model.num_attention_heads",
+    "hidden_dim": "model.hidden_size",
+    "init_checkpoint": "model.from_pretrained",
+    "iterations": "training.max_steps",
+    "layers": "model.num_hidden_layers",
+    "learning_rate_decay": "task.layer_lr_decay",
+    "log_every": "training.logging_steps",
+    "loss_weights": "model.objective_weights",
+    "mask_prob": "masking.probability",
+    "max_epochs": "training.num_train_epochs",
+    "max_iters": "training.max_steps",
+    "max_len": "data.max_text_length",
+    "max_length": "data.max_text_length",
+    "max_seq_len": "data.max_text_length",
+    "max_seq_length": "data.max_text_length",
+    "mlm_probability": "masking.probability",
+    "model_name_or_path": "model.from_pretrained",
+    "momentum": "training.adam_beta1",
+    "n_heads": "model.num_attention_heads",
+    "n_layers": "model.num_hidden_layers",
+    "num_boxes": "data.max_regions",
+    "num_epochs": "training.num_train_epochs",
+    "num_heads": "model.num_attention_heads",
+    "num_layers": "model.num_hidden_layers",
+    "num_steps": "training.max_steps",
+    "num_workers": "training.dataloader_num_workers",
+    "objectives": "model.objective_weights",
+    "optimizer": "training.optim",
+    "out": "training.output_dir",
+    "outdir": "training.output_dir",
+    "output": "training.output_dir",
+    "patience": "task.early_stopping_patience",
+    "precision": "training.bf16",
+    "pretrained": "model.from_pretrained",
+    "region_store": "data.store",
+    "resume": "training.resume_from_checkpoint",
+    "save_dir": "training.output_dir",
+    "save_every": "training.save_steps",
+    "schedule": "training.lr_scheduler_type",
+    "scheduler": "training.lr_scheduler_type",
+    "steps": "training.max_steps",
+    "total_steps": "training.max_steps",
+    "train_batch_size": "training.per_device_train_batch_size",
+    "train_data": "data.pairs",
+    "train_file": "data.pairs",
+    "val_data": "data.eval_pairs",
+    "validation_file": "data.eval_pairs",
+    "warmup": "training.warmup_steps",
+    "wd": "training.weight_decay",
+    "workers": "training.dataloader_num_workers",
+}
+"""What others call a key by, for "did you mean"."""
+
 
 def types_of(cls: Any) -> dict[str, Any]:
     """Return the type of each field of a dataclass that its constructor takes."""
     return {item.name: item.type for item in dataclasses.fields(cls) if item.init}
 
 
+def defaults_of(cls: Any) -> dict[str, Any]:
+    """Return the default of each field of a dataclass that has one."""
+    return {
+        item.name: item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
+        for item in dataclasses.fields(cls)
+        if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+    }
+
+
 def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (key, value text) of each `--key value` and `--key=value`.
+    """Return (key, value text) of each `--key value` and `--key=value`; `ALIASES` are resolved, and - is read as _.
 
     Raises:
         ValueError: for a word that belongs to no key, or a key without a value.
@@ -36,6 +131,7 @@ def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
         if not word.startswith("--") or len(word) == 2:
             raise MmptValueError(f"got {word!r} on the command line, expected --key value")
         name, equals, text = word[2:].partition("=")
+        name = name.replace("-", "_")
         if not equals:
             if rest and not rest[0].startswith("--"):
                 text = rest.popleft()
@@ -43,7 +139,7 @@ def split_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
                 text = "true"
             else:
                 raise MmptValueError(f"--{name} has no value; write --{name} VALUE, or --{name} true for a switch")
-        pairs.append((name, text))
+        pairs.append((ALIASES.get(name, name), text))
     return pairs
 
 
@@ -157,10 +253,14 @@ def _hint(name: str, schema: Schema) -> str:
         if last in types_of(config) and name in (last, f"model.{last}"):
             choose = f"choose that with --stream {stream}, or write it under model.{stream}"
             return f"it belongs to the {stream} stream: {choose}"
+    usual = {word: key for word, key in (ALIASES | USUAL_NAMES).items() if key in known}
+    word = last.lower()
+    if word in usual:
+        return f"did you mean {usual[word]}?"
     near = difflib.get_close_matches(name, [*known, *schema], n=1, cutoff=0.75)
     if not near:
-        by_word = {key.rpartition(".")[2]: key for key in reversed(known)}
-        near = [by_word[word] for word in difflib.get_close_matches(last, by_word, n=1)]
+        by_word = {key.rpartition(".")[2]: key for key in reversed(known)} | usual
+        near = [by_word[each] for each in difflib.get_close_matches(word, by_word, n=1)]
     return f"did you mean {near[0]}?" if near else f"the sections are {', '.join(schema)}"
 
 

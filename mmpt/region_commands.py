@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmpt.annotation_options import reader_options, with_reading_options
 from mmpt.command_errors import clear_errors
 from mmpt.configuration.errors import MmptValueError
 
@@ -142,6 +143,7 @@ def merge(
 
 
 @region_app.command()
+@with_reading_options
 def validate(
     store: Store,
     deep: Annotated[bool, typer.Option("--deep", help="Check every byte against the checksums.")] = False,
@@ -149,29 +151,35 @@ def validate(
     source: Annotated[
         str | None, typer.Option(help="With --repair: a copy of the store, or the file that it was imported from.")
     ] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="As for `mmpt import`, for --source.")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read a pickled --source or --pairs.")] = False,
     pairs: Annotated[
         str | None, typer.Option(help="Table or annotations whose join with the store is checked.")
     ] = None,
     eval_pairs: Annotated[str | None, typer.Option(help="The same to evaluate on; leakage is checked.")] = None,
     format: Annotated[str | None, typer.Option(help="Format of --pairs and --eval-pairs; the content tells.")] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="Of --pairs and --eval-pairs: latin-1, gbk, ...; UTF-8 or its mark by default.")
-    ] = None,
+    eval_annotations: Annotated[str | None, typer.Option(help="As --annotations, for --eval-pairs.")] = None,
+    eval_split: Annotated[str | None, typer.Option(help="As --split, for --eval-pairs.")] = None,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Check a store and, with --pairs, whether it has the images that a table names. Exit code 1 if something is wrong.
 
     For instance: mmpt validate regions --deep --pairs captions.csv
     """
     with clear_errors(debug):
-        if (source or allow_pickle) and not repair:
+        if source and not repair:
             raise MmptValueError("got --source without --repair, which it is for")
+        options = reader_options(reading)
+        alone = [name for name in options if name != "allow_pickle" or not repair]
+        if alone and not pairs:
+            raise MmptValueError(f"got --{alone[0].replace('_', '-')} without --pairs, which it is for")
         if eval_pairs and not pairs:
             raise MmptValueError("got --eval-pairs without --pairs, expected both")
         sound = _repair(store, source, allow_pickle) if repair else _check(store, deep)
         if pairs:
-            sound = _check_join(store, pairs, eval_pairs, format, encoding) and sound
+            own = reader_options({**reading, "annotations": eval_annotations, "split": eval_split})
+            sound = _check_join(store, pairs, eval_pairs, format, options, own) and sound
         if not sound:
             raise typer.Exit(1)
 
@@ -304,8 +312,12 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
     from mmpt.processing.store_filling import fill_store
     from mmpt.progress import Progress
 
-    with Progress(source.total, unit) as progress:
-        report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    try:
+        with Progress(source.total, unit) as progress:
+            report = fill_store(out, source, shard_bytes=shard_bytes, strict=strict, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; give the same command again and {out} goes on behind its last complete shard", err=True)
+        raise typer.Exit(130) from None
     if report.added:
         typer.echo(f"{report.added:,} images taken in that were repaired or added since")
     if report.resumed_at:
@@ -369,14 +381,21 @@ def _repair(store: str, source: str | None, allow_pickle: bool) -> bool:
     return not repair.dropped
 
 
-def _check_join(store: str, pairs: str, eval_pairs: str | None, format: str | None, encoding: str | None) -> bool:
-    from mmpt.processing.annotations.annotation_formats import read_annotations
+def _check_join(
+    store: str,
+    pairs: str,
+    eval_pairs: str | None,
+    format: str | None,
+    options: dict[str, Any],
+    eval_options: dict[str, Any],
+) -> bool:
+    from mmpt.processing.image_names import read_pairs
     from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.region_store import RegionStore
 
-    options = {} if encoding is None else {"encoding": encoding}
-    evaluation = None if eval_pairs is None else read_annotations(eval_pairs, format, **options)
-    report = check_pairs(read_annotations(pairs, format, **options), RegionStore.open(store), evaluation)
+    opened = RegionStore.open(store)
+    evaluation = None if eval_pairs is None else read_pairs(eval_pairs, opened, format, **eval_options)
+    report = check_pairs(read_pairs(pairs, opened, format, **options), opened, evaluation)
     typer.echo(str(report))
     return report.ok
 

@@ -24,9 +24,11 @@ from mmpt.preemption import EXIT_STOPPED, StopSignals
 from mmpt.process_group import leave_process_group, on_first_process
 from mmpt.recipe import Recipe
 from mmpt.run_folder import STAGING, LockedFolder, RunFolder, check_changes, open_folder
+from mmpt.run_report import Headline, closing, opening, report_progress, resume_command
 
 logger = logging.getLogger(__name__)
 
+_TRACK = ("tensorboard", "trackio")  # of the extra that setup.py calls track
 _TIMES = ("loss", "runtime", "samples_per_second", "steps_per_second")
 _BEHIND_EXTRAS = ("is not installed", "to be installed", "requires", "pip install")
 
@@ -41,6 +43,7 @@ class PreparedRun:
         evaluation_names: the measures of an evaluation, without prefix.
         measure: returns the metrics of the trained model, from those of training; called in every process.
         add_metrics: adds what the first process alone measures.
+        headlines: the measures, among the metrics, that say what the run is worth.
         write: writes the results that only this kind of run has, and the card; also called before training, without
             metrics, for what fails there fails after days of training too.
     """
@@ -51,6 +54,7 @@ class PreparedRun:
     evaluation_names: set[str]
     measure: Callable[[dict[str, Any]], dict[str, Any]]
     add_metrics: Callable[[dict[str, Any]], None]
+    headlines: Callable[[dict[str, Any]], Sequence[Headline]]
     write: Callable[[Path, dict[str, Any] | None], None]
 
 
@@ -79,14 +83,24 @@ def carry_out(
         folder: RunFolder = on_first_process(lambda: open_folder(recipe))
         run = prepare(arguments)
         run.trainer.add_callback(signals)
+        report_progress(run.trainer)
         on_first_process(lambda: _begin(recipe, folder, run))
+        first = run.trainer.is_world_process_zero()
+        if first:
+            print(opening(recipe, run.trainer, run.tables, folder.checkpoint), flush=True)
         checkpoint = None if folder.checkpoint is None else str(folder.checkpoint)
-        result = run.trainer.train(resume_from_checkpoint=checkpoint)
+        try:
+            result = run.trainer.train(resume_from_checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            logger.warning("stopped at once; go on from the last checkpoint: %s", resume_command(recipe))
+            raise
         if signals.stopped:
             _leave_stopped(recipe, run.trainer)
         metrics = run.measure(result.metrics)
         _write(recipe, folder, run, metrics)
         run.trainer.accelerator.wait_for_everyone()
+        if first:
+            print(closing(recipe, run.headlines(metrics), metrics["train"].get("train_runtime")), flush=True)
         return metrics
 
 
@@ -106,9 +120,16 @@ def build_trainer(trainer_class: Callable[..., CheckedTrainer], output_dir: Path
             raise
         names = args.report_to if isinstance(args.report_to, str) else ", ".join(args.report_to)
         raise MmptImportError(
-            f"training.report_to is {names!r}: {error}; install it, or leave report_to out (log.jsonl is always "
-            "written)"
+            f"training.report_to is {names!r}: {error}; {_how_to_install(args.report_to)}, or leave report_to out "
+            "(log.jsonl is always written)"
         ) from error
+
+
+def _how_to_install(reports: str | Sequence[str]) -> str:
+    """Return the command that installs trackers; the package's own extra has some of them."""
+    names = [reports] if isinstance(reports, str) else reports
+    packages = dict.fromkeys("'mmpt[track]'" if name in _TRACK else str(name).replace("_", "-") for name in names)
+    return f"pip install {' '.join(packages)}"
 
 
 def _begin(recipe: Recipe, folder: RunFolder, run: PreparedRun) -> None:
@@ -145,9 +166,11 @@ def _leave_stopped(recipe: Recipe, trainer: CheckedTrainer) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         logger.warning(
-            "stopped at step %d behind a checkpoint; go on with --resume_from_checkpoint last (--output_dir %s)",
+            "stopped at step %d of %d behind a checkpoint in %s; go on with: %s",
             trainer.state.global_step,
+            trainer.state.max_steps,
             recipe.output_dir,
+            resume_command(recipe),
         )
     leave_process_group()
     raise SystemExit(EXIT_STOPPED)

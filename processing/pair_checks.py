@@ -197,6 +197,56 @@ def _unnamed(store_ids: Collection[str], named: Collection[str]) -> list[str]:
     return list(islice((image_id for image_id in store_ids if image_id not in named), SHOWN + 1))
 
 
+@dataclass(frozen=True)
+class Leakage:
+    """What a table to evaluate on has in common with the one that is trained on.
+
+    Args:
+        images: ids that both have, in the order of the evaluation's.
+        texts: different texts that both have.
+        rows: rows of the evaluation's table that are in the training's too.
+        eval_images: different images of the evaluation.
+        eval_texts: different texts of the evaluation.
+    """
+
+    images: list[str]
+    texts: int
+    rows: int
+    eval_images: int
+    eval_texts: int
+
+    def __str__(self) -> str:
+        told = "warning: " if self.images else ""
+        some = f" ({_first(self.images)})" if self.images else ""
+        return (
+            f"leakage: {told}{len(self.images):,} of {_count(self.eval_images, 'image')}{some} and {self.texts:,} of "
+            f"{_count(self.eval_texts, 'text')} of the evaluation are in training too, {_count(self.rows, 'row')} whole"
+        )
+
+
+def find_leakage(pairs: "PairTable", eval_pairs: "PairTable") -> Leakage:
+    """Return what the evaluation's table has in common with the training's.
+
+    Args:
+        pairs: columns `text` and `image_id`, and what else a pair table has.
+
+    Raises:
+        ValueError: if a table lacks a column, or one that should has no strings.
+    """
+    train, evaluation = _Columns.of(pairs), _Columns.of(eval_pairs)
+    own, others = (columns.images(negatives=False) for columns in (train, evaluation))
+    known = set(own)
+    own_texts, other_texts = (set(columns.columns["text"].unique().to_pylist()) for columns in (train, evaluation))
+    shared = [image for image in others if image in known]
+    return Leakage(
+        images=shared,
+        texts=len(own_texts & other_texts),
+        rows=_shared_rows(train, evaluation, set(shared)),
+        eval_images=len(others),
+        eval_texts=len(other_texts),
+    )
+
+
 class _Columns:
     """The columns of a table in Arrow's types, by name; text and image_id are among them."""
 

@@ -1,6 +1,7 @@
 """The dataset of a downstream task: rows of a table joined with the regions of their images."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -79,6 +80,11 @@ class TaskDataset(Dataset[dict[str, Any]]):
     def column(self, name: str) -> list[Any]:
         """Return a column, null where a row has no value; all null where the table has no such column."""
         return list(self.table[name]) if name in self.table.column_names else [None] * len(self)
+
+    @cached_property
+    def pairs(self) -> set[tuple[str, str]]:
+        """Every text of the table with the id of its image."""
+        return set(zip(self.column("text"), self.column("image_id"), strict=True))
 
     def ids(self) -> list[str]:
         """Return what each row is called by: question_id, else example_id, else its number.

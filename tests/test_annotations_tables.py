@@ -111,7 +111,7 @@ def test_columns_that_are_unclear_are_refused(tmp_path: Path, names: list[str], 
         ('text,image_id\n"a" b,1\n', "line 2: "),
         ('text,image_id\n"a,1\n', "unexpected end of data"),
         ("text,text,image_id\na,b,1\n", "line 1: two columns have one name"),
-        ("text,image_id,label\na,1,dog\n", "line 2: label is 'dog', expected a whole number from 0 on, as JSON"),
+        ("text,image_id,label\na,1,0\na,1,dog\n", "line 3: label is 'dog', expected a whole number from 0 on"),
         ("text,image_id,label\na,1,-1\n", "line 2: label is -1, expected a whole number from 0 on"),
         ("text,image_id,label\na,1,1.5\n", "line 2: label is 1.5"),
         ('text,image_id,box\na,1,"[9,0,1,1]"\n', r"line 2: box is \[9, 0, 1, 1\], expected x1 y1 x2 y2"),
@@ -172,8 +172,55 @@ def test_labels_may_be_words(tmp_path: Path, suffix: str):
         ValueError, match=r"label is 'yes', expected 0\.\.1 or one of no, maybe|label is 'yes', expected a"
     ):
         read_table(path, label_names=["no", "maybe"])
-    with pytest.raises(ValueError, match="label is 'yes', expected a whole number from 0 on"):
+    alone = read_table(path)
+    assert (list(alone["label"]), list(alone["label_name"])) == ([1, 0], ["yes", "no"])
+
+
+def test_a_table_of_plain_words_is_read(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "Image,Question,Answer,box,choices,label\n"
+        "a.JPG,what?,red|dark red,1 2 3 4,a cat|a dog,a dog\n"
+        'b c/d.png,how many?,2,"[1, 2, 3, 4]","[""x"", ""y""]",0\n',
+        encoding="utf-8",
+    )
+    assert columns(read_table(path)) == {
+        "text": ["what?", "how many?"],
+        "image_id": ["a", "b c/d"],
+        "answers": [["red", "dark red"], ["2"]],
+        "box": [[1.0, 2.0, 3.0, 4.0]] * 2,
+        "choices": [["a cat", "a dog"], ["x", "y"]],
+        "label": [1, 0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "names"),
+    [
+        (["cat", "a dog", "cat"], [1, 0, 1], ["cat", "a dog", "cat"]),
+        (["True", "False", ""], [1, 0, None], ["True", "False", None]),
+        (["1.0", "0", ""], [1, 0, None], None),  # pandas writes whole numbers so where one is missing
+    ],
+)
+def test_labels_of_a_csv_are_words_or_numbers(tmp_path: Path, cells: list[str], labels: list, names: list | None):
+    path = tmp_path / "pairs.csv"
+    path.write_text("text,image_id,label\n" + "".join(f"a,1,{cell}\n" for cell in cells), encoding="utf-8")
+    table = read_table(path)
+    assert list(table["label"]) == labels
+    assert (list(table["label_name"]) if "label_name" in table.column_names else None) == names
+
+
+def test_a_file_of_headers_that_are_not_ours_says_how_to_name_them(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("图片,描述\na.jpg,红花\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"none of its columns is 'text', got '图片', '描述'.*--columns NAME=text"):
         read_table(path)
+    with pytest.raises(ValueError, match=r"has no column 'text', got '图片', '描述'; write 描述=text"):
+        read_table(path, columns={"text": "描述"})
+    assert columns(read_table(path, columns={"图片": "image_id", "描述": "text"})) == {
+        "text": ["红花"],
+        "image_id": ["a"],
+    }
 
 
 def test_labels_out_of_range_are_refused(tmp_path: Path):

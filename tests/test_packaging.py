@@ -114,6 +114,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source)
     (source / "model_cards").mkdir()
     shutil.copy(ROOT / "model_cards" / "template.md", source / "model_cards")
+    shutil.copytree(ROOT / "recipes", source / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
     return source
 
 
@@ -163,6 +164,8 @@ def test_wheel_has_every_file_of_every_room(wheel: Path):
     for room in ROOMS:
         inside = "mmpt" if room == "mmpt" else f"mmpt/{room}"
         expected |= {f"{inside}/{file.relative_to(ROOT / room).as_posix()}" for file in (ROOT / room).rglob("*.py")}
+    recipes = [file for file in (ROOT / "recipes").rglob("*") if file.suffix in (".yaml", ".py")]
+    expected |= {f"mmpt/recipes/{file.relative_to(ROOT / 'recipes').as_posix()}" for file in recipes}
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
 

@@ -154,6 +154,14 @@ def test_whole_number_stands_for_a_float_field_of_the_strict_configuration(tmp_p
     assert build_config(recipe.model, {}).layer_norm_eps == 1.0
 
 
+def test_the_usual_short_names_are_aliases_on_the_command_line(tmp_path: Path) -> None:
+    words = ("--lr", "1e-3", "--batch-size=4", "--epochs", "2", "--seed", "7", "--learning-rate", "2e-3")
+    recipe = load(tmp_path, GENERATED + "training: {max_steps: 9}\nmasking: {seed: 3}", *words)
+    chosen = {"learning_rate": 2e-3, "per_device_train_batch_size": 4, "num_train_epochs": 2, "seed": 7}
+    assert {name: value for name, value in recipe.training.items() if name != "output_dir"} == chosen
+    assert recipe.masking.seed == 3
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -191,7 +199,16 @@ def test_whole_number_stands_for_a_float_field_of_the_strict_configuration(tmp_p
         (GENERATED + "model: {preset: bert}", (), "model.preset is 'bert', expected one of uniter, visual_bert"),
         (GENERATED + "model: {preset: uniter, from_pretrained: x}", (), "leave preset out"),
         (GENERATED + "training: {hub_token: abc}", (), "log in with `hf auth login`"),
-        (GENERATED, ("--seed", "1"), "ambiguous; write --data.generated.seed or --masking.seed or --training.seed"),
+        ("", ("--statements", "1"), "ambiguous; write --data.generated.statements or --data.nlvr.statements"),
+        (GENERATED, ("--epochs", "1", "--max_steps", "3"), "got --epochs (num_train_epochs) and --max_steps"),
+        (GENERATED, ("--wd", "1"), "unknown key --wd; did you mean training.weight_decay?"),
+        (GENERATED, ("--num_layers", "1"), "did you mean model.num_hidden_layers?"),
+        (GENERATED, ("--layers", "1"), "did you mean model.num_hidden_layers?"),
+        (GENERATED, ("--dropout", "1"), "did you mean model.hidden_dropout_prob?"),
+        (GENERATED, ("--max_seq_length", "1"), "did you mean data.max_text_length?"),
+        (GENERATED, ("--warmup", "1"), "did you mean training.warmup_steps?"),
+        (GENERATED, ("--grad_acum", "1"), "did you mean training.gradient_accumulation_steps?"),
+        (GENERATED + "training: {lr: 1e-3}", (), "unknown key 'training.lr'; did you mean training.learning_rate?"),
         (GENERATED, ("--max_step", "1"), "unknown key --max_step; did you mean training.max_steps?"),
         (GENERATED, ("--trainng.seed", "1"), "did you mean training.seed?"),
         (GENERATED, ("--qqq", "1"), "the sections are model, data, masking, training"),

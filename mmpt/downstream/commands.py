@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmpt.annotation_options import reader_options, with_reading_options
 from mmpt.command_errors import clear_errors
 from mmpt.configuration.errors import MmptValueError
 
@@ -22,8 +24,12 @@ TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task
 Pairs = Annotated[str | None, typer.Option(help="Table or annotations; with --store.")]
 Store = Annotated[str | None, typer.Option(help="Folder of the region store with the table's images.")]
 Format = Annotated[str | None, typer.Option(help="Format of --pairs; the content tells by default.")]
-Nlvr = Annotated[str | None, typer.Option(help="Folder of NLVR's Parquet files, instead of --pairs and --store.")]
-Split = Annotated[str, typer.Option(help="With --nlvr: train, dev, held_out, or another split of the folder.")]
+Nlvr = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of NLVR's Parquet files, instead of --pairs and --store; --split is dev, train, held_out."
+    ),
+]
 Pixels = Annotated[bool, typer.Option("--pixels", help="With --nlvr: features from the pixels of each image.")]
 BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
@@ -39,7 +45,7 @@ BlankOption = Annotated[
 @task_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def finetune(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, recipes/tasks/vqa.yaml say.", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a name that `mmpt recipes` lists.", metavar="RECIPE")],
     debug: Debug = False,
 ) -> None:
     """Fine-tune a model for a downstream task as a recipe says.
@@ -68,6 +74,7 @@ def finetune(
 
 
 @task_app.command()
+@with_reading_options
 def evaluate(
     model: Model,
     task: TaskOption = None,
@@ -75,16 +82,20 @@ def evaluate(
     store: Store = None,
     format: Format = None,
     nlvr: Nlvr = None,
-    split: Split = "dev",
     pixels: Pixels = False,
     out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
-    gallery: Annotated[int, typer.Option(help="How many wrong predictions gallery.html shows.")] = 0,
+    gallery: Annotated[int, typer.Option(help="How many wrong and right predictions gallery.html shows.")] = 0,
+    images: Annotated[
+        str | None, typer.Option(help="Folder of the images, as for `mmpt extract`, that the gallery shows.")
+    ] = None,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
     blank: BlankOption = None,
     allow_other_regions: OtherRegions = False,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Measure a fine-tuned model on a labelled table; without one, on the evaluation rows of its own recipe.
 
@@ -100,8 +111,14 @@ def evaluate(
             check_output_dir(folder)
         elif gallery:
             raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
+        if images is not None and not gallery:
+            raise MmptValueError("got --images without --gallery N, which shows them")
+        from mmpt.downstream.task_corpus import Pictures
+
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=True)
+        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=True)
+        if images is not None:
+            table.picture = Pictures(images)
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -115,19 +132,18 @@ def evaluate(
         }
         text = json.dumps(report, indent=2)
         if folder is not None:
-            from mmpt.downstream.decoding import label_numbers
             from mmpt.downstream.gallery import write_gallery
             from mmpt.downstream.prediction_files import write_predictions
 
             (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-            write_predictions(folder / "predictions.jsonl", dataset, predictions)
+            write_predictions(folder / "predictions.jsonl", saved.name, dataset, predictions, saved.numbers)
             if gallery:
-                page = folder / "gallery.html"
-                write_gallery(page, saved.name, table, predictions, label_numbers(saved.model.config), gallery)
+                write_gallery(folder / "gallery.html", saved.name, table, predictions, saved.numbers, gallery)
         typer.echo(text)
 
 
 @task_app.command()
+@with_reading_options
 def predict(
     model: Model,
     out: Annotated[str, typer.Option(help="File to write, a JSON line a row; '-' prints them.")] = "predictions.jsonl",
@@ -136,7 +152,6 @@ def predict(
     store: Store = None,
     format: Format = None,
     nlvr: Nlvr = None,
-    split: Split = "dev",
     pixels: Pixels = False,
     batch_size: BatchSize = 64,
     device: Device = None,
@@ -144,6 +159,8 @@ def predict(
     blank: BlankOption = None,
     allow_other_regions: OtherRegions = False,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Write what a fine-tuned model predicts for a table, which needs no labels.
 
@@ -151,11 +168,11 @@ def predict(
     """
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, split, pixels, allow_other_regions, with_labels=False)
+        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=False)
         dataset = table.dataset
         from mmpt.downstream.prediction_files import prediction_lines
 
-        lines = prediction_lines(dataset.ids(), _predict(saved, dataset, batch_size))
+        lines = prediction_lines(saved.name, dataset, _predict(saved, dataset, batch_size), saved.numbers)
         if out == "-":
             for line in lines:
                 typer.echo(line, nl=False)
@@ -183,7 +200,7 @@ def _table(
     store: str | None,
     format: str | None,
     nlvr: str | None,
-    split: str,
+    reading: Mapping[str, Any],
     pixels: bool,
     allow_other_regions: bool,
     with_labels: bool,
@@ -198,10 +215,14 @@ def _table(
         raise MmptValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
     if (pairs is None) != (store is None):
         raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
+    options = reader_options(reading)
+    if pairs is None and (unread := [name for name in options if nlvr is None or name != "split"]):
+        raise MmptValueError(f"got --{unread[0].replace('_', '-')} without --pairs, which it is for")
     if nlvr is not None:
+        split = options.get("split", "dev")
         table, corpus = nlvr_table(nlvr, split, saved.name, with_labels, pixels, saved.trained_on), "nlvr"
     elif pairs is not None and store is not None:
-        table, corpus = store_table(pairs, store, format, saved.name, with_labels), None
+        table, corpus = store_table(pairs, store, format, saved.name, with_labels, **options), None
     elif saved.recipe is None:
         raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
     else:

@@ -10,7 +10,13 @@ from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.objectives import IGNORED
 
 Prediction = dict[str, Any]
-"""What is said of one example: `prediction`, `confidence` (0..1) and, as far as the task has them, more."""
+"""What is said of one example: `prediction`, `confidence` (0..1) and, as far as the task has them, more.
+
+`top` lists the likeliest `TOP` of what could be predicted, each with its confidence.
+"""
+
+TOP = 5
+"""Likeliest choices that a prediction lists."""
 
 DECISIONS = {"both": "joint_logits", "text": "text_logits", "regions": "region_logits"}
 
@@ -39,14 +45,17 @@ def decode_regions(output: Any, batch: Mapping[str, Tensor], config: MmptConfig)
     """
     probabilities = _over_candidates(output.logits, batch["candidates"])
     boxes = batch["candidate_boxes"].tolist()
-    confidences, regions = (each.tolist() for each in probabilities.max(-1))
-    found = batch["candidates"].any(-1).tolist()
-    return [
-        {"prediction": boxes[row][region], "confidence": confidence, "region": region}
-        if found[row]
-        else {"prediction": None, "confidence": 0.0, "region": None}
-        for row, (region, confidence) in enumerate(zip(regions, confidences, strict=True))
-    ]
+    confidences, regions = (each.tolist() for each in probabilities.topk(min(TOP, probabilities.shape[-1]), -1))
+    candidates = batch["candidates"].tolist()
+    predictions: list[Prediction] = []
+    for row, found in enumerate(candidates):
+        if not any(found):
+            predictions.append({"prediction": None, "confidence": 0.0, "region": None})
+            continue
+        best = [pair for pair in zip(regions[row], confidences[row], strict=True) if found[pair[0]]]
+        top = [{"prediction": boxes[row][region], "confidence": confidence} for region, confidence in best]
+        predictions.append({**top[0], "region": best[0][0], "top": top})
+    return predictions
 
 
 def decode_phrases(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
@@ -106,10 +115,11 @@ def _decisions(output: Any, names: Sequence[Any], squash: Any) -> list[Predictio
 
 
 def _best(logits: Tensor, names: Sequence[Any], squash: Any) -> list[Prediction]:
-    probabilities, numbers = squash(logits.float(), -1).max(-1)
+    probabilities, numbers = squash(logits.float(), -1).topk(min(TOP, logits.shape[-1]), -1)
     return [
-        {"prediction": names[number], "confidence": probability, "number": number}
-        for number, probability in zip(numbers.tolist(), probabilities.tolist(), strict=True)
+        {"prediction": names[first[0]], "confidence": shares[0], "number": first[0]}
+        | {"top": [{"prediction": names[n], "confidence": share} for n, share in zip(first, shares, strict=True)]}
+        for first, shares in zip(numbers.tolist(), probabilities.tolist(), strict=True)
     ]
 
 

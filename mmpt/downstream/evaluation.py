@@ -52,6 +52,11 @@ class SavedTaskModel:
         return TASKS[self.name]
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each class or answer by its name."""
+        return label_numbers(self.model.config)
+
+    @property
     def trained_on(self) -> Record | None:
         """Record of the regions that the model was trained on; None for models of mmpt 0.1.0."""
         return self.collator.processor.image_processor.extracted_by
@@ -92,7 +97,7 @@ class SavedTaskModel:
         Raises:
             ValueError: if a row has no label, or one that the model does not know.
         """
-        return self.task.score(predictions, dataset, label_numbers(self.model.config))
+        return self.task.score(predictions, dataset, self.numbers)
 
 
 def open_task_model(

@@ -31,6 +31,7 @@ from mmpt.processing.task_dataset import TaskDataset
 from mmpt.processing.task_inputs import candidate_inputs, pair_inputs
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe import ModelSection, Recipe, build_config
+from mmpt.run_report import Headline
 from mmpt.training_run import PreparedRun, build_trainer, carry_out
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,12 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
     if section.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(section.early_stopping_patience))
     tables = {"training": corpus.train, "evaluation": evaluation}
-    rows = [Rows(name, table.column("text"), table.column("image_id")) for name, table in tables.items() if table]
+    columns = (
+        "text",
+        "image_id",
+        *(["second_image_id"] if "second_image_id" in corpus.train.table.column_names else []),
+    )
+    rows = [Rows(name, *map(table.column, columns)) for name, table in tables.items() if table]
     numbers = label_numbers(model.config)
     guesses = [] if evaluation is None else constant_predictions(task, evaluation, list(numbers))
 
@@ -113,10 +119,14 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
     def add_metrics(metrics: dict[str, Any]) -> None:
         metrics["parameters"] = model.num_parameters()
 
+    def headlines(metrics: dict[str, Any]) -> list[Headline]:
+        value = metrics.get("evaluation", {}).get(task.metric)
+        return [] if value is None else [Headline(task.metric, value, task.chance(evaluation, numbers))]  # type: ignore[arg-type]
+
     def write(folder: Path, metrics: dict[str, Any] | None) -> None:
         if corpus.evaluation is not None:
             table, predictions = corpus.evaluation, guesses if metrics is None else trainer.predictions
-            write_predictions(folder / "predictions.jsonl", table.dataset, predictions)
+            write_predictions(folder / "predictions.jsonl", section.name, table.dataset, predictions, numbers)
             if section.gallery:
                 shown = section.gallery if metrics is not None else 1
                 write_gallery(folder / "gallery.html", section.name, table, predictions, numbers, shown)
@@ -129,6 +139,7 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
         evaluation_names=set() if evaluation is None else set(task.score(guesses, evaluation, numbers)),
         measure=measure,
         add_metrics=add_metrics,
+        headlines=headlines,
         write=write,
     )
 

@@ -1,4 +1,4 @@
-"""The gallery of wrong predictions: one HTML page with its pictures inside, which needs no network."""
+"""The gallery of wrong and right predictions: one HTML page with its pictures inside, which needs no network."""
 
 import base64
 import html
@@ -26,6 +26,8 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; color: #1a1a1a; background: #fafaf8; }}
 h1 {{ font-size: 1.25rem; margin: 0 0 .2rem; }}
+h2 {{ font-size: 1.05rem; margin: 1.2rem 0 .6rem; }}
+.two {{ display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; align-items: start; }}
 p {{ margin: 0 0 1rem; color: #555; }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1rem; align-items: start; }}
 article {{ background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: .8rem; }}
@@ -41,9 +43,14 @@ small {{ color: #777; }}
 </style>
 <h1>{title}</h1>
 <p>{summary}</p>
-<main>
-{articles}
-</main>
+<div class="two">
+<section><h2>Wrong</h2><main>
+{wrong}
+</main></section>
+<section><h2>Right</h2><main>
+{right}
+</main></section>
+</div>
 </html>
 """
 
@@ -56,28 +63,34 @@ def write_gallery(
     numbers: Mapping[str, int],
     count: int,
 ) -> int:
-    """Write the wrong predictions that the model was most certain of, and return how many rows are wrong.
+    """Write the predictions that the model was most certain of, wrong ones beside right ones, and return how many rows
+    are wrong.
 
     Args:
         name: of the task.
         predictions: one a row of the table.
         numbers: the model's number of each class by its name.
-        count: how many are shown at most.
+        count: how many of each are shown at most.
     """
     judge, dataset = TASKS[name].judge, table.dataset
     ids = dataset.ids()
     judged = [judge(prediction, row, dataset, numbers) for row, prediction in enumerate(predictions)]
-    wrong = [row for row, judgement in enumerate(judged) if not judgement.right]
-    wrong.sort(key=lambda row: -predictions[row]["confidence"])
-    articles = [_article(ids[row], dataset.table[row], table, predictions[row], judged[row]) for row in wrong[:count]]
+    order = sorted(range(len(judged)), key=lambda row: -predictions[row]["confidence"])
+    wrong = [row for row in order if not judged[row].right]
+    right = [row for row in order if judged[row].right]
+    wrong_articles, right_articles = (
+        [_article(ids[row], dataset.table[row], table, predictions[row], judged[row], opening) for row in rows[:count]]
+        for rows, opening in ((wrong, "<article>"), (right, '<article class="right">'))
+    )
     summary = (
-        f"{len(wrong)} of {len(predictions)} rows are wrong; shown are {len(articles)}, those that the model was most "
-        "certain of first."
+        f"{len(wrong)} of {len(predictions)} rows are wrong; shown are {len(wrong_articles)} of them and "
+        f"{len(right_articles)} right ones, those that the model was most certain of first."
     )
     page = _PAGE.format(
-        title=html.escape(f"Wrong predictions: {name}"),
+        title=html.escape(f"Predictions: {name}"),
         summary=summary,
-        articles="\n".join(articles),
+        wrong="\n".join(wrong_articles),
+        right="\n".join(right_articles),
         true=TRUE_COLOUR,
         found=FOUND_COLOUR,
     )
@@ -86,7 +99,12 @@ def write_gallery(
 
 
 def _article(
-    example_id: str, example: Mapping[str, Any], table: TaskTable, prediction: Prediction, judgement: Judgement
+    example_id: str,
+    example: Mapping[str, Any],
+    table: TaskTable,
+    prediction: Prediction,
+    judgement: Judgement,
+    opening: str,
 ) -> str:
     figures = "".join(_figure(shown, table) for shown in judgement.images)
     lines = [
@@ -102,14 +120,15 @@ def _article(
     )
     text = " / ".join(filter(None, (example["text"], example.get("text_pair"))))
     return (
-        f"<article>{figures}<blockquote>{html.escape(text)}</blockquote><table>{rows}</table>"
+        f"{opening}{figures}<blockquote>{html.escape(text)}</blockquote><table>{rows}</table>"
         f"<small>{html.escape(example_id)}</small></article>"
     )
 
 
 def _figure(shown: Shown, table: TaskTable) -> str:
     image, regions = table.picture(shown.image_id), table.dataset.regions[shown.image_id]
-    size = (regions.width, regions.height) if image is None else image.size
+    # Boxes are in pixels of the image that the regions were found in; the file may be a smaller copy of it.
+    size = (regions.width, regions.height) if image is None or regions.width else image.size
     canvas = draw_regions(regions, None, table.class_names, SIDE) if image is None else image.convert("RGB")
     scale = SIDE / max(canvas.size)
     canvas = canvas.resize([max(1, round(side * scale)) for side in canvas.size], Image.Resampling.LANCZOS)

@@ -36,12 +36,14 @@ class Judgement:
     """What was right, and what was said.
 
     Args:
+        label: the right answer as the table has it.
         gold: the right answer in words.
         said: the prediction in words.
         images: what both are about.
     """
 
     right: bool
+    label: Any
     gold: str
     said: str
     images: list[Shown]
@@ -54,7 +56,7 @@ def judge_class(prediction: Prediction, row: int, dataset: TaskDataset, numbers:
     images = [Shown(example["image_id"])]
     if "second_image_id" in example:
         images = [Shown(example["image_id"], "left"), Shown(example["second_image_id"], "right")]
-    return Judgement(prediction["prediction"] == gold, gold, prediction["prediction"], images)
+    return Judgement(prediction["prediction"] == gold, gold, gold, prediction["prediction"], images)
 
 
 def judge_answer(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
@@ -63,14 +65,15 @@ def judge_answer(prediction: Prediction, row: int, dataset: TaskDataset, numbers
     counts = Counter(example["answers"]).most_common()
     gold = ", ".join(answer if number == 1 else f"{answer} ({number})" for answer, number in counts)
     right = score_answer(prediction["prediction"], example["answers"]) >= 0.5
-    return Judgement(right, gold, prediction["prediction"], [Shown(example["image_id"])])
+    return Judgement(right, example["answers"], gold, prediction["prediction"], [Shown(example["image_id"])])
 
 
 def judge_choice(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
     """Judge a choice among texts."""
     example = _example(row, dataset)
     gold, said = example["choices"][example["label"]], example["choices"][prediction["number"]]
-    return Judgement(prediction["number"] == example["label"], gold, said, [Shown(example["image_id"])])
+    label = example["label"]
+    return Judgement(prediction["number"] == label, label, gold, said, [Shown(example["image_id"])])
 
 
 def judge_box(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
@@ -79,7 +82,8 @@ def judge_box(prediction: Prediction, row: int, dataset: TaskDataset, numbers: M
     box = prediction["prediction"]
     shown = Shown(example["image_id"], "", [example["box"]], [box] if box else [])
     overlap = _overlap(box, [example["box"]])
-    return Judgement(overlap >= MATCHING_IOU, "green box", f"red box, overlap {overlap:.2f}", [shown])
+    said = f"red box, overlap {overlap:.2f}"
+    return Judgement(overlap >= MATCHING_IOU, example["box"], "green box", said, [shown])
 
 
 def judge_phrases(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
@@ -92,17 +96,18 @@ def judge_phrases(prediction: Prediction, row: int, dataset: TaskDataset, number
             wrong.append(phrase["text"])
             shown.true += phrase["boxes"]
             shown.found += [box] if box else []
-    return Judgement(not wrong, "green boxes", f"red boxes for {', '.join(wrong)}", [shown])
+    boxes = [phrase["boxes"] for phrase in example["phrases"]]
+    said = f"red boxes for {', '.join(wrong)}" if wrong else "the same boxes"
+    return Judgement(not wrong, boxes, "green boxes", said, [shown])
 
 
 def judge_ranking(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
     """Judge the image that a text found; every image with this text is right."""
     example = _example(row, dataset)
     found = prediction["prediction"]
-    pairs = zip(dataset.column("text"), dataset.column("image_id"), strict=True)
-    right = (example["text"], found) in set(pairs)
+    right = (example["text"], found) in dataset.pairs
     images = [Shown(example["image_id"], "right"), Shown(found, "found")]
-    return Judgement(right, example["image_id"], found, images)
+    return Judgement(right, example["image_id"], example["image_id"], found, images)
 
 
 def _example(row: int, dataset: TaskDataset) -> dict[str, Any]:

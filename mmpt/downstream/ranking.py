@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmpt.downstream.decoding import Prediction
+from mmpt.downstream.decoding import TOP, Prediction
 from mmpt.metrics.retrieval_recall import RetrievalRecall
 from mmpt.processing.task_collator import TaskDataCollator
 from mmpt.processing.task_dataset import TaskDataset
@@ -70,13 +70,17 @@ def score_rankings(predictions: Sequence[Prediction], dataset: TaskDataset, numb
 
 def _prediction(scores: list[float], names: list[str]) -> Prediction:
     order = sorted(range(len(names)), key=lambda place: -scores[place])[:RANKED]
-    best = scores[order[0]]
+    top = [{"prediction": names[place], "confidence": _probability(scores[place])} for place in order[:TOP]]
     return {
-        "prediction": names[order[0]],
-        "confidence": 1 / (1 + math.exp(-best)) if best > -700 else 0.0,
+        **top[0],
         "ranked": [names[place] for place in order],
+        "top": top,
         "scores": scores,
     }
+
+
+def _probability(score: float) -> float:
+    return 1 / (1 + math.exp(-score)) if score > -700 else 0.0
 
 
 def _first_rows(values: Sequence[str]) -> dict[str, int]:

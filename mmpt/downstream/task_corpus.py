@@ -1,5 +1,6 @@
 """The data of a downstream task, opened: tables joined with regions, and the facts a model needs of them."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,20 +9,23 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from mmpt.configuration.errors import MmptValueError
+from mmpt.configuration.errors import MmptError, MmptValueError
 from mmpt.downstream.tasks import TASKS
-from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.statement_annotations import TRUTH
 from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
 from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
 from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.corpora.scene_tasks import SceneTask
 from mmpt.processing.corpora.scenes import render
+from mmpt.processing.image_names import ENDING, read_pairs
+from mmpt.processing.region_extraction.image_sources import open_images
 from mmpt.processing.region_record import Record, prototypes_of
 from mmpt.processing.region_store import RegionStore
 from mmpt.processing.regions import Regions
 from mmpt.processing.task_dataset import TaskDataset
 from mmpt.recipe import DataSection
+
+logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("text", "text_pair", "choices")
 
@@ -88,10 +92,12 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
             "region_token_type_id": 0,
         }
         return TaskCorpus(train, _nlvr_rows(nlvr, nlvr.dev, name), texts_of(train.table), facts)
-    train = store_table(str(data.pairs), str(data.store), None, name).dataset
+    train = store_table(str(data.pairs), str(data.store), name=name, **data.reading()).dataset
     evaluation = None
     if data.eval_pairs is not None:
-        evaluation = store_table(data.eval_pairs, str(data.store), None, name)
+        evaluation = store_table(
+            data.eval_pairs, str(data.store), name=name, images=data.images, **data.reading(evaluation=True)
+        )
     store: Any = train.regions
     return TaskCorpus(train, evaluation, texts_of(train.table), {"region_feature_dim": store.feature_dim})
 
@@ -111,24 +117,34 @@ def evaluation_table(data: DataSection, name: str, trained_on: Record | None = N
         return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels, trained_on=trained_on)
     if data.eval_pairs is None:
         raise MmptValueError("the recipe has no data.eval_pairs; give --pairs and --store")
-    return store_table(data.eval_pairs, str(data.store), None, name)
+    return _evaluation_pairs(data, data.eval_pairs, name)
 
 
-def store_table(pairs: str, store: str, format: str | None, name: str, with_labels: bool = True) -> TaskTable:
+def store_table(
+    pairs: str,
+    store: str,
+    format: str | None,
+    name: str,
+    with_labels: bool = True,
+    images: str | None = None,
+    **reading: Any,
+) -> TaskTable:
     """Return a table or an annotation file joined with a store.
 
     Args:
         format: one of `ANNOTATION_FORMATS`; the content tells by default.
         name: of the task.
         with_labels: whether every row must have what the task is scored against.
+        images: what the store was extracted from, for the gallery; boxes are drawn on empty sheets without.
+        reading: options of `read_annotations`.
 
     Raises:
         FileNotFoundError: if a file or folder is not there.
         ValueError: if the table lacks what the task needs, or names images that are not in the store.
     """
     opened = RegionStore.open(Path(store))
-    dataset = join(read_annotations(pairs, format), opened, name, with_labels)
-    return TaskTable(dataset, opened.class_names, no_picture)
+    dataset = join(read_pairs(pairs, opened, format, **reading), opened, name, with_labels)
+    return TaskTable(dataset, opened.class_names, no_picture if images is None else Pictures(images))
 
 
 def nlvr_table(
@@ -176,6 +192,11 @@ def texts_of(table: datasets.Dataset) -> list[str]:
     return texts
 
 
+def _evaluation_pairs(data: DataSection, pairs: str, name: str) -> TaskTable:
+    reading = data.reading(evaluation=True)
+    return store_table(pairs, str(data.store), name=name, images=data.images, **reading)
+
+
 def _scenes(task: SceneTask, name: str) -> TaskTable:
     dataset = join(task.evaluation, task.regions, name)
     return TaskTable(dataset, task.class_names, lambda image_id: render(task.scenes[image_id]))
@@ -190,3 +211,28 @@ def _nlvr_rows(nlvr: NlvrExamples, rows: datasets.Dataset, name: str, with_label
 
 def no_picture(image_id: str) -> None:
     """Return nothing: the source has regions, and no images."""
+
+
+class Pictures:
+    """The images that a store's regions were found in, by id.
+
+    Args:
+        source: what `mmpt extract --images` was given: a folder, a table of files, or a saved dataset.
+
+    Raises:
+        FileNotFoundError, ValueError: if it holds no images.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._images = open_images(source)
+        self._positions = {image_id: position for position, image_id in enumerate(self._images.ids)}
+
+    def __call__(self, image_id: str) -> Image.Image | None:
+        """Return the image of an id, or None where it is not there or cannot be read."""
+        position = self._positions.get(image_id)
+        position = self._positions.get(ENDING.sub("", image_id)) if position is None else position
+        try:
+            return None if position is None else self._images[position].load()
+        except (MmptError, OSError) as error:
+            logger.warning("image %s is not shown: %s", image_id, error)
+            return None

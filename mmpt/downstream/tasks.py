@@ -12,6 +12,14 @@ from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
+from mmpt.downstream.chance import (
+    chance_of_answers,
+    chance_of_boxes,
+    chance_of_choices,
+    chance_of_classes,
+    chance_of_phrases,
+    chance_of_ranking,
+)
 from mmpt.downstream.class_names import answer_names, class_names, entailment_names, truth_names
 from mmpt.downstream.decoding import (
     Prediction,
@@ -75,6 +83,7 @@ from mmpt.processing.task_labels import (
 Decode = Callable[[Any, Mapping[str, Tensor], MmptConfig], list[Prediction]]
 Score = Callable[[Sequence[Prediction], TaskDataset, Mapping[str, int]], Measures]
 Judge = Callable[[Prediction, int, TaskDataset, Mapping[str, int]], Judgement]
+Chance = Callable[[TaskDataset, Mapping[str, int]], float]
 Names = Callable[[datasets.Dataset, int], list[str]]
 
 
@@ -90,6 +99,7 @@ class Task:
         score: makes measures of predictions and the table.
         judge: says of one prediction whether it is right, for a person.
         metric: the measure that decides which checkpoint is best.
+        chance: what guessing gets in that measure.
         columns: what the input needs beside text and image_id.
         label_columns: what is learnt from and scored against.
         names: makes the names of the classes or answers of the training table; None where the task has none.
@@ -103,6 +113,7 @@ class Task:
     score: Score
     judge: Judge
     metric: str
+    chance: Chance
     columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
     names: Names | None = None
@@ -123,6 +134,7 @@ TASKS: Mapping[str, Task] = {
         score=score_answers,
         judge=judge_answer,
         metric="vqa_accuracy",
+        chance=chance_of_answers,
         label_columns=("answers",),
         names=answer_names,
     ),
@@ -134,6 +146,7 @@ TASKS: Mapping[str, Task] = {
         score=score_classes,
         judge=judge_class,
         metric="accuracy",
+        chance=chance_of_classes,
         label_columns=("label",),
         names=class_names,
     ),
@@ -145,6 +158,7 @@ TASKS: Mapping[str, Task] = {
         score=score_classes,
         judge=judge_class,
         metric="accuracy",
+        chance=chance_of_classes,
         label_columns=("label",),
         names=entailment_names,
     ),
@@ -156,6 +170,7 @@ TASKS: Mapping[str, Task] = {
         score=score_statements,
         judge=judge_class,
         metric="accuracy",
+        chance=chance_of_classes,
         label_columns=("label",),
         names=truth_names,
     ),
@@ -170,6 +185,7 @@ TASKS: Mapping[str, Task] = {
         score=score_statements,
         judge=judge_class,
         metric="accuracy",
+        chance=chance_of_classes,
         columns=("second_image_id",),
         label_columns=("label",),
         names=truth_names,
@@ -182,6 +198,7 @@ TASKS: Mapping[str, Task] = {
         score=score_choices,
         judge=judge_choice,
         metric="accuracy",
+        chance=chance_of_choices,
         columns=("choices",),
         label_columns=("label",),
     ),
@@ -193,6 +210,7 @@ TASKS: Mapping[str, Task] = {
         score=score_boxes,
         judge=judge_box,
         metric="grounding_accuracy",
+        chance=chance_of_boxes,
         label_columns=("box",),
     ),
     "phrases": Task(
@@ -206,6 +224,7 @@ TASKS: Mapping[str, Task] = {
         score=score_phrases,
         judge=judge_phrases,
         metric="phrase_recall_at_1",
+        chance=chance_of_phrases,
         columns=("phrases",),
     ),
     "retrieval": Task(
@@ -216,6 +235,7 @@ TASKS: Mapping[str, Task] = {
         score=score_rankings,
         judge=judge_ranking,
         metric="text_to_image_recall_at_1",
+        chance=chance_of_ranking,
         rank=rank_images,
     ),
 }

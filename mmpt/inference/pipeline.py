@@ -234,12 +234,18 @@ class MmptPipeline:
         return torch.tensor(self._map(self._log_odds, text=text, image=image), dtype=torch.float64).sigmoid().tolist()
 
     def rank_images(self, text: Text | Many, images: Many, top_k: int | None = None) -> Any:
-        """Return the `top_k` images that fit a text best, all by default, as `{"score", "index"}`; see `match`.
+        """Return the `top_k` images that fit a text best, all by default, as `{"score", "index", "image_id"}`.
 
+        Score is that of `match`, index the image's place among those given, image_id its id or path; None of pictures.
         Every text is scored with every image; `RetrievalIndex` is for more images than that allows.
         """
         check_function(self.model, "rank_images")
-        return self._rank(text, "text", images, "image", top_k)
+        images = list(images)
+        ranked = self._rank(text, "text", images, "image", top_k)
+        for row in ranked if is_many(text) else [ranked]:
+            for each in row:
+                each["image_id"] = image_id_of(images[each["index"]])
+        return ranked
 
     def rank_texts(self, image: ImageInput | Many, texts: Many, top_k: int | None = None) -> Any:
         """Return the `top_k` texts that fit an image best, as `rank_images` does."""
@@ -388,6 +394,14 @@ class MmptPipeline:
         # By the log-odds, because probabilities near 1 are all the same number.
         ranked = [[{"score": score, "index": n} for score, n in _best(row.sigmoid(), top_k, order=row)] for row in odds]
         return ranked if is_many(query) else ranked[0]
+
+
+def image_id_of(image: ImageInput) -> str | None:
+    """Return what an image is called: the id of its regions or in the store, or its path; None for a picture."""
+    first = image[0] if isinstance(image, tuple) else image
+    if isinstance(first, Regions):
+        return first.image_id
+    return str(first) if isinstance(first, str | Path) else None
 
 
 def _best(scores: Tensor, top_k: int | None = None, order: Tensor | None = None) -> list[tuple[float, int]]:

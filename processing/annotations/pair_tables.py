@@ -22,6 +22,14 @@ from mmpt.processing.annotations.pair_columns import (
     as_id,
     build_pairs,
 )
+from mmpt.processing.annotations.plain_words import (
+    label_word,
+    label_words,
+    number_of,
+    plain_name,
+    read_plain,
+    values_of,
+)
 from mmpt.processing.text_files import file_suffix, read_delimited, read_lines
 
 DELIMITED = (".csv", ".tsv", ".txt")
@@ -30,7 +38,13 @@ OTHER_NAMES = {
     "text": ("caption", "sentence", "sent", "question"),
     "image_id": ("image", "img_id", "file_name", "filename"),
 }
-KNOWN_NAMES = frozenset((*COLUMNS, *(name for names in OTHER_NAMES.values() for name in names)))
+LESS_USUAL_NAMES = {
+    "text": ("description", "statement", "expression", "hypothesis", "query"),
+    "image_id": ("image_path", "image_name", "image_file", "img", "photo", "picture", "path", "file"),
+    "answers": ("answer",),
+}
+"""Taken where none of the names before is there, and one of these alone."""
+KNOWN_NAMES = frozenset((*COLUMNS, *(name for names in OTHER_NAMES.values() for name in names), "answer"))
 BATCH_ROWS = 1000
 
 
@@ -47,12 +61,14 @@ def read_table(
 
     A text file may be compressed (.csv.gz), its columns separated by commas, semicolons or tabs, whatever its suffix.
     Columns that a pair table has are kept, whatever else the file has is left out. A text file has no types: columns
-    of numbers and lists are JSON there, and an empty field is none. Elsewhere `text` may be a list of texts, which are
-    a row each.
+    of numbers and lists are JSON there, and an empty field is none. Words may stand there plainly: `answers` as yes|no,
+    `box` as four numbers, and `label` as a word, whose number is then its place among the sorted words. Elsewhere
+    `text` may be a list of texts, which are a row each.
 
     Args:
         columns: our names by the file's names, {"headline": "text"}. Where it does not name them, `text` may be called
-            caption, sentence, sent or question, and `image_id` image, img_id, file_name or filename.
+            caption, sentence, sent or question, `image_id` image, img_id, file_name or filename, and `answers` answer,
+            in any case; `LESS_USUAL_NAMES` are taken where these are not there.
         label_names: the words of the labels in order. `label` may then be a word or a number, and `label_name` is
             added.
         image_id_stem: take folders and ending off the images' ids: train/7.jpg -> 7. By default a column `image_id`
@@ -140,7 +156,8 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
     chosen: dict[str, str] = {}
     for name, ours in (columns or {}).items():
         if name not in names:
-            raise MmptValueError(f"{source} has no column {name!r}, got {listed}")
+            turned = f"; write {ours}={name}, its name first" if ours in names and name in COLUMNS else ""
+            raise MmptValueError(f"{source} has no column {name!r}, got {listed}{turned}")
         if ours not in COLUMNS:
             raise MmptValueError(f"a pair table has no column {ours!r}, expected one of {', '.join(COLUMNS)}")
         if ours in chosen:
@@ -150,17 +167,21 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
         chosen[ours] = name
     free = [name for name in names if name not in chosen.values()]
     chosen = {name: name for name in free if name in COLUMNS} | chosen
-    for ours, others in OTHER_NAMES.items():
+    for ours in COLUMNS:
         if ours in chosen:
             continue
-        found = [name for name in others if name in free]
-        if len(found) != 1:
+        for wanted in ((ours,), OTHER_NAMES.get(ours, ()), LESS_USUAL_NAMES.get(ours, ())):
+            found = [name for name in free if plain_name(name) in wanted and name not in chosen.values()]
+            if found:
+                break
+        if len(found) == 1:
+            chosen[ours] = found[0]
+        elif found or ours in REQUIRED_COLUMNS:
             fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
             raise MmptValueError(
                 f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}} "
-                f"(--columns name={ours})"
+                f"(--columns NAME={ours})"
             )
-        chosen[ours] = found[0]
     return {ours: chosen[ours] for ours in COLUMNS if ours in chosen}
 
 
@@ -186,10 +207,13 @@ def iterate_rows(dataset: Dataset) -> Iterator[Row]:
         yield from batch.to_pylist()  # type: ignore[union-attr]
 
 
-def _from_text(column: str, field: str, words: Sequence[str] | None) -> Any:
+def _from_text(column: str, field: str) -> Any:
     if field == "" and column not in REQUIRED_COLUMNS:
         return None
-    if COLUMNS[column] is TEXT or (column == "label" and field in (words or ())):
+    if COLUMNS[column] is TEXT or column == "label":
+        return field
+    field = read_plain(column, field)
+    if not isinstance(field, str):
         return field
     try:
         return json.loads(field)
@@ -209,6 +233,8 @@ def _build(
 ) -> Dataset:
     if label_names is not None and "label" not in chosen:
         raise MmptValueError(f"{source} has no column 'label' that label_names could name")
+    if label_names is None and "label" in chosen and "choices" not in chosen:
+        label_names = label_words(values_of(entries(), chosen["label"]))
     shorten = file_stem if image_id_stem else None
     if shorten is None and chosen["image_id"] != "image_id":
         shorten = path_image_id
@@ -229,8 +255,9 @@ def _build(
     def to_rows(entry: Any) -> Iterator[Row]:
         row = {ours: entry[name] if ours in REQUIRED_COLUMNS else entry.get(name) for ours, name in chosen.items()}
         if not has_types:
-            row = {ours: _from_text(ours, value, words=label_names) for ours, value in row.items()}
+            row = {ours: _from_text(ours, value) for ours, value in row.items()}
         for ours, value in row.items():
+            row[ours] = value = read_plain(ours, value)
             if value is not None and ours in IMAGE_COLUMNS:
                 row[ours] = image_id(value)
             elif value is not None and ours in ID_COLUMNS:
@@ -239,6 +266,8 @@ def _build(
                 row[ours] = [image_id(each) for each in value]
         if label_names is not None:
             row |= _label(row["label"], label_names)
+        elif "label" in row:
+            row["label"] = number_of(row["label"], row.get("choices"))
         texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
         if not texts:
             raise MmptValueError("text is an empty list, expected a text or a list of them")
@@ -264,7 +293,8 @@ def _label(value: Any, names: Sequence[str]) -> Row:
     """Return a label and its name; the value is one of the two, or None."""
     if value is None:
         return {"label": None, "label_name": None}
-    number = names.index(value) if value in names else value
+    word = value if value in names else label_word(value)
+    number = list(names).index(word) if word in names else number_of(value, None)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
         raise MmptValueError(f"label is {value!r:.80}, expected 0..{len(names) - 1} or one of {', '.join(names)}")
     return {"label": number, "label_name": names[number]}
