@@ -274,7 +274,7 @@ def _refuse_own_input(written: Path, source: Path) -> None:
 
 
 def _renamed_columns(text: str) -> dict[str, str]:
-    renamed = dict(pair.rpartition("=")[::2] for pair in text.split(","))
+    renamed = {name: ours for name, _, ours in (pair.rpartition("=") for pair in text.split(","))}
     if not all(renamed) or not all(renamed.values()):
         raise MmptValueError(f"got --columns {text!r}, expected name=ours,...: headline=text,photo=image_id")
     return renamed
@@ -347,7 +347,7 @@ def _check_join(store: str, pairs: str, eval_pairs: str | None, format: str | No
     from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.region_store import RegionStore
 
-    options = {} if encoding is None else {"encoding": encoding}
+    options: dict[str, Any] = {} if encoding is None else {"encoding": encoding}
     evaluation = None if eval_pairs is None else read_annotations(eval_pairs, format, **options)
     report = check_pairs(read_annotations(pairs, format, **options), RegionStore.open(store), evaluation)
     typer.echo(str(report))
