@@ -296,7 +296,7 @@ def _refuse_own_input(written: Path, source: Path) -> None:
 
 
 def _renamed_columns(text: str) -> dict[str, str]:
-    renamed = dict(pair.rpartition("=")[::2] for pair in text.split(","))
+    renamed = {name: ours for name, _, ours in (pair.rpartition("=") for pair in text.split(","))}
     if not all(renamed) or not all(renamed.values()):
         raise MmptValueError(f"got --columns {text!r}, expected name=ours,...: headline=text,photo=image_id")
     return renamed
