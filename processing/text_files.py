@@ -92,9 +92,10 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
     try:
         with _open_binary(path) as file:
             chosen = _encoding_of(path, file.peek(_START_BYTES)[:_START_BYTES], encoding)
-            for number, line in enumerate(io.TextIOWrapper(file, chosen, newline="\n"), start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
+            with io.TextIOWrapper(file, chosen, newline="\n") as text:
+                for number, line in enumerate(text, start=1):
+                    if line.strip():
+                        yield number, line.rstrip("\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeError):
         read_text(path, encoding)  # raises an error that says where and why
         raise
