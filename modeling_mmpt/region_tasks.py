@@ -118,11 +118,12 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
         logits = _hide_padding(logits, None if mask is None else mask[:, None])
         loss = None
         if labels is not None:
-            regions = logits.shape[-1]
-            beyond, wider = labels[..., regions:], 0
+            regions, wider = logits.shape[-1], 0
             # The collator pads labels for gathering. Looked at on a CPU alone, for a GPU would have to be waited for.
-            if beyond.is_cuda or not (beyond > 0).any():
-                labels, wider = labels[..., :regions], beyond.shape[-1]
+            if isinstance(labels, Tensor) and labels.dim() == logits.dim() and labels.is_floating_point():
+                beyond = labels[..., regions:]
+                if beyond.is_cuda or not (beyond > 0).any():
+                    labels, wider = labels[..., :regions], beyond.shape[-1]
             what = "share of (batch, phrases, regions)"
             check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
             check_padding(self, "labels", labels, None if mask is None else mask[:, None])
