@@ -26,6 +26,7 @@ def test_useful_work_is_that_of_the_matrix_products(stream: str) -> None:
     batch = tiny_batch(ragged=False)
     # Everywhere, so that heads and last layer are computed at every place.
     labels = {name: label.clamp(min=0) for name, label in tiny_labels().items() if name != "masked_regions"}
+    labels["mrc_kl_labels"] = torch.full_like(labels["mrc_kl_labels"], 1 / labels["mrc_kl_labels"].shape[-1])
     with FlopCounterMode(display=False) as counter:
         model(**batch, **labels).loss.backward()
     config = model.config
