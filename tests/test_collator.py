@@ -394,7 +394,8 @@ def test_long_texts_are_cut_and_that_is_said_once(length: int | None, caplog: py
     collator = make_collator(max_text_length=length, config=small_config(max_position_embeddings=6))
     examples = [example | {"text": "red star blue ring dog near"} for example in EXAMPLES[:3]]
     with caplog.at_level(logging.WARNING, "mmpt"):
-        for _ in range(2):
+        for epoch in range(2):
+            collator.set_epoch(epoch)
             assert collator(examples)["input_ids"].shape == (3, length or 6)
     assert [record.getMessage()[:47] for record in caplog.records] == [
         f"3 of 3 texts of a batch are longer than {length or 6} token"
