@@ -91,7 +91,9 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         processing_class=processor,
     )
     tables = {"training": corpus.train, "evaluation": corpus.evaluation}
-    columns = [name for name in ("text", "image_id", "second_image_id") if name in corpus.train.pairs.column_names]
+    table: Any = corpus.train.pairs
+    known = table if isinstance(table, Mapping) else table.column_names
+    columns = [name for name in ("text", "image_id", "second_image_id") if name in known]
     rows = [
         Rows(name, *(pairs.pairs[each][:] for each in columns)) for name, pairs in tables.items() if pairs is not None
     ]

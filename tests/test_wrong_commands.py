@@ -47,7 +47,11 @@ def is_one_error(result: Result) -> bool:
     lines = result.stderr.strip().splitlines()
     if result.exit_code != 2:
         return False
-    return "Usage:" in result.stderr or "─ Error ─" in result.stderr or (len(lines) == 1 and lines[0].startswith("error: "))
+    return (
+        "Usage:" in result.stderr
+        or "─ Error ─" in result.stderr
+        or (len(lines) == 1 and lines[0].startswith("error: "))
+    )
 
 
 @pytest.mark.parametrize(("words", "named"), cases(), ids=lambda part: " ".join(part) if isinstance(part, list) else "")
