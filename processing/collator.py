@@ -364,8 +364,8 @@ class MmptDataCollator(DataCollatorMixin):
             for name in ("text", "image_id", "regions"):
                 if name not in example:
                     raise MmptValueError(
-                        f"example {row} of the batch has no {name!r}, got {', '.join(map(str, example)) or 'nothing'}; give "
-                        "text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
+                        f"example {row} of the batch has no {name!r}, got {', '.join(map(str, example)) or 'nothing'}; "
+                        "give text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
                         "stock Trainer"
                     )
             check_example(example, row)
