@@ -365,8 +365,8 @@ class MmptDataCollator(DataCollatorMixin):
                 if name not in example:
                     raise MmptValueError(
                         f"example {row} of the batch has no {name!r}, got {', '.join(map(str, example)) or 'nothing'}; "
-                        "give text, image_id and regions (PairDataset does), and set remove_unused_columns=False with the "
-                        "stock Trainer"
+                        "give text, image_id and regions (PairDataset does), and set remove_unused_columns=False with "
+                        "the stock Trainer"
                     )
             check_example(example, row)
 
