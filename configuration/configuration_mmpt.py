@@ -216,7 +216,7 @@ class MmptConfig(MmptTaskConfig):
         A saved field that equals the one that it follows by default takes over a change of that: a file does not say
         whether the number was given or derived.
         """
-        names = {item.name for item in fields(cls)}
+        names = {item.name for item in fields(cls)} - {"dtype"}  # "auto" is no type yet
         changes = {name: value for name, value in kwargs.items() if name in names}
         for name, source in cls.follows.items():
             if source in changes and name not in changes and config_dict.get(name) == config_dict.get(source):
