@@ -12,7 +12,7 @@ from tests.tiny_tasks import config, model
 @pytest.mark.parametrize("name", ["vqa", "retrieval", "phrases"])
 def test_every_parameter_is_in_one_group_with_the_rate_of_its_depth(name: str, stream: str) -> None:
     task_model = model(name, stream)
-    names = {parameter: name for name, parameter in task_model.named_parameters()}
+    names = {parameter: name for name, parameter in task_model.named_parameters() if parameter.requires_grad}
     decayed = [name for name in names.values() if name.endswith("weight")]
     groups = parameter_groups(
         task_model, decayed, learning_rate=0.1, weight_decay=0.01, layer_decay=0.5, head_factor=3.0

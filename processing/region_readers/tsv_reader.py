@@ -61,6 +61,7 @@ def open_tsv(path: Path, file_format: str, dtype: str | None = None) -> FileSour
 def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
     """Return the type of a file's features by its first lines and why; None where float32 is as good as any."""
     columns = COLUMNS[file_format]
+    samples: list[tuple[bytes, int]] = []
     for (_, line), _ in zip(tsv_lines(path, 0), range(SAMPLED_LINES), strict=False):
         fields = dict(zip(columns, (line or b"").split(b"\t"), strict=False))
         try:
@@ -71,8 +72,13 @@ def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
             continue
         if rows < 1 or len(boxes) != 16 * rows:  # float64 boxes have a rule of their own
             continue
-        return recognise_dtype(path.name, data, rows)
-    return None, ""
+        samples.append((data, rows))
+    # A line that leaves no doubt decides; float32 first, for that is what predecessors wrote.
+    evidence = [float16_evidence(*sample) for sample in samples]
+    for clear in ((True, False), (False, True)):
+        if clear in evidence:
+            return recognise_dtype(path.name, *samples[evidence.index(clear)])
+    return recognise_dtype(path.name, *samples[0]) if samples else (None, "")
 
 
 def recognise_dtype(name: str, data: bytes, rows: int) -> tuple[str | None, str]:
