@@ -78,6 +78,7 @@ RESUMED = (
     "optimizer_*/*",
     "pytorch_model_fsdp*",
     "rng_state*.pth",
+    "running_sums_*.json",
     "scaler.pt",
     "scheduler.pt",
     "trainer_state.json",

@@ -147,7 +147,7 @@ def test_shards_go_up_and_come_down(pushed: Pushed) -> None:
 
 
 def test_the_trainer_pushes_each_save_whole(pushed: Pushed) -> None:
-    assert [title for title in pushed.said["commits"] if "step" in title] == [
+    assert [title for title in pushed.said["commits"] if "step" in title and not title.endswith("checkpoint")] == [
         "Training in progress, step 4",
         "Training in progress, step 2",
     ]
@@ -200,8 +200,9 @@ def test_a_private_repository_is_there_for_its_owner_alone(pushed: Pushed) -> No
 
 def test_what_the_hub_refuses_is_said_and_not_counted_as_pushed(pushed: Pushed) -> None:
     said = pushed.said
-    assert said["refused"].startswith("2 error: the Hub does not accept the token for 'tester/refused'; log in with")
-    assert said["read only"].startswith("2 error: this token may not write to 'tester/refused'")
+    assert "error: the Hub does not accept the token for 'tester/refused'; log in with" in said["refused"]
+    assert "error: this token may not write to 'tester/refused'" in said["read only"]
+    assert said["refused"][:2] == said["read only"][:2] == "2 "
     assert "models/tester/refused" not in pushed.hub.repos
     assert "error: the connection broke while " in said["dropped"]
     assert "it does not count as pushed. Push again" in said["dropped"]
