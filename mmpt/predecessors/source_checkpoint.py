@@ -287,7 +287,9 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         start = opened.read(2)
     if start not in TORCH_STARTS:
-        raise MmptValueError(f"{file} cannot be read as a torch checkpoint: it is neither a zip archive nor a pickle")
+        raise MmptValueError(
+            f"{file} cannot be read as a torch checkpoint: it is neither a zip archive nor a pickle"
+        ) from None
     loaded: Any
     try:
         try:
