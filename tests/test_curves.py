@@ -67,7 +67,7 @@ def test_missing_matplotlib_is_a_hint_not_a_failure(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level(logging.WARNING, logger="mmpt.curves"):
         assert plot_curves(write(tmp_path / "log.jsonl", TRAIN), tmp_path / "curves.png") is False
-    assert "pip install mmpt[plots]" in caplog.text
+    assert "pip install 'mmpt[plots]'" in caplog.text
     assert not (tmp_path / "curves.png").exists()
 
 

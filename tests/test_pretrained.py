@@ -84,7 +84,7 @@ def test_refused_pickles_do_not_advise_to_read_them(tmp_path: Path, capsys: pyte
             SourceCheckpoint(file)
         assert file.name in str(raised.value)
         assert not any(word in str(raised.value) for word in UNSAFE), file
-        assert raised.value.__suppress_context__
+        assert raised.value.__suppress_context__ or raised.value.__context__ is None  # no library's text is shown
         with pytest.raises((ValueError, RuntimeError, EOFError)) as refused, refuse_code(file):
             torch.load(file, weights_only=True)
         assert not any(word in str(refused.value) for word in UNSAFE), file
