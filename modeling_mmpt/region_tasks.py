@@ -124,6 +124,8 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
                 beyond = labels[..., regions:]
                 if beyond.is_cuda or not (beyond > 0).any():
                     labels, wider = labels[..., :regions], beyond.shape[-1]
+                if labels.shape[:-1] == phrase_positions.shape:  # what stands where there is no phrase is not read
+                    labels = labels.masked_fill((phrase_positions < 0)[..., None], float(IGNORED))
             what = "share of (batch, phrases, regions)"
             check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
             check_padding(self, "labels", labels, None if mask is None else mask[:, None])
