@@ -159,3 +159,11 @@ def test_options_of_the_formats_are_options_of_the_command(tmp_path: Path):
     assert read_table(tmp_path / "a.jsonl")[0] == wanted
     assert CliRunner().invoke(app, [*command, "--split", "val"]).exit_code == 2
     assert CliRunner().invoke(app, [*command[:-1], "text"]).exit_code == 2
+
+
+def test_a_label_stays_a_place_where_a_choice_is_written_like_it(tmp_path: Path):
+    row = {"text": "a", "image_id": "b", "choices": ["x", "y", "0"], "label": 0}
+    pairs = build_pairs("rows", "row", enumerate([row]), lambda entry: [entry], list(row))
+    for suffix in WRITERS:
+        write_pairs(pairs, tmp_path / f"pairs{suffix}")
+        assert read_table(tmp_path / f"pairs{suffix}")["label"] == [0], suffix

@@ -53,11 +53,17 @@ def label_words(values: Iterable[Any]) -> list[str] | None:
 
 
 def number_of(value: Any, choices: Any) -> Any:
-    """Return the number of a label without names: a whole one, or the place of a word among the choices."""
-    if isinstance(value, str) and isinstance(choices, Sequence) and value in choices:
-        return list(choices).index(value)
-    if isinstance(value, str | float) and NUMBER.fullmatch(str(value).strip()):
-        return int(float(value))
+    """Return the number of a label without names: a whole one, or the place of a word among the choices.
+
+    A number that can be a place is one, also where a choice is written like it: tables that this package writes have
+    places.
+    """
+    words = choices if isinstance(choices, Sequence) else ()
+    number = int(float(value)) if isinstance(value, str | float) and NUMBER.fullmatch(str(value).strip()) else None
+    if isinstance(value, str) and value in words and (number is None or not 0 <= number < len(words)):
+        return list(words).index(value)
+    if number is not None:
+        return number
     return float(value) if isinstance(value, str) and _is_number(value) else value
 
 
