@@ -58,10 +58,10 @@ def number_of(value: Any, choices: Any) -> Any:
     A number that can be a place is one, also where a choice is written like it: tables that this package writes have
     places.
     """
-    words = choices if isinstance(choices, Sequence) else ()
+    words: list[Any] = list(choices) if isinstance(choices, Sequence) else []
     number = int(float(value)) if isinstance(value, str | float) and NUMBER.fullmatch(str(value).strip()) else None
     if isinstance(value, str) and value in words and (number is None or not 0 <= number < len(words)):
-        return list(words).index(value)
+        return words.index(value)
     if number is not None:
         return number
     return float(value) if isinstance(value, str) and _is_number(value) else value
