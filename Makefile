@@ -38,7 +38,7 @@ test: $(INSTALLED) ## the test suite: CPU, no network, a process a core
 
 test-lowest: ## the test suite on the lowest versions that setup.py allows, in .venv-lowest, on Python 3.10 if it is there
 	test -x .venv-lowest/bin/python || $(OLDEST_PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python tests/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python tests/runs/lowest_versions.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install -c .venv-lowest/constraints.txt -e ".[$(EXTRAS)]"
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(PARALLEL)
 
@@ -55,13 +55,13 @@ fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
 	$(BIN)/python -m tests.fuzz.run
 
 kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes
-	$(BIN)/python -m tests.kill_run
+	$(BIN)/python -m tests.runs.kill
 
 sharding: $(INSTALLED) ## FSDP2 and DDP in two processes for every preset and task, against one process; minutes
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m torch.distributed.run --standalone --nproc_per_node 2 tests/sharding_run.py --all
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m torch.distributed.run --standalone --nproc_per_node 2 tests/runs/sharding.py --all
 
 chaos: $(INSTALLED) ## runs killed in every phase, by one and two processes, and 1,000 flipped bytes of a checkpoint; half an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos_run
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runs.chaos
 
 bench: export OMP_NUM_THREADS := 1
 bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)

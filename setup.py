@@ -87,5 +87,5 @@ setup(
     },
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["mmpt = mmpt.cli:main"]},
+    entry_points={"console_scripts": ["mmpt = mmpt.commands.main:main"]},
 )

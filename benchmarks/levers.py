@@ -16,9 +16,10 @@ from torch import Tensor
 from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
-from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives, packing
+from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives
+from mmpt.modeling_mmpt import unpadding as packing
 from mmpt.modeling_mmpt.objectives import IGNORED
-from mmpt.modeling_mmpt.packing import Packing
+from mmpt.modeling_mmpt.unpadding import Packing
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import parse, start, write
 from benchmarks.workload import SIZES, make_pairs
 from mmpt import PairDataset, RegionStore
-from mmpt.processing.region_store_writer import RegionStoreWriter
+from mmpt.processing.store.writer import RegionStoreWriter
 
 
 def write_store(folder: Path, pairs: PairDataset) -> PairDataset:

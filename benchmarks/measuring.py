@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from mmpt.process_settings import settle_in
+from mmpt.training.process_settings import settle_in
 
 GEMM = 2048
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -22,11 +22,11 @@ from mmpt import (
     RetrievalIndex,
     build_word_tokenizer,
 )
-from mmpt.processing.corpora.scene_tasks import SceneTask
-from mmpt.processing.task_collator import NOT_FOR_THE_MODEL, TaskDataCollator
-from mmpt.processing.task_dataset import TaskDataset
-from mmpt.processing.task_inputs import pair_inputs
-from mmpt.processing.task_labels import group_labels
+from mmpt.processing.generated_scenes.tasks import SceneTask
+from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, TaskDataCollator
+from mmpt.processing.tasks.dataset import TaskDataset
+from mmpt.processing.tasks.inputs import pair_inputs
+from mmpt.processing.tasks.labels import group_labels
 
 CAPTIONS = 3  # of a scene
 BATCH, LEARNING_RATE = 48, 2e-3

@@ -25,7 +25,7 @@ from benchmarks.contenders import Contender, make_config, make_contenders
 from benchmarks.measuring import matmul_rate, parse, start, write
 from benchmarks.workload import REGIONS, SIZES, make_pairs, make_tokenizer
 from mmpt import MmptImageProcessor, MmptProcessor, MmptSingleStreamForPreTraining
-from mmpt.process_group import leave_process_group
+from mmpt.training.process_group import leave_process_group
 
 GROWTH: dict[str, tuple[int, ...]] = {
     "batch": (8, 16, 32, 64),

@@ -26,15 +26,15 @@ import numpy as np
 import torch
 
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
-from mmpt.processing.collator import MmptDataCollator
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
-from mmpt.processing.pair_dataset import PairDataset
+from mmpt.processing.pairs.dataset import PairDataset
+from mmpt.processing.pretraining.collator import MmptDataCollator
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.region_readers.open_features import open_features
-from mmpt.processing.region_store import RegionStore
-from mmpt.processing.region_store_writer import RegionStoreWriter
 from mmpt.processing.regions import Regions
-from mmpt.processing.store_filling import fill_store
+from mmpt.processing.store.filling import fill_store
+from mmpt.processing.store.region_store import RegionStore
+from mmpt.processing.store.writer import RegionStoreWriter
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 
 REGIONS, FEATURES, CLASSES = 36, 2048, 1601
@@ -254,7 +254,7 @@ def measure_import(folder: Path, rounds: int) -> dict[str, float]:
 
 OPEN = """
 import json, resource, sys, time
-from mmpt.processing.region_store import RegionStore
+from mmpt.processing.store.region_store import RegionStore
 import psutil
 process = psutil.Process()
 before = process.memory_full_info()

@@ -9,9 +9,9 @@ from typing import Any
 import transformers
 from datasets import disable_progress_bars
 
-from mmpt.downstream.finetuning import finetune
-from mmpt.downstream.task_corpus import evaluation_table
-from mmpt.recipe import Recipe, load_recipe
+from mmpt.recipe.recipe import Recipe, load_recipe
+from mmpt.training.finetuning import finetune
+from mmpt.training.task_sources import evaluation_table
 
 
 class Study:

@@ -21,9 +21,9 @@ from benchmarks.contenders import Contender, make_contenders
 from benchmarks.loader import write_store
 from benchmarks.measuring import median_ratio, now, parse, start, write
 from benchmarks.workload import SIZES, make_pairs, make_tokenizer
-from mmpt import pretraining
-from mmpt.recipe import load_recipe
-from mmpt.trainer import MmptTrainer
+from mmpt.recipe.recipe import load_recipe
+from mmpt.training import pretraining
+from mmpt.training.trainer import MmptTrainer
 
 LOGGING_STEPS = 5
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies import Study
-from mmpt.pretraining import pretrain
-from mmpt.recipe import load_recipe
+from mmpt.recipe.recipe import load_recipe
+from mmpt.training.pretraining import pretrain
 
 METRICS = {"vqa": "vqa_accuracy", "nlvr": "accuracy"}
 BAR = 0.85

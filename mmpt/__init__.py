@@ -11,8 +11,8 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
-    from mmpt.downstream.finetuning_trainer import FineTuningTrainer
     from mmpt.inference.pipeline import MmptPipeline
+    from mmpt.inference.retrieval import RetrievalIndex
     from mmpt.metrics.metric_table import load_metric
     from mmpt.modeling_mmpt.dual_stream_tasks import (
         MmptDualStreamForGrounding,
@@ -38,28 +38,28 @@ if TYPE_CHECKING:
     from mmpt.predecessors.conversion import convert, from_predecessor
     from mmpt.predecessors.predecessor_export import export_predecessor
     from mmpt.processing.annotations.annotation_formats import read_annotations
-    from mmpt.processing.collator import MmptDataCollator
-    from mmpt.processing.epochs import EpochCallback
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
-    from mmpt.processing.pair_checks import check_pairs
-    from mmpt.processing.pair_dataset import PairDataset
+    from mmpt.processing.pairs.checks import check_pairs
+    from mmpt.processing.pairs.dataset import PairDataset
+    from mmpt.processing.pairs.streaming import StreamedPairDataset
+    from mmpt.processing.pretraining.collator import MmptDataCollator
+    from mmpt.processing.pretraining.epochs import EpochCallback
     from mmpt.processing.processing_mmpt import MmptProcessor
     from mmpt.processing.region_extraction.image_regions import ImageRegions
     from mmpt.processing.region_extraction.image_sources import open_images
     from mmpt.processing.region_extraction.region_extractor import RegionExtractor
     from mmpt.processing.region_readers.open_features import open_features
-    from mmpt.processing.region_store import RegionStore
-    from mmpt.processing.region_store_merge import merge_stores
-    from mmpt.processing.region_store_repair import repair_store
-    from mmpt.processing.region_store_writer import RegionStoreWriter
     from mmpt.processing.regions import Regions
-    from mmpt.processing.store_filling import fill_store
-    from mmpt.processing.streamed_pairs import StreamedPairDataset
-    from mmpt.processing.task_collator import TaskDataCollator
-    from mmpt.processing.task_dataset import TaskDataset
+    from mmpt.processing.store.filling import fill_store
+    from mmpt.processing.store.merge import merge_stores
+    from mmpt.processing.store.region_store import RegionStore
+    from mmpt.processing.store.repair import repair_store
+    from mmpt.processing.store.writer import RegionStoreWriter
+    from mmpt.processing.tasks.collator import TaskDataCollator
+    from mmpt.processing.tasks.dataset import TaskDataset
     from mmpt.processing.word_tokenizer import build_word_tokenizer
-    from mmpt.retrieval import RetrievalIndex
-    from mmpt.trainer import MmptTrainer, MmptTrainingArguments
+    from mmpt.training.finetuning_trainer import FineTuningTrainer
+    from mmpt.training.trainer import MmptTrainer, MmptTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -119,10 +119,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EpochCallback": "mmpt.processing.epochs",
-    "FineTuningTrainer": "mmpt.downstream.finetuning_trainer",
+    "EpochCallback": "mmpt.processing.pretraining.epochs",
+    "FineTuningTrainer": "mmpt.training.finetuning_trainer",
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
-    "MmptDataCollator": "mmpt.processing.collator",
+    "MmptDataCollator": "mmpt.processing.pretraining.collator",
     "MmptDualStreamConfig": "mmpt.configuration.configuration_mmpt",
     "MmptDualStreamForGrounding": "mmpt.modeling_mmpt.dual_stream_tasks",
     "MmptDualStreamForImageAndTextRetrieval": "mmpt.modeling_mmpt.dual_stream_tasks",
@@ -147,29 +147,29 @@ _MODULES = {
     "MmptSingleStreamForRegionToPhraseAlignment": "mmpt.modeling_mmpt.single_stream_tasks",
     "MmptSingleStreamForSequenceClassification": "mmpt.modeling_mmpt.single_stream_tasks",
     "MmptSingleStreamModel": "mmpt.modeling_mmpt.modeling_single_stream",
-    "MmptTrainer": "mmpt.trainer",
-    "MmptTrainingArguments": "mmpt.trainer",
-    "PairDataset": "mmpt.processing.pair_dataset",
+    "MmptTrainer": "mmpt.training.trainer",
+    "MmptTrainingArguments": "mmpt.training.trainer",
+    "PairDataset": "mmpt.processing.pairs.dataset",
     "RegionExtractor": "mmpt.processing.region_extraction.region_extractor",
-    "RegionStore": "mmpt.processing.region_store",
-    "RegionStoreWriter": "mmpt.processing.region_store_writer",
+    "RegionStore": "mmpt.processing.store.region_store",
+    "RegionStoreWriter": "mmpt.processing.store.writer",
     "Regions": "mmpt.processing.regions",
-    "RetrievalIndex": "mmpt.retrieval",
-    "StreamedPairDataset": "mmpt.processing.streamed_pairs",
-    "TaskDataCollator": "mmpt.processing.task_collator",
-    "TaskDataset": "mmpt.processing.task_dataset",
+    "RetrievalIndex": "mmpt.inference.retrieval",
+    "StreamedPairDataset": "mmpt.processing.pairs.streaming",
+    "TaskDataCollator": "mmpt.processing.tasks.collator",
+    "TaskDataset": "mmpt.processing.tasks.dataset",
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
-    "check_pairs": "mmpt.processing.pair_checks",
+    "check_pairs": "mmpt.processing.pairs.checks",
     "convert": "mmpt.predecessors.conversion",
     "export_predecessor": "mmpt.predecessors.predecessor_export",
-    "fill_store": "mmpt.processing.store_filling",
+    "fill_store": "mmpt.processing.store.filling",
     "from_predecessor": "mmpt.predecessors.conversion",
     "load_metric": "mmpt.metrics.metric_table",
-    "merge_stores": "mmpt.processing.region_store_merge",
+    "merge_stores": "mmpt.processing.store.merge",
     "open_features": "mmpt.processing.region_readers.open_features",
     "open_images": "mmpt.processing.region_extraction.image_sources",
     "read_annotations": "mmpt.processing.annotations.annotation_formats",
-    "repair_store": "mmpt.processing.region_store_repair",
+    "repair_store": "mmpt.processing.store.repair",
 }
 
 

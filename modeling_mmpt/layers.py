@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
 from mmpt.modeling_mmpt.dropout import MmptDropout, apply_dropout
-from mmpt.modeling_mmpt.packing import Packing
+from mmpt.modeling_mmpt.unpadding import Packing
 
 PLAIN_ATTENTION_KEYS = 200
 """Up to so many keys, half precision on a CPU is attended to without the fused kernel."""

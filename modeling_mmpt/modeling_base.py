@@ -25,7 +25,7 @@ from mmpt.modeling_mmpt.embeddings import (
     attend_to_some_region,
 )
 from mmpt.modeling_mmpt.input_checks import check_flags, check_inputs, values_are_known
-from mmpt.modeling_mmpt.packing import Packing
+from mmpt.modeling_mmpt.unpadding import Packing
 
 
 @dataclass

@@ -24,9 +24,9 @@ from transformers import (
 )
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 
-from mmpt.processing.corpora.generated_scenes import GeneratedScenes
-from mmpt.processing.corpora.scene_images import write_corpus, write_detector_scenes
-from mmpt.recipe import load_recipe
+from mmpt.processing.generated_scenes.corpus import GeneratedScenes
+from mmpt.processing.generated_scenes.images import write_corpus, write_detector_scenes
+from mmpt.recipe.recipe import load_recipe
 
 WIDTH = 64
 HELD_OUT_SHARE = 1 / 8  # of the annotated images, to measure the detector on

@@ -3,9 +3,9 @@
 import ast
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.factories.paths import ROOT
+
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")  # imports go left only
 OUTSIDE = ("recipes", "demo", "benchmarks", "docs", "tests")
 DEFINED_BY_THE_PACKAGE = ("from mmpt import __version__", "from mmpt import register_auto_classes")
@@ -79,33 +79,53 @@ def imports_of_bare_rooms(sources: Sources) -> list[str]:
     ]
 
 
+def travellers(sources: Sources) -> dict[str, str]:
+    """Return module -> path of the files that a saved folder carries: they lie side by side there."""
+    by_module = {module_name(path): path for path in sources if not path.endswith("__init__.py")}
+    waiting = [m for m in by_module if room_of(m) in TRAVELLING_ROOMS or m in TRAVELLING_MODULES]
+    found: dict[str, str] = {}
+    while waiting:
+        module = waiting.pop()
+        if module in by_module and module not in found:
+            found[module] = by_module[module]
+            named = (module for _, _, module in imports(sources[found[module]]))
+            waiting += [name for name in named if name.split(".")[0] == "mmpt"]
+    return found
+
+
 def shared_module_names(sources: Sources) -> list[str]:
     by_name: dict[str, list[str]] = {}
-    for path in sources:
-        if not path.endswith("__init__.py"):
-            by_name.setdefault(path.split("/")[-1], []).append(path)
+    for path in sorted(travellers(sources).values()):
+        by_name.setdefault(path.split("/")[-1], []).append(path)
     return [f"{name} is the name of {' and '.join(paths)}" for name, paths in by_name.items() if len(paths) > 1]
 
 
 def travellers_with_other_needs(sources: Sources) -> list[str]:
-    by_module = {module_name(path): path for path in sources if not path.endswith("__init__.py")}
-    waiting = [m for m in by_module if room_of(m) in TRAVELLING_ROOMS or m in TRAVELLING_MODULES]
-    found, done = [], set()
-    while waiting:
-        module = waiting.pop()
-        if module in done or module not in by_module:
-            continue
-        done.add(module)
-        for line, written, named in imports(sources[by_module[module]]):
-            top = named.split(".")[0]
-            if top == "mmpt":
-                waiting.append(named)  # whatever a travelling file imports travels with it
-            elif top not in TRAVELLING_NEEDS and top not in sys.stdlib_module_names:
-                found.append(
-                    f"{by_module[module]}:{line}: got `{written}` in a file that travels to the Hub, "
-                    f"expected only {', '.join(sorted(TRAVELLING_NEEDS))}"
-                )
-    return found
+    return [
+        f"{path}:{line}: got `{written}` in a file that travels to the Hub, "
+        f"expected only {', '.join(sorted(TRAVELLING_NEEDS))}"
+        for path in travellers(sources).values()
+        for line, written, named in imports(sources[path])
+        if named.split(".")[0] not in {"mmpt", *TRAVELLING_NEEDS, *sys.stdlib_module_names}
+    ]
+
+
+def import_circles(sources: Sources) -> list[str]:
+    """Return each circle of modules that import each other, also inside functions; `mmpt` itself names every module."""
+    modules = {module_name(path): path for path in sources if not path.endswith("__init__.py")}
+    graph = {
+        module: {named for _, _, named in imports(sources[path]) if named in modules}
+        for module, path in modules.items()
+    }
+    while leaves := {module for module, named in graph.items() if not named}:
+        graph = {module: named - leaves for module, named in graph.items() if module not in leaves}
+    # Left are the circles and what imports them: take away what nobody left imports.
+    while graph:
+        imported = set().union(*graph.values())
+        if imported >= set(graph):
+            break
+        graph = {module: named for module, named in graph.items() if module in imported}
+    return [f"{module} is in a circle with {', '.join(sorted(named))}" for module, named in sorted(graph.items())]
 
 
 def folders_without_init(sources: Sources) -> list[str]:
@@ -129,7 +149,11 @@ def test_no_file_imports_a_bare_room():
     assert imports_of_bare_rooms(read_sources(ROOMS + OUTSIDE)) == []
 
 
-def test_module_names_are_unique():
+def test_no_imports_go_in_a_circle():
+    assert import_circles(read_sources(ROOMS)) == []
+
+
+def test_names_of_travelling_modules_are_unique():
     assert shared_module_names(read_sources(ROOMS)) == []
 
 
@@ -183,8 +207,21 @@ def test_import_of_a_bare_room_is_named():
 
 
 def test_two_files_of_one_name_are_named():
-    assert shared_module_names({"processing/layers.py": "", "modeling_mmpt/layers.py": "", "mmpt/cli.py": ""}) == [
-        "layers.py is the name of processing/layers.py and modeling_mmpt/layers.py"
+    assert shared_module_names({"configuration/x.py": "", "modeling_mmpt/x.py": "", "mmpt/x.py": ""}) == [
+        "x.py is the name of configuration/x.py and modeling_mmpt/x.py"
+    ]
+
+
+def test_circle_is_named():
+    sources = {
+        "processing/a.py": "def f():\n    from mmpt.processing.b import g\n",
+        "processing/b.py": "from mmpt.processing.a import f\nfrom mmpt.processing.c import h\n",
+        "processing/c.py": "",
+        "processing/d.py": "from mmpt.processing.a import f\n",
+    }
+    assert import_circles(sources) == [
+        "mmpt.processing.a is in a circle with mmpt.processing.b",
+        "mmpt.processing.b is in a circle with mmpt.processing.a",
     ]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_pretraining
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import collator, levers, loader, memory, scaling, step, trainer
@@ -16,6 +15,7 @@ from benchmarks.contenders import OURS, PEERS, make_contenders
 from benchmarks.flops import step_flops
 from benchmarks.workload import make_pairs
 from mmpt.modeling_mmpt.dropout import apply_dropout
+from tests.factories.models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_pretraining
 
 CPU = torch.device("cpu")
 

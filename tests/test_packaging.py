@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.clean_environment import make_site, run_clean
+from tests.factories.clean_environment import make_site, run_clean
+from tests.factories.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
 TRIES = 3
 IMPORT_LIMIT = 0.7
@@ -26,8 +26,8 @@ HELP_LIMIT = 1.0
 # Two modules that load nothing heavy, of a room and of the package's own folder.
 PLACES = """
 import json
-import mmpt, mmpt.recipe_values, mmpt.processing.regions
-print(json.dumps([mmpt.__file__, mmpt.recipe_values.__file__, mmpt.processing.regions.__file__]))
+import mmpt, mmpt.recipe.values, mmpt.processing.regions
+print(json.dumps([mmpt.__file__, mmpt.recipe.values.__file__, mmpt.processing.regions.__file__]))
 """
 # A whole process: the price of the import, what it registers, every module that the public names load.
 IMPORT = """
@@ -59,9 +59,9 @@ import json, sys
 from pathlib import Path
 from safetensors.torch import save_file
 import mmpt
-from mmpt.model_card import template
-from tests.hub_saved import every_class, outputs_of
-from tests.tiny_examples import TOKENIZER
+from mmpt.hub.model_card import template
+from tests.factories.hub_saved import every_class, outputs_of
+from tests.factories.examples import TOKENIZER
 cases, installed = map(Path, sys.argv[1:])
 assert Path(mmpt.__file__).is_relative_to(installed) and template().is_relative_to(installed)
 rows = [{"name": "processor", "source": str(cases / "processor"), "auto": "AutoProcessor"}]
@@ -173,7 +173,7 @@ def test_wheel_has_every_file_of_every_room(wheel: Path):
 def test_wheel_installs_the_command(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))
-        assert "mmpt = mmpt.cli:main" in archive.read(name).decode()
+        assert "mmpt = mmpt.commands.main:main" in archive.read(name).decode()
 
 
 def test_installed_package_uses_its_own_rooms(installed: Path, places: Callable[..., list[Path]]):
@@ -244,7 +244,7 @@ def test_help_of_the_command_loads_nothing_heavy():
     loaded = re.findall(
         r"\| +([\w.]+)$", run(["-X", "importtime", "-m", "mmpt", "--help"], ROOT, []).stderr, re.MULTILINE
     )
-    assert "mmpt.cli" in loaded
+    assert "mmpt.commands.main" in loaded
     assert not {"torch", "transformers", "datasets", "numpy"} & set(loaded)
 
 

@@ -11,8 +11,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_loading import load_image
 from mmpt.processing.region_extraction.recorded_extractor import load_recorded_extractor, record_of_extractor
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
-from mmpt.processing.region_record import Record, check_same_regions, record_of
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.record import Record, check_same_regions, record_of
 
 Picture = Image.Image | str | Path
 ImageInput = Regions | Picture | tuple[Picture, NDArray[Any]]

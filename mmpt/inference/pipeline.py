@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoProcessor
 from mmpt import register_auto_classes
 from mmpt.configuration.errors import MmptOSError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
-from mmpt.inference.example_rows import Example, example_rows, is_many, size_of, spans_of
+from mmpt.inference.batching import Example, example_rows, is_many, size_of, spans_of
 from mmpt.inference.image_inputs import ImageInput, ImageInputs
 from mmpt.inference.model_functions import MODELS, check_function, main_function
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
@@ -21,9 +21,9 @@ from mmpt.processing.batch_checks import check_tokenizer
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.processing.regions import Regions
-from mmpt.processing.task_collator import NOT_FOR_THE_MODEL
-from mmpt.processing.task_encoding import TaskBatch, TaskEncoder, Text
-from mmpt.processing.task_inputs import candidate_inputs, choice_inputs, image_pair_inputs, pair_inputs, phrase_inputs
+from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL
+from mmpt.processing.tasks.encoding import TaskBatch, TaskEncoder, Text
+from mmpt.processing.tasks.inputs import candidate_inputs, choice_inputs, image_pair_inputs, pair_inputs, phrase_inputs
 
 Many = Sequence[Any]
 

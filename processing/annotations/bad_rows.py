@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
-from mmpt.processing.region_store_format import ERRORS, publish
+from mmpt.processing.store.format import ERRORS, publish
 
 logger = logging.getLogger(__name__)
 

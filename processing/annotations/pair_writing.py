@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.pair_tables import BATCH_ROWS, iterate_rows
-from mmpt.processing.region_store_format import publish
+from mmpt.processing.store.format import publish
 
 
 def write_pairs(pairs: Dataset, path: str | Path) -> None:

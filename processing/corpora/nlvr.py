@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from mmpt.configuration.errors import MmptFileNotFoundError
-from mmpt.processing.corpora.box_features import FEATURE_DIM, RegionClassifier, box_features
+from mmpt.processing.generated_scenes.box_features import FEATURE_DIM, RegionClassifier, box_features
 from mmpt.processing.regions import Regions
 
 PANELS = 3

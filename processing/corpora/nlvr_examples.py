@@ -11,7 +11,6 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from mmpt.configuration.errors import MmptValueError
-from mmpt.processing.corpora.box_features import FEATURE_DIM
 from mmpt.processing.corpora.nlvr import boxes_and_features, iterate, read_nlvr_tables
 from mmpt.processing.corpora.nlvr_scenes import (
     COLOURS,
@@ -27,6 +26,7 @@ from mmpt.processing.corpora.nlvr_scenes import (
     prototype_ids,
     scene_of,
 )
+from mmpt.processing.generated_scenes.box_features import FEATURE_DIM
 
 FOLDS = 10  # parts of the training groups, one of which can be held out
 HELD_OUT = 7

@@ -14,8 +14,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_extraction.image_preparation import PreparedImage
 from mmpt.processing.region_extraction.image_sources import ImageEntry, ImageSource
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import boxes_from_pixels, check_boxes
+from mmpt.processing.store.source import Found, Rejected
 
 BATCHES_AHEAD = 2  # batches that are decoded while the model is at work
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmpt.configuration.errors import MmptOSError, MmptValueError
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
-from mmpt.processing.region_record import Record, check_same_regions, describe_extractor
+from mmpt.processing.store.record import Record, check_same_regions, describe_extractor
 
 ASKED = ("max_regions", "min_regions", "threshold")
 

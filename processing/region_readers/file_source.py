@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmpt.configuration.errors import MmptImportError
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from mmpt.processing.region_readers.file_source import FileSource, file_origin, 
 from mmpt.processing.region_readers.image_sizes import ImageSizes, size_of_image
 from mmpt.processing.region_readers.item_decoding import FIELD_NAMES, FIELDS, regions_of_item
 from mmpt.processing.region_readers.restricted_pickle import load_pickle
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import PIXEL_EVIDENCE, Regions, check_boxes
+from mmpt.processing.store.source import Found, Rejected
 
 
 @dataclass(frozen=True)

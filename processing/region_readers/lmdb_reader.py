@@ -14,8 +14,8 @@ from mmpt.processing.region_readers.file_source import FileSource, file_origin, 
 from mmpt.processing.region_readers.item_decoding import regions_of_item
 from mmpt.processing.region_readers.restricted_pickle import load_pickle
 from mmpt.processing.region_readers.uniter_decoding import UNITER_FIELDS, regions_of_uniter
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
 
 SPECIAL_KEYS = ("__keys__", "keys")  # lists of the other keys
 _FIRST = 10  # entries that are looked at to see what a file is

@@ -28,8 +28,8 @@ from mmpt.processing.region_readers.file_source import FileSource, file_origin, 
 from mmpt.processing.region_readers.image_sizes import ImageSizes, read_image_sizes, size_of_image
 from mmpt.processing.region_readers.oscar_files import PREDICTIONS, find_oscar_files
 from mmpt.processing.region_readers.tsv_reader import MAX_LINE, tsv_lines
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions, check_boxes
+from mmpt.processing.store.source import Found, Rejected
 
 WIDTH = RESNET_WIDTH + 6  # the feature, then x1 y1 x2 y2 width height as shares of the image
 

@@ -19,8 +19,8 @@ from mmpt.processing.region_readers.field_decoding import base64_array, shown, t
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
 from mmpt.processing.region_readers.image_sizes import ImageSizes, size_of_image
 from mmpt.processing.region_readers.tsv_reader import MAX_LINE, SAMPLED_LINES, recognise_dtype, tsv_lines
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
 
 FORMAT = "vinvl_predictions"
 

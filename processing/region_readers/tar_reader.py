@@ -19,8 +19,8 @@ from mmpt.processing.region_readers.file_source import FileSource, found_or_reje
 from mmpt.processing.region_readers.item_decoding import FIELD_NAMES, regions_of_item
 from mmpt.processing.region_readers.restricted_pickle import load_pickle
 from mmpt.processing.region_readers.uniter_decoding import UNITER_FIELDS, regions_of_uniter
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
 
 FORMAT = "webdataset"
 PICKLES = ("pkl", "pickle", "pyd")

@@ -8,8 +8,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import RESNET_WIDTH, float16_evidence, text_of
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
 from mmpt.processing.region_readers.item_decoding import regions_of_item
-from mmpt.processing.region_source import Found, Rejected
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
 
 MAX_LINE = 256 * 2**20  # bytes; a line of 100 regions with class probabilities has 2 MB
 

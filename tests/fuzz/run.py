@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from mmpt.processing.region_readers.open_features import open_features
-from mmpt.processing.region_source import Found, Rejected
-from mmpt.processing.region_store_writer import RegionStoreWriter
 from mmpt.processing.regions import Regions
+from mmpt.processing.store.source import Found, Rejected
+from mmpt.processing.store.writer import RegionStoreWriter
 from tests.fuzz.feature_files import (
     OPENING,
     WRITERS,

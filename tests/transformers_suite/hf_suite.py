@@ -12,8 +12,9 @@ import unittest
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fetch import shared_tests
 from transformers.models.auto import modeling_auto
+
+from tests.transformers_suite.fetch import shared_tests
 
 PACKAGE = "hf_peer_tests"
 NOT_FETCHED = "transformers' shared tests are not here; run `python tests/transformers_suite/fetch.py` first"

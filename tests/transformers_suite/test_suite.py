@@ -6,9 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from fetch import shared_tests
-from hf_suite import NOT_FETCHED, load, model_case, processor_case, register_names
-from tiny_cases import BATCH, CLASSES, FEATURE, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -20,6 +17,19 @@ from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTrai
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.word_tokenizer import build_word_tokenizer
+from tests.transformers_suite.fetch import shared_tests
+from tests.transformers_suite.hf_suite import NOT_FETCHED, load, model_case, processor_case, register_names
+from tests.transformers_suite.tiny_cases import (
+    BATCH,
+    CLASSES,
+    FEATURE,
+    REGIONS,
+    STATES,
+    TOKENS,
+    dual_config,
+    inputs,
+    single_config,
+)
 
 if shared_tests() is None:
     pytest.skip(NOT_FETCHED, allow_module_level=True)

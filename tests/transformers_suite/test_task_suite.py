@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from fetch import shared_tests
-from hf_suite import NOT_FETCHED, model_case
-from tiny_cases import BATCH, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt import dual_stream_tasks, single_stream_tasks
+from tests.transformers_suite.fetch import shared_tests
+from tests.transformers_suite.hf_suite import NOT_FETCHED, model_case
+from tests.transformers_suite.tiny_cases import BATCH, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
 
 if not os.environ.get("MMPT_TASK_SUITE"):
     pytest.skip("run `make suite`, which sets MMPT_TASK_SUITE", allow_module_level=True)
@@ -72,7 +72,7 @@ def case_of(stream: str, task: str, fusion: str) -> Any:
         labels=lambda _class, _config: {"labels": LABELS[task]()},
         tester={"seq_length": TOKENS + REGIONS if stream == "Single" else TOKENS, **STATES},
     )
-    # The suite compares attention backends on a text alone; tests/test_task_models.py does it with both.
+    # The suite compares attention backends on a text alone; tests/modeling/test_task_models.py does it with both.
     left_out = ["test_eager_matches_sdpa_inference"] if task in BOTH else []
     if (stream, task) == ("Dual", "Grounding"):
         # Regions are scored, so nothing reads what the last co-attention gives the text, and it has no gradient.

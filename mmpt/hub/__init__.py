@@ -1,0 +1,1 @@
+"""The Hub: pushed folders, checkpoints and model cards."""

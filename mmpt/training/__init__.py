@@ -1,0 +1,1 @@
+"""Training runs: trainers, checkpoints, data sources and run folders."""

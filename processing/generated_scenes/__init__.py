@@ -1,0 +1,1 @@
+"""Generated scenes of shapes: pictures, regions, texts and tasks with computed truth."""

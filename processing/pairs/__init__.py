@@ -1,0 +1,1 @@
+"""Pairs of text and image: datasets, streaming and checks."""

@@ -1,0 +1,1 @@
+"""Data for pre-training: the collator, masking, mismatching and the order of examples."""

@@ -1,0 +1,412 @@
+"""The data collator: pairs of text and regions to a masked, labelled batch."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import trainer as stock_trainer
+from transformers.data.data_collator import DataCollatorMixin
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
+from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs, tokens_of_a_text
+from mmpt.processing.image_processing_mmpt import set_whole_image_feature
+from mmpt.processing.pretraining.epochs import Collate, EpochCallback, RepeatedDraws
+from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select_regions
+from mmpt.processing.pretraining.mismatching import Texts, mismatch
+from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.regions import Regions
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+Policy = Literal["conditional", "joint", "one_objective"]
+
+DEALS = {"text": "tokens", "regions": "regions", "itm": "pair"}
+"""What a row can be dealt to, and what that corrupts."""
+
+PART = 0x632BE59BD9B4E019
+"""What the parts of a ConcatDataset are apart, as numbers that draws depend on: more than any has rows."""
+
+NO_EPOCH = -1
+"""The epoch of a collator whose `set_epoch` was never called."""
+
+
+@dataclass
+class MmptDataCollator(DataCollatorMixin):
+    """Mismatch some pairs, make tensors, mask tokens and regions, and write the labels of every configured objective.
+
+    An example is a dict with `text`, `image_id` and `regions`, and as far as they exist `text_pair`, `example_id` and
+    `epoch` (the key of everything random about it; without an id, a checksum of image id and text serves),
+    `part` (that of a ConcatDataset, another key), `for_evaluation` (is the epoch to stay),
+    `hard_negative_texts`, `hard_negative_image_ids`, `step` (the optimiser step, for "one_objective") and `pair_table`
+    (the table that partners of mismatched pairs are drawn from). `PairDataset` gives them all. Without a pair table,
+    partners are drawn within the batch, and an example without an eligible partner stays matched.
+
+    Works with the stock Trainer (`remove_unused_columns=False`) and as `collate_fn` of a DataLoader. Both Trainers give
+    it the epoch, whatever dataset the examples are from; a loop of your own calls `set_epoch`.
+
+    Args:
+        processor: tokenizer and region processor.
+        config: of the model that the batch is for; says which objectives are on, and every width that is checked.
+        policy: "conditional": every row is dealt to text masking, region masking or matching, and one forward pass
+            serves all objectives. "joint": text and regions are masked on every row, and half are mismatched (LXMERT,
+            ViLBERT, VOLTA). "one_objective": one objective a step for all rows (UNITER); rows of
+            an evaluation table are dealt as in "conditional".
+        probability: share of tokens or regions that is masked.
+        mismatch_probability: share of the rows with a matching label that is mismatched.
+        shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
+        whole_word: mask all tokens of a word together.
+        overlap_threshold: also mask regions that overlap a masked one by more than this IoU.
+        classify_all_regions: MRC and attributes are predicted of every region of a row dealt to region masking, not of
+            the masked ones alone (LXMERT).
+        hard_negative_rate: share of the mismatched rows that take one of the example's own hard negatives.
+        max_text_length: tokens a text is cut to, specials included; the model's positions by default.
+        seed: of everything random.
+
+    Raises:
+        ValueError: if the tokenizer does not fit the model, or an argument is out of range; on a call, if regions or
+            their classes do not fit the configuration.
+    """
+
+    processor: MmptProcessor
+    config: MmptConfig
+    policy: Policy = "conditional"
+    probability: float = 0.15
+    mismatch_probability: float = 0.5
+    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DEALS, 1.0))
+    whole_word: bool = False
+    overlap_threshold: float | None = None
+    classify_all_regions: bool = False
+    hard_negative_rate: float = 0.0
+    max_text_length: int | None = None
+    seed: int = 0
+    return_tensors: str = "pt"
+
+    def __post_init__(self) -> None:
+        self.objectives = [name for name in OBJECTIVES if name in self.config.objective_weights]
+        self._check_arguments()
+        check_tokenizer(self.processor.tokenizer, self.config)
+        corrupted = {OBJECTIVES[name].corrupts for name in self.objectives}
+        self._deals = [deal for deal in DEALS if DEALS[deal] in corrupted and self.shares.get(deal, 0) > 0]
+        if not self._deals:
+            raise MmptValueError(
+                f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
+                "give an active objective's deal a share above 0"
+            )
+        self._epoch = torch.full((), NO_EPOCH, dtype=torch.int64).share_memory_()  # seen by workers that run
+        self._repeated_draws: RepeatedDraws | None = RepeatedDraws()
+        if _StockTrainerEpochs not in stock_trainer.DEFAULT_CALLBACKS:
+            stock_trainer.DEFAULT_CALLBACKS.append(_StockTrainerEpochs)  # type: ignore[arg-type]
+        self._reported_cut = False
+        self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
+        self._max_tokens = tokens_of_a_text(self.max_text_length, self.processor.tokenizer, self.config)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that everything random depends on, for a loop of your own; workers that run see it too.
+
+        Examples of a `PairDataset` for evaluation, and those that a Trainer loads, have an epoch already and keep it.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+            raise MmptValueError(f"the epoch is {epoch!r}, expected a whole number, 0 or more")
+        self._epoch.fill_(int(epoch))
+
+    def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch: the model's inputs and, for each objective of the configuration, `<objective>_labels`."""
+        self._check_examples(examples)
+        ids = np.array([_example_id(example) for example in examples], dtype=np.int64)
+        epochs = np.array([self._epoch_of(example) for example in examples], dtype=np.int64)
+        # Parts of a ConcatDataset number their rows alike; the first draws as if it were alone.
+        parts = np.array([example.get("part", 0) for example in examples], dtype=np.int64)
+        draws = KeyedDraws(self.seed, epochs, ids + parts * PART)
+        self._report_repeated_draws(draws, examples)
+        deals = self._deal(examples, draws)
+        active = self._active_objectives(examples)
+
+        matching = deals["itm"]
+        mismatched = matching & (draws.uniform(Draw.MISMATCH)[:, 0] < self.mismatch_probability)
+        texts, regions, mismatched = mismatch(examples, ids, mismatched, draws, self.hard_negative_rate)
+
+        batch, maskable_tokens, words = self._tokenize(texts)
+        records = self.processor.image_processor.records(regions)
+        check_records(records, self.config)
+        region_batch, detected = self.processor.image_processor.pad(records, feature_dim=self.config.region_feature_dim)
+        batch.update(region_batch)
+
+        # Joint masking corrupts mismatched rows as well, but only the matching label of such a row is kept.
+        text_rows, region_rows = deals["text"], deals["regions"]
+        if "mlm" in self.objectives:
+            input_ids, labels = mask_tokens(
+                batch["input_ids"].numpy(),
+                maskable_tokens & text_rows[:, None],
+                self.processor.tokenizer.mask_token_id,
+                self._ordinary_ids,
+                self.probability,
+                draws,
+                words,
+            )
+            labels[mismatched] = IGNORED
+            batch["input_ids"], batch["mlm_labels"] = torch.from_numpy(input_ids), torch.from_numpy(labels)
+        masked = self._mask_regions(batch, detected, region_rows, draws)
+        predicted = masked & torch.from_numpy(~mismatched)[:, None]
+        classified = predicted
+        if self.classify_all_regions:
+            classified = detected & torch.from_numpy(region_rows & ~mismatched)[:, None]
+        batch.update(self._region_labels(batch, records, predicted, classified))
+        batch["region_features"][masked.nonzero(as_tuple=True)] = 0.0  # with the mask itself every number is read
+        if self.processor.image_processor.whole_image_region:
+            set_whole_image_feature(batch["region_features"], detected & ~masked)
+        batch["masked_regions"] = masked
+        if "itm" in self.objectives:
+            batch["itm_labels"] = torch.from_numpy(np.where(matching, np.where(mismatched, 0, 1), IGNORED))
+        if active is not None:
+            for name in self.objectives:
+                if name != active:
+                    batch[f"{name}_labels"] = torch.full_like(batch[f"{name}_labels"], IGNORED)
+        return batch
+
+    def _deal(self, examples: Sequence[Mapping[str, Any]], draws: KeyedDraws) -> dict[str, Array]:
+        """Return for each deal which rows it takes, (batch,) bool."""
+        rows = len(examples)
+        if self.policy == "joint":
+            return {deal: np.full(rows, deal in self._deals) for deal in DEALS}
+        weights = np.array([self.shares[deal] for deal in self._deals])
+        bounds = np.cumsum(weights) / weights.sum()
+        if self._has_one_objective(examples):
+            chance = np.full(rows, self._step_draws(examples).uniform(Draw.DEAL)[0, 0])
+        else:
+            chance = draws.uniform(Draw.DEAL)[:, 0]
+        dealt = np.searchsorted(bounds, chance, side="right").clip(max=len(self._deals) - 1)
+        return {
+            deal: dealt == self._deals.index(deal) if deal in self._deals else np.zeros(rows, bool) for deal in DEALS
+        }
+
+    def _active_objectives(self, examples: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the one objective of this step, or None where all of a row's deal are on."""
+        if not self._has_one_objective(examples):
+            return None
+        draws = self._step_draws(examples)
+        deals = self._deal(examples, draws)
+        corrupts = next(DEALS[deal] for deal, rows in deals.items() if rows[0])
+        names = [name for name in self.objectives if OBJECTIVES[name].corrupts == corrupts]
+        return names[int(draws.uniform(Draw.STEP_OBJECTIVE)[0, 0] * len(names))]
+
+    def _step_draws(self, examples: Sequence[Mapping[str, Any]]) -> KeyedDraws:
+        steps = [example["step"] for example in examples if example.get("step") is not None]
+        if len(steps) < len(examples):
+            found = sorted({str(example.get("step")) for example in examples})
+            raise MmptValueError(
+                f"policy 'one_objective' draws by optimiser step, got steps {found} in one batch, "
+                "expected a number in every example; MmptTrainer gives it to datasets with a length whose "
+                "train_sampling_strategy is 'random' or 'group_by_length', else use policy 'conditional'"
+            )
+        # Rows that fill up the last batch of several processes come from the epoch's first step.
+        return KeyedDraws(self.seed, self._epoch_of(examples[0]), np.array([max(steps)]))
+
+    def _epoch_of(self, example: Mapping[str, Any]) -> int:
+        """Return the epoch of an example: a Trainer's, else the later one of the collator's and the dataset's."""
+        own = int(example.get("epoch", 0))
+        return own if "for_evaluation" in example or _is_for_evaluation(example) else max(own, int(self._epoch))
+
+    def _has_one_objective(self, examples: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether the batch has one objective; evaluation deals its rows, to measure all of them."""
+        return self.policy == "one_objective" and not _is_for_evaluation(examples[0])
+
+    def _report_repeated_draws(self, draws: KeyedDraws, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Warn, once, that an epoch has the masks of an earlier one, because nobody has said that it is another."""
+        known = int(self._epoch) != NO_EPOCH or "for_evaluation" in examples[0] or _is_for_evaluation(examples[0])
+        if known or self._repeated_draws is None or not self._repeated_draws.found(draws.keys):
+            return
+        self._repeated_draws = None
+        logger.warning(
+            "examples come again with the masks and mismatches that they had before (said once). In training, call "
+            "set_epoch(epoch) of this collator at the beginning of each epoch of your loop, or add "
+            "mmpt.EpochCallback() to the callbacks of a Trainer that calls the collator by a function of your own. "
+            "Where it is meant, as in evaluation, call set_epoch(0). Two tables in a ConcatDataset that have the same "
+            "example_id draw alike too: MmptTrainer tells them apart, elsewhere join them into one PairDataset"
+        )
+
+    def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
+        """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""
+        tokenizer = self.processor.tokenizer
+        # A batch may mix single texts and pairs (question and answer, say).
+        encoded = tokenizer(
+            [text if pair is None else (text, pair) for text, pair in texts],
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self._max_tokens,
+            return_special_tokens_mask=True,
+            return_attention_mask=True,
+        )
+        self._report_cut_texts(encoded)
+        names = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
+        # One array a list is several times faster than return_tensors="np", which walks through every number.
+        arrays = {name: np.array(encoded[name], dtype=np.int64) for name in names if name in encoded}
+        special = (arrays.pop("special_tokens_mask") == 1) | (arrays["attention_mask"] == 0)
+        # The unknown token carries no word; a text that holds [MASK] itself asks nothing of it.
+        special |= np.isin(arrays["input_ids"], tokenizer.all_special_ids)
+        words = None
+        if self.whole_word:
+            rows = [encoded.word_ids(row) for row in range(len(texts))]
+            words = np.array([[-1 if word is None else word for word in row] for row in rows])
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
+
+    def _report_cut_texts(self, encoded: Any) -> None:
+        """Warn, once, that texts are longer than the model reads."""
+        if self._reported_cut or len(encoded["input_ids"][0]) < self._max_tokens:
+            return
+        cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
+        if cut:
+            self._reported_cut = True
+            logger.warning(
+                "%d of %d texts of a batch are longer than %d tokens and are cut (said once; max_text_length and the "
+                "model's max_position_embeddings decide)",
+                cut,
+                len(encoded["input_ids"]),
+                self._max_tokens,
+            )
+
+    def _mask_regions(self, batch: dict[str, Tensor], detected: Tensor, rows: Array, draws: KeyedDraws) -> Tensor:
+        """Return which regions are masked, (batch, regions) bool."""
+        if not any(OBJECTIVES[name].corrupts == "regions" for name in self.objectives):
+            return torch.zeros_like(detected)
+        maskable = detected.numpy() & rows[:, None]
+        boxes = batch["region_boxes"].numpy()
+        return torch.from_numpy(select_regions(maskable, self.probability, draws, boxes, self.overlap_threshold))
+
+    def _region_labels(
+        self, batch: dict[str, Tensor], records: list[Regions], predicted: Tensor, classified: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the labels of the objectives of regions.
+
+        Args:
+            predicted: (batch, regions), bool; features and distributions are ignored elsewhere.
+            classified: (batch, regions), bool; classes and attributes are ignored elsewhere.
+        """
+        labels: dict[str, Tensor] = {}
+        config, shape, offset = self.config, predicted.shape, int(self.processor.image_processor.whole_image_region)
+        if "mrfr" in self.objectives:
+            labels["mrfr_labels"] = torch.full_like(batch["region_features"], IGNORED)
+            labels["mrfr_labels"][predicted] = batch["region_features"][predicted]
+        if "mrc_kl" in self.objectives:
+            labels["mrc_kl_labels"] = torch.full((*shape, config.num_region_classes), float(IGNORED))
+        for name in ("mrc", "mrc_attribute"):
+            if name in self.objectives:
+                labels[f"{name}_labels"] = torch.full(shape, IGNORED)
+        if config.confidence_weighted_classes:
+            for name, scores in (("mrc", "region_scores"), ("mrc_attribute", "region_attribute_scores")):
+                if name in self.objectives:
+                    labels[scores] = torch.ones(shape)
+        arrays = {name: tensor.numpy() for name, tensor in labels.items()}  # the same memory, written to below
+        seen, told = classified.numpy()[:, offset:], predicted.numpy()[:, offset:]
+        for row in np.flatnonzero(seen.any(1)).tolist():
+            record = records[row]
+            here = np.flatnonzero(seen[row])
+            places = here + offset
+            probs = None
+            if record.class_probs is not None and ("mrc" in self.objectives or "mrc_kl" in self.objectives):
+                probs = checked_probs(record, here, row)
+            if "mrc" in self.objectives:
+                given = np.asarray(record.labels)[here] if probs is None else probs
+                arrays["mrc_labels"][row, places] = _classes(given, config.region_background_class)
+            if "mrc_kl" in self.objectives and probs is not None:
+                masked = told[row, here]
+                arrays["mrc_kl_labels"][row, places[masked]] = probs[masked]
+            if "mrc_attribute" in self.objectives:
+                arrays["mrc_attribute_labels"][row, places] = record.attribute_labels[here]  # type: ignore[index]
+            for name, scores in (
+                ("region_scores", record.scores),
+                ("region_attribute_scores", record.attribute_scores),
+            ):
+                if name in arrays and scores is not None:
+                    arrays[name][row, places] = scores[here]
+        return labels
+
+    def _check_arguments(self) -> None:
+        for name in ("probability", "mismatch_probability", "hard_negative_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise MmptValueError(f"{name} is {getattr(self, name)}, expected a share in 0..1")
+        if self.policy not in ("conditional", "joint", "one_objective"):
+            raise MmptValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
+        unknown = set(self.shares) - set(DEALS)
+        if unknown:
+            raise MmptValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
+        for deal, share in self.shares.items():
+            if not 0 <= share < float("inf"):
+                raise MmptValueError(f"the share of {deal!r} is {share}, expected 0 or more")
+        if self.overlap_threshold is not None and not 0 <= self.overlap_threshold <= 1:
+            raise MmptValueError(
+                f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"
+            )
+        if "qa" in self.objectives:
+            raise MmptValueError(
+                "objective 'qa' needs answers, which this collator does not make; leave 'qa' out of objective_weights "
+                "or add qa_labels to the batch yourself"
+            )
+
+    def _check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        if not len(examples):
+            raise MmptValueError("got a batch without examples, expected at least one")
+        for row, example in enumerate(examples):
+            if not isinstance(example, Mapping):
+                raise MmptTypeError(
+                    f"example {row} of the batch is {type(example).__name__}, expected a dict with text, image_id and "
+                    "regions, as PairDataset gives"
+                )
+            for name in ("text", "image_id", "regions"):
+                if name not in example:
+                    raise MmptValueError(
+                        f"example {row} of the batch has no {name!r}, got {', '.join(map(str, example)) or 'nothing'}; "
+                        "give text, image_id and regions (PairDataset does), and set remove_unused_columns=False with "
+                        "the stock Trainer"
+                    )
+            check_example(example, row)
+
+
+def _ordinary_token_ids(tokenizer: Any) -> Array:
+    """Return the ids of all tokens that are neither special nor reserved as [unusedN]."""
+    special = set(tokenizer.all_special_ids)
+    vocabulary = tokenizer.get_vocab()
+    ids = [i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused")]
+    if not ids:
+        raise MmptValueError("the tokenizer has special tokens only, expected ordinary words beside them")
+    return np.array(sorted(ids), dtype=np.int64)
+
+
+def _is_for_evaluation(example: Mapping[str, Any]) -> bool:
+    """Return whether a Trainer or the example's table says that it is for evaluation, which keeps its epoch."""
+    return example.get("for_evaluation", False) or getattr(example.get("pair_table"), "for_evaluation", False)
+
+
+class _StockTrainerEpochs(EpochCallback):
+    """What every Trainer gets that is made after a collator: nothing, unless it trains with one."""
+
+    def is_for(self, collate: Collate) -> bool:
+        return isinstance(collate, MmptDataCollator)
+
+
+def _example_id(example: Mapping[str, Any]) -> int:
+    given = example.get("example_id")
+    return crc32(f"{example['image_id']}\0{example['text']}".encode()) if given is None else int(given)
+
+
+def _classes(given: Array, background: int | None) -> Array:
+    """Return the most likely class, background never, of distributions; of class numbers -100 where only that is known.
+
+    given: (regions, classes) or (regions,).
+    """
+    if given.ndim == 2:
+        probs = given.astype(np.float32)
+        if background is not None:
+            probs[:, background] = -1.0
+        return probs.argmax(1)
+    classes = given.astype(np.int64)
+    return classes if background is None else np.where(classes == background, IGNORED, classes)

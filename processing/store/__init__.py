@@ -1,0 +1,1 @@
+"""The region store: its format, writing, reading, merging, validation and repair."""

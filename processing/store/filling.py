@@ -1,0 +1,269 @@
+"""Filling a region store from a source: what is bad is noted, and an interrupted run goes on where it ended."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.configuration.errors import MmptFileExistsError, MmptOSError, MmptValueError
+from mmpt.processing.store.format import ERRORS, LOCK, MANIFEST, canonical_json, publish, read_manifest
+from mmpt.processing.store.region_store import RegionStore
+from mmpt.processing.store.source import Found, RegionSource, Rejected
+from mmpt.processing.store.update import (
+    UPDATE,
+    MissingImages,
+    begin_join,
+    finish_join,
+    is_same_source,
+    new_errors,
+    read_errors,
+)
+from mmpt.processing.store.writer import SHARD_BYTES, RegionStoreWriter, take_lock
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """What filling a store came to.
+
+    Args:
+        images: images in the store.
+        rejected: positions of the source that are not in it; errors.jsonl has their reasons.
+        resumed_at: positions that were there from an interrupted run.
+        added: images that a complete store did not have, because they were repaired or added since.
+    """
+
+    images: int
+    rejected: int
+    resumed_at: int = 0
+    added: int = 0
+
+
+def fill_store(
+    path: str | Path,
+    source: RegionSource,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    strict: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> FillReport:
+    """Write the regions of a source into a store, going on where an interrupted run of the same source ended.
+
+    A position that gives no regions, or regions that no store may hold, becomes a row of errors.jsonl. Into a store
+    that is complete already, the images of the source are taken that it does not have: those that were added to the
+    folder or file, and those that were rejected and have been repaired.
+
+    Args:
+        shard_bytes: a shard ends with the group in which it reaches this size.
+        strict: stop at the first bad position.
+        progress: told the number of positions that are done, after each group.
+
+    Raises:
+        FileExistsError: if the folder holds a store of something else.
+        OSError: if the disk is full; the shards before are complete.
+        ValueError: if `strict` and a position is bad, or if every one is.
+    """
+    path = Path(path)
+    options: dict[str, Any] = {"shard_bytes": shard_bytes, "strict": strict, "progress": progress}
+    if not (path / MANIFEST).exists():
+        return _fill(path, source, **options)
+    if (path / UPDATE).exists():
+        with take_lock(path):
+            finish_join(path)
+        (path / LOCK).unlink(missing_ok=True)
+    manifest = read_manifest(path)
+    _check_same_source(path, manifest, source)
+    if not manifest["complete"]:
+        if manifest["origin"] == _plain(source.origin):
+            return _fill(path, source, **options)
+        _complete_as_it_is(path, manifest)
+    if manifest["origin"] == _plain(source.origin) and not read_errors(path):
+        images = len(RegionStore.open(path))
+        return FillReport(images, 0, images)
+    with take_lock(path):
+        report = _update(path, source, options)
+    (path / LOCK).unlink(missing_ok=True)
+    return report
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as a manifest has them."""
+    return json.loads(canonical_json(dict(facts)))
+
+
+def _fill(
+    path: Path,
+    source: RegionSource,
+    *,
+    shard_bytes: int,
+    strict: bool,
+    progress: Callable[[int], None] | None,
+    may_be_empty: bool = False,
+) -> FillReport:
+    """Write the regions of a source into a new store, or go on with an interrupted one.
+
+    Args:
+        may_be_empty: no position needs to give regions; there is no store then, only errors.jsonl.
+    """
+    writer = RegionStoreWriter(
+        path,
+        extractor=source.extractor,
+        class_names=source.class_names,
+        origin=source.origin,
+        shard_bytes=shard_bytes,
+        resume=True,
+    )
+    position = resumed_at = writer.position
+    try:
+        with writer:
+            errors = _ErrorLog(path / ERRORS, position)
+            for group in source.groups(position):
+                for item in group:
+                    rejected = _add(writer, item)
+                    if rejected is not None:
+                        if strict:
+                            raise MmptValueError(f"{rejected.where}: {rejected.reason}")
+                        errors.add(position, rejected)
+                    position += 1
+                if writer.shard_is_full:
+                    errors.save()
+                    writer.finish_shard(position)
+                if progress is not None:
+                    progress(position)
+            errors.save()
+            if not len(writer) and may_be_empty:
+                writer.abandon()
+                return FillReport(0, errors.count, resumed_at)
+            if not len(writer):
+                first = f": {errors.first}" if errors.first else "; it is empty"
+                raise MmptValueError(f"{path}: none of the {position} positions of the source gave regions{first}")
+            writer.finish_shard(position)
+            if not errors.count:
+                (path / ERRORS).unlink(missing_ok=True)
+            writer.close(rejected=errors.count)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        free = shutil.disk_usage(path).free
+        raise MmptOSError(
+            errno.ENOSPC,
+            f"the disk of {path} is full: {free / 1e6:.0f} MB are free, a shard takes {shard_bytes / 1e6:.0f} MB. The "
+            f"first {writer.position} positions are safe; free some space and run the same again to go on",
+        ) from error
+    return FillReport(len(writer), errors.count, resumed_at)
+
+
+def _check_same_source(path: Path, manifest: Mapping[str, Any], source: RegionSource) -> None:
+    """Refuse a store of another extractor, or of other images."""
+    before, now = manifest["extractor"], _plain(source.extractor)
+    if before != now:
+        names = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        made, asked = (", ".join(f"{key} {one.get(key)!r:.80}" for key in names[:4]) for one in (before, now))
+        raise MmptFileExistsError(
+            f"{path} holds a store made by {made}, asked for {asked}; give another folder, or delete this one"
+        )
+    origin = _plain(source.origin)
+    if manifest["origin"] != origin and not is_same_source(manifest["origin"], origin):
+        raise MmptFileExistsError(
+            f"{path} holds a region store of {_described(manifest['origin'])}, this would be one of "
+            f"{_described(origin)}; give another folder"
+        )
+
+
+def _described(origin: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r:.80}" for key, value in list(origin.items())[:4])
+
+
+def _complete_as_it_is(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Complete a store whose writing was interrupted before its source changed; what is missing is taken in later."""
+    writer = RegionStoreWriter(
+        path,
+        extractor=manifest["extractor"],
+        class_names=manifest["class_names"],
+        origin=manifest["origin"],
+        shard_bytes=manifest["shard_bytes"],
+        resume=True,
+    )
+    with writer:
+        errors = _ErrorLog(path / ERRORS, writer.position)
+        if not errors.count:
+            (path / ERRORS).unlink(missing_ok=True)
+        writer.close(rejected=errors.count)
+
+
+def _update(path: Path, source: RegionSource, options: Mapping[str, Any]) -> FillReport:
+    """Take into a complete store what it does not have of its source."""
+    store = RegionStore.open(path)
+    before, same = read_errors(path), store.manifest["origin"] == _plain(source.origin)
+    missing = MissingImages(source, store)
+    folder = path / UPDATE
+    begun = read_manifest(folder) if (folder / MANIFEST).exists() else {"complete": True}
+    if folder.exists() and (begun["complete"] or begun["origin"] != _plain(missing.origin)):
+        shutil.rmtree(folder)
+    report = _fill(folder, missing, **options, may_be_empty=True)
+    errors = new_errors(missing, folder)
+    if same:  # a row that was rejected for another reason than its own, an image that came twice say
+        read = set(missing.numbers)
+        errors = sorted(
+            [*(row for row in before if row["position"] not in read), *errors], key=lambda row: row["position"]
+        )
+    there = len(store)
+    del store
+    if same and not report.images and errors == before:
+        shutil.rmtree(folder)
+    else:
+        begin_join(path, source.origin, errors)
+        finish_join(path)
+    return FillReport(there + report.images, len(errors), there + len(errors), report.images)
+
+
+def _add(writer: RegionStoreWriter, item: Found | Rejected) -> Rejected | None:
+    if isinstance(item, Rejected):
+        return item
+    try:
+        writer.add(item.regions, close_full_shard=False)
+    except ValueError as error:
+        return Rejected(item.where, str(error), item.regions.image_id)
+    return None
+
+
+class _ErrorLog:
+    """errors.jsonl, with the rows of an interrupted run up to where it is gone on with."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._path = path
+        self._lines: list[str] = []  # not saved yet
+        self.count = 0
+        self.first = ""
+        if not path.exists():
+            return
+        kept = []
+        if position:
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                if not line.endswith("\n") or json.loads(line)["position"] >= position:
+                    break
+                kept.append(line)
+        temporary = path.with_name(f"{ERRORS}.tmp")
+        temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
+        publish(temporary, path)
+        self.count = len(kept)
+
+    def add(self, position: int, rejected: Rejected) -> None:
+        """Note a position and why it gave nothing."""
+        row = {"position": position, "where": rejected.where, "image_id": rejected.image_id, "reason": rejected.reason}
+        self._lines.append(json.dumps(row) + "\n")  # in ASCII: an id may hold what UTF-8 cannot
+        self.count += 1
+        self.first = self.first or f"{rejected.where}: {rejected.reason}"
+
+    def save(self) -> None:
+        """Write what is new, and make sure that it is on the disk."""
+        if not self._lines:
+            return
+        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+            file.writelines(self._lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines = []

@@ -1,0 +1,1 @@
+"""Data for downstream tasks: datasets, inputs, labels and the collator."""

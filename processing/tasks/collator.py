@@ -1,0 +1,72 @@
+"""The collator of the downstream tasks: examples to a batch with the labels of the task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.data.data_collator import DataCollatorMixin
+
+from mmpt.configuration.configuration_mmpt import MmptConfig
+from mmpt.configuration.errors import MmptValueError
+from mmpt.modeling_mmpt.input_checks import NOT_FOR_THE_MODEL as NOT_FOR_THE_MODEL
+from mmpt.processing.batch_checks import check_tokenizer, tokens_of_a_text
+from mmpt.processing.processing_mmpt import MmptProcessor
+from mmpt.processing.tasks.encoding import Blank, TaskBatch, TaskEncoder
+
+Example = Mapping[str, Any]
+MakeInputs = Callable[[TaskEncoder, Sequence[Example]], TaskBatch]
+MakeLabels = Callable[[Sequence[Example], TaskBatch, Mapping[str, int]], dict[str, Tensor]]
+
+
+@dataclass
+class TaskDataCollator(DataCollatorMixin):
+    """Make the inputs and the labels of a task; `mmpt.tasks.table` has the functions for each.
+
+    An example is a dict as `TaskDataset` gives it. Beside the model's inputs a batch has `rows` (batch,), the
+    examples' numbers.
+
+    Args:
+        processor: tokenizer and region processor.
+        config: of the model that the batch is for.
+        inputs: makes the inputs.
+        labels: makes the labels; None leaves them out.
+        max_text_length: tokens a text is cut to, specials included; the model's positions by default.
+        blank: the modality that the model is not to see, "text" or "regions".
+
+    Raises:
+        ValueError: if the tokenizer does not fit the model, or `max_text_length` is too short; on a call, if examples
+            lack what the task needs.
+    """
+
+    processor: MmptProcessor
+    config: MmptConfig
+    inputs: MakeInputs
+    labels: MakeLabels | None = None
+    max_text_length: int | None = None
+    blank: Blank | None = None
+    return_tensors: str = "pt"
+
+    def __post_init__(self) -> None:
+        tokenizer = self.processor.tokenizer
+        check_tokenizer(tokenizer, self.config)
+        if self.blank not in (None, "text", "regions"):
+            raise MmptValueError(f"blank is {self.blank!r}, expected 'text', 'regions' or None")
+        max_tokens = tokens_of_a_text(self.max_text_length, tokenizer, self.config)
+        self._encoder = TaskEncoder(self.processor, self.config, max_tokens, self.blank)
+        self._numbers = {str(name): int(number) for number, name in (self.config.id2label or {}).items()}
+
+    def torch_call(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the batch."""
+        if not len(examples):
+            raise MmptValueError("got a batch without examples, expected at least one")
+        batch = self.inputs(self._encoder, examples)
+        labels = {} if self.labels is None else self.labels(examples, batch, self._numbers)
+        rows = torch.tensor([example.get("row", place) for place, example in enumerate(examples)])
+        return {**batch.tensors, **labels, "rows": rows}
+
+
+def without_labels(collator: TaskDataCollator) -> TaskDataCollator:
+    """Return the same collator, which asks for no labels."""
+    return replace(collator, labels=None)
