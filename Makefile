@@ -68,5 +68,16 @@ bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at fu
 	for name in step memory levers loader collator trainer scaling; do $(BIN)/python -m benchmarks $$name --quick || exit 1; done
 	$(BIN)/python -m benchmarks store --images 64 --rows 20000 --rounds 2
 
+dist: ## build the source distribution and the wheel into dist/, and check them
+	test -x .venv-build/bin/twine || ($(PYTHON) -m venv .venv-build && .venv-build/bin/python -m pip install build twine)
+	rm -rf dist && .venv-build/bin/python -m build && .venv-build/bin/twine check --strict dist/*
+
+release: ## make dist from a clean tree and tag the commit; nothing is uploaded
+	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' mmpt/__init__.py); \
+	test -z "$$(git status --porcelain)" || { echo "the working tree has changes; commit them first" >&2; exit 1; }; \
+	! git rev-parse -q --verify "refs/tags/v$$version" > /dev/null || { echo "tag v$$version exists; raise __version__" >&2; exit 1; }; \
+	grep -q "^## $$version" CHANGELOG.md || { echo "CHANGELOG.md has no section $$version" >&2; exit 1; }; \
+	$(MAKE) dist && git tag -a "v$$version" -m "mmpt $$version" && echo "tagged v$$version; dist/ is ready to upload"
+
 quickstart: $(INSTALLED) ## pre-train a tiny model on generated scenes; nothing is downloaded for it
 	$(BIN)/mmpt pretrain recipes/tiny.yaml --overwrite

@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+REPOSITORY = "https://github.com/mmpt/mmpt"  # the one place that knows the address
 ROOMS = ("configuration", "modeling_mmpt", "processing")
 
 CORE = [
@@ -68,6 +69,22 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The mmpt authors",
+    url=REPOSITORY,
+    project_urls={
+        "Documentation": f"{REPOSITORY}/tree/main/docs",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+    },
+    keywords=["vision-and-language", "pre-training", "transformers", "region features", "UNITER", "LXMERT", "ViLBERT"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
@@ -81,7 +98,7 @@ setup(
     ],
     package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards", "recipes")},
     package_data={
-        "mmpt": ["py.typed"],
+        "mmpt": ["py.typed", "__init__.pyi"],
         "mmpt.model_cards": ["template.md"],
         "mmpt.recipes": ["*.yaml", "*/*.yaml", "*.py"],
     },

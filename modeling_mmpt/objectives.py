@@ -60,28 +60,66 @@ class Objective:
         corrupts: what the collator changes for it.
         reads: which output of the backbone its head reads.
         head: the head's name; objectives may share one.
+        output: the output field of the head's predictions.
         loss: numbers for each selected element, from predictions and labels.
         metric: the same for its metric, without gradient.
         metric_name: the metric's name in outputs and logs.
+        title: what cards and curves call it.
+        unit: of the loss.
     """
 
     corrupts: Literal["tokens", "regions", "pair"]
     reads: Literal["tokens", "regions", "pair"]
     head: str
+    output: str
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor, Tensor], Tensor]
     metric_name: str
+    title: str
+    unit: str
 
 
+_NATS = "cross-entropy, nats"
+
+# fmt: off
 OBJECTIVES: dict[str, Objective] = {
-    "mlm": Objective("tokens", "tokens", "token", token_cross_entropy, hit, "accuracy"),
-    "mrc": Objective("regions", "regions", "region_class", token_cross_entropy, hit, "accuracy"),
-    "mrc_kl": Objective("regions", "regions", "region_class", kl_divergence, agreement, "agreement"),
-    "mrfr": Objective("regions", "regions", "region_feature", squared_error, cosine, "cosine"),
-    "itm": Objective("pair", "pair", "matching", token_cross_entropy, hit, "accuracy"),
-    "mrc_attribute": Objective("regions", "regions", "region_attribute", token_cross_entropy, hit, "accuracy"),
-    "qa": Objective("pair", "pair", "answer", token_cross_entropy, hit, "accuracy"),
+    "mlm": Objective(
+        corrupts="tokens", reads="tokens", head="token", output="mlm_logits",
+        loss=token_cross_entropy, metric=hit, metric_name="accuracy",
+        title="masked language modelling", unit=_NATS,
+    ),
+    "mrc": Objective(
+        corrupts="regions", reads="regions", head="region_class", output="mrc_logits",
+        loss=token_cross_entropy, metric=hit, metric_name="accuracy",
+        title="masked region classification", unit=_NATS,
+    ),
+    "mrc_kl": Objective(
+        corrupts="regions", reads="regions", head="region_class", output="mrc_logits",
+        loss=kl_divergence, metric=agreement, metric_name="agreement",
+        title="masked region classification with KL divergence", unit="KL divergence, nats",
+    ),
+    "mrfr": Objective(
+        corrupts="regions", reads="regions", head="region_feature", output="mrfr_prediction",
+        loss=squared_error, metric=cosine, metric_name="cosine",
+        title="masked region feature regression", unit="squared error",
+    ),
+    "itm": Objective(
+        corrupts="pair", reads="pair", head="matching", output="itm_logits",
+        loss=token_cross_entropy, metric=hit, metric_name="accuracy",
+        title="image-text matching", unit=_NATS,
+    ),
+    "mrc_attribute": Objective(
+        corrupts="regions", reads="regions", head="region_attribute", output="mrc_attribute_logits",
+        loss=token_cross_entropy, metric=hit, metric_name="accuracy",
+        title="attributes of masked regions", unit=_NATS,
+    ),
+    "qa": Objective(
+        corrupts="pair", reads="pair", head="answer", output="qa_logits",
+        loss=token_cross_entropy, metric=hit, metric_name="accuracy",
+        title="question answering", unit=_NATS,
+    ),
 }
+# fmt: on
 
 
 def is_labelled(labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much boxes overlap."""
+"""Intersection over union of boxes."""
 
 from typing import Any
 
@@ -9,13 +9,25 @@ Array = NDArray[Any]
 
 
 def box_iou(boxes: Array, others: Array) -> Array:
-    """Return the intersection over union of each box with each other one, 0 where both are empty.
+    """Return the intersection over union of boxes with others, 0 where both are empty.
 
-    boxes: (boxes, 4), others: (others, 4), x1 y1 x2 y2 in one unit; returns (boxes, others).
+    Args:
+        boxes: (..., 4), x1 y1 x2 y2; leading axes are broadcast against those of `others`.
+        others: (..., 4), in the same unit.
+
+    Returns:
+        (...), in the precision of the boxes.
     """
-    boxes, others = np.asarray(boxes, dtype=np.float64), np.asarray(others, dtype=np.float64).reshape(-1, 4)
-    corner = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
-    common = corner.clip(min=0).prod(-1)
-    areas = [(each[:, 2:] - each[:, :2]).prod(-1) for each in (boxes, others)]
-    union = areas[0][:, None] + areas[1][None] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    shared = sides.clip(min=0).prod(-1)
+    area, other = ((each[..., 2:] - each[..., :2]).clip(min=0).prod(-1) for each in (boxes, others))
+    union = area + other - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def pairwise_iou(boxes: Array, others: Array) -> Array:
+    """Return the intersection over union of each box with each other one.
+
+    boxes: (..., n, 4); others: (..., m, 4); returns (..., n, m).
+    """
+    return box_iou(boxes[..., :, None, :], others[..., None, :, :])

@@ -32,16 +32,6 @@ SOURCE_LINE = 'source = "{}"'
 _VERSIONS = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub")
 _SHARES = re.compile(r"accuracy|recall|consistency")
 
-NAMES = {
-    "mlm": "masked language modelling",
-    "mrc": "masked region classification",
-    "mrc_kl": "masked region classification with KL divergence",
-    "mrfr": "masked region feature regression",
-    "itm": "image-text matching",
-    "mrc_attribute": "attributes of masked regions",
-    "qa": "question answering",
-}
-
 
 class Measure(NamedTuple):
     """A measured value, the number of cases behind it, and its 95 % interval where it has one."""
@@ -300,7 +290,7 @@ def _training(recipe: Recipe, model: MmptPreTrainedModel, runtime: float | None)
     if recipe.task is None:
         lines.append("| objective | weight |\n| --- | --- |")
         lines += [
-            f"| {NAMES.get(name, name)} (`{name}`) | {weight:g} |"
+            f"| {OBJECTIVES[name].title} (`{name}`) | {weight:g} |"
             for name, weight in model.config.objective_weights.items()
         ]
         masking = recipe.masking

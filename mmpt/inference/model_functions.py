@@ -10,55 +10,11 @@ from mmpt.modeling_mmpt.classification_tasks import (
     MmptForQuestionAnswering,
     MmptForSequenceClassification,
 )
-from mmpt.modeling_mmpt.dual_stream_tasks import (
-    MmptDualStreamForGrounding,
-    MmptDualStreamForImageAndTextRetrieval,
-    MmptDualStreamForImagesAndTextClassification,
-    MmptDualStreamForMultipleChoice,
-    MmptDualStreamForQuestionAnswering,
-    MmptDualStreamForRegionToPhraseAlignment,
-    MmptDualStreamForSequenceClassification,
-)
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone
-from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
-from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
 from mmpt.modeling_mmpt.region_tasks import MmptForGrounding, MmptForRegionToPhraseAlignment
 from mmpt.modeling_mmpt.retrieval_task import MmptForImageAndTextRetrieval
-from mmpt.modeling_mmpt.single_stream_tasks import (
-    MmptSingleStreamForGrounding,
-    MmptSingleStreamForImageAndTextRetrieval,
-    MmptSingleStreamForImagesAndTextClassification,
-    MmptSingleStreamForMultipleChoice,
-    MmptSingleStreamForQuestionAnswering,
-    MmptSingleStreamForRegionToPhraseAlignment,
-    MmptSingleStreamForSequenceClassification,
-)
-
-MODELS: dict[str, Any] = {
-    model.__name__: model
-    for model in (
-        MmptSingleStreamModel,
-        MmptDualStreamModel,
-        MmptSingleStreamForPreTraining,
-        MmptDualStreamForPreTraining,
-        MmptSingleStreamForGrounding,
-        MmptSingleStreamForImageAndTextRetrieval,
-        MmptSingleStreamForImagesAndTextClassification,
-        MmptSingleStreamForMultipleChoice,
-        MmptSingleStreamForQuestionAnswering,
-        MmptSingleStreamForRegionToPhraseAlignment,
-        MmptSingleStreamForSequenceClassification,
-        MmptDualStreamForGrounding,
-        MmptDualStreamForImageAndTextRetrieval,
-        MmptDualStreamForImagesAndTextClassification,
-        MmptDualStreamForMultipleChoice,
-        MmptDualStreamForQuestionAnswering,
-        MmptDualStreamForRegionToPhraseAlignment,
-        MmptDualStreamForSequenceClassification,
-    )
-}
-"""The classes that a saved configuration may name."""
+from mmpt.modeling_mmpt.task_models import MODELS
 
 MATCHING = (MmptForImageAndTextRetrieval, MmptForPreTraining)
 FUNCTIONS: dict[str, tuple[type, ...]] = {

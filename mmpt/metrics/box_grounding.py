@@ -18,6 +18,7 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.bootstrap import bootstrap, ratios
 from mmpt.metrics.metric_base import MmptMetric, report
 from mmpt.metrics.metric_inputs import finite
+from mmpt.processing.box_overlap import box_iou
 
 THRESHOLD = 0.5
 BOX = List(Value("float64"), length=4)
@@ -39,7 +40,7 @@ class GroundingAccuracy(MmptMetric):
 
     def measure(self, rows: dict[str, pa.Array]) -> dict[str, float]:
         predicted, true = (_table(rows[name]) for name in ("predictions", "references"))
-        return _share_right("grounding_accuracy", iou(predicted, true) >= THRESHOLD, self.seed)
+        return _share_right("grounding_accuracy", box_iou(predicted, true) >= THRESHOLD, self.seed)
 
 
 class PhraseRecall(MmptMetric):
@@ -64,17 +65,9 @@ class PhraseRecall(MmptMetric):
     def measure(self, rows: dict[str, pa.Array]) -> dict[str, float]:
         true = rows["references"]
         phrase = true.value_parent_indices().to_numpy()
-        overlaps = iou(_table(rows["predictions"])[phrase], _table(true.flatten()))
+        overlaps = box_iou(_table(rows["predictions"])[phrase], _table(true.flatten()))
         hits = np.bincount(phrase, weights=overlaps >= THRESHOLD, minlength=len(true)) > 0
         return _share_right("phrase_recall_at_1", hits, self.seed)
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return intersection over union row by row, 0 where both boxes have no area. Both (rows, 4); returns (rows,)."""
-    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
-    shared = sides.clip(min=0).prod(axis=1)
-    union = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1) - shared
-    return shared / np.where(union > 0, union, 1)
 
 
 def boxes(name: str, values: Any) -> Tensor:

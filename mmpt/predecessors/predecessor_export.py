@@ -28,10 +28,11 @@ from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.modeling_mmpt.task_models import MODELS, TASK_MODELS
 from mmpt.predecessors.families import FAMILIES, config_class_of
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
-from mmpt.predecessors.task_heads import PRETRAINING, TASK_MODELS, choose_head, use_head
+from mmpt.predecessors.task_heads import PRETRAINING, choose_head, use_head
 
 Model = MmptForPreTraining | MmptTaskModel
 TARGETS: dict[str, dict[str, type[PreTrainedModel]]] = {
@@ -134,8 +135,7 @@ def convert_back(source: str | Path, out: str | Path, target: str) -> None:
         config = None
     if not isinstance(config, MmptConfig):
         raise MmptValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
-    of_tasks: dict[str, Any] = {found.__name__: found for classes in TASK_MODELS.values() for found in classes}
-    model_class = of_tasks.get((config.architectures or [""])[0], AutoModelForPreTraining)
+    model_class = MODELS.get((config.architectures or [""])[0], AutoModelForPreTraining)
     export_predecessor(load_pretrained(model_class, source), out, target)
     if (Path(source) / "tokenizer_config.json").is_file():
         load_pretrained(AutoTokenizer, source).save_pretrained(out)
@@ -147,7 +147,9 @@ def _check_target(target: str) -> None:
 
 
 def _task_of(model: Model) -> str:
-    return next((task for task, classes in TASK_MODELS.items() if isinstance(model, classes)), PRETRAINING)
+    return next(
+        (task for task, classes in TASK_MODELS.items() if isinstance(model, tuple(classes.values()))), PRETRAINING
+    )
 
 
 def _their_model(config: MmptConfig, target: str, task: str) -> PreTrainedModel:

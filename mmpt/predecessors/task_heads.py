@@ -8,42 +8,12 @@ from typing import Any
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptValueError
-from mmpt.modeling_mmpt.dual_stream_tasks import (
-    MmptDualStreamForGrounding,
-    MmptDualStreamForImageAndTextRetrieval,
-    MmptDualStreamForImagesAndTextClassification,
-    MmptDualStreamForMultipleChoice,
-    MmptDualStreamForQuestionAnswering,
-    MmptDualStreamForRegionToPhraseAlignment,
-    MmptDualStreamForSequenceClassification,
-)
-from mmpt.modeling_mmpt.single_stream_tasks import (
-    MmptSingleStreamForGrounding,
-    MmptSingleStreamForImageAndTextRetrieval,
-    MmptSingleStreamForImagesAndTextClassification,
-    MmptSingleStreamForMultipleChoice,
-    MmptSingleStreamForQuestionAnswering,
-    MmptSingleStreamForRegionToPhraseAlignment,
-    MmptSingleStreamForSequenceClassification,
-)
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.modeling_mmpt.task_models import TASK_MODELS
 from mmpt.predecessors.key_map import KeyMap
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 
 AUTO, PRETRAINING = "auto", "pretraining"
-
-_CLASSIFIERS = (MmptSingleStreamForSequenceClassification, MmptDualStreamForSequenceClassification)
-TASK_MODELS: dict[str, tuple[type[MmptTaskModel], type[MmptTaskModel]]] = {
-    "vqa": (MmptSingleStreamForQuestionAnswering, MmptDualStreamForQuestionAnswering),
-    "classification": _CLASSIFIERS,
-    "entailment": _CLASSIFIERS,
-    "nlvr2": (MmptSingleStreamForImagesAndTextClassification, MmptDualStreamForImagesAndTextClassification),
-    "multiple_choice": (MmptSingleStreamForMultipleChoice, MmptDualStreamForMultipleChoice),
-    "grounding": (MmptSingleStreamForGrounding, MmptDualStreamForGrounding),
-    "phrases": (MmptSingleStreamForRegionToPhraseAlignment, MmptDualStreamForRegionToPhraseAlignment),
-    "retrieval": (MmptSingleStreamForImageAndTextRetrieval, MmptDualStreamForImageAndTextRetrieval),
-}
-"""Task -> its model in the single and in the dual stream. The names are those of the recipes."""
 
 HEAD_KEYS = (
     *("vqa_output.", "nlvr2_output.", "rank_output.", "re_output.", "vcr_output.", "ve_output."),
@@ -83,8 +53,7 @@ class TaskHead:
         return f"{self.name} ({self.task})"
 
     def model_class(self, config: MmptConfig) -> type[MmptTaskModel]:
-        single, dual = TASK_MODELS[self.task]
-        return single if isinstance(config, MmptSingleStreamConfig) else dual
+        return TASK_MODELS[self.task]["single" if isinstance(config, MmptSingleStreamConfig) else "dual"]
 
 
 def choose_head(heads: Sequence[TaskHead], task: str, source: SourceCheckpoint, pretrains: bool) -> TaskHead | None:
@@ -125,7 +94,7 @@ def choose_head(heads: Sequence[TaskHead], task: str, source: SourceCheckpoint, 
 def use_head(keys: KeyMap, head: TaskHead) -> None:
     """Put a head in the place of a map's pre-training heads, and leave out poolers that its model does not read."""
     reasons = {"heads.": f"a pre-training head; the model is one for {head.task}"}
-    if not TASK_MODELS[head.task][0].reads_pooled:
+    if not TASK_MODELS[head.task]["single"].reads_pooled:
         unread = f"a model for {head.task} reads no pooled vector"
         reasons |= {"backbone.text_pooler.": unread, "backbone.region_pooler.": unread}
     for theirs, ((ours, _), *_) in list(keys.targets.items()):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.metrics.vqa_answers import score_answer
-from mmpt.processing.box_overlap import box_iou
+from mmpt.processing.box_overlap import pairwise_iou
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.encoding import pixel_boxes
 from mmpt.processing.tasks.labels import MATCHING_IOU
@@ -58,4 +58,4 @@ def chance_of_ranking(dataset: TaskDataset, numbers: Mapping[str, int]) -> float
 def _matching(regions: Any, boxes: list[list[float]]) -> float:
     if not len(regions.boxes):
         return 0.0
-    return float((box_iou(pixel_boxes(regions), np.array(boxes)) >= MATCHING_IOU).any(1).mean())
+    return float((pairwise_iou(pixel_boxes(regions), np.array(boxes)) >= MATCHING_IOU).any(1).mean())

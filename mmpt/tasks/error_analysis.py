@@ -116,4 +116,4 @@ def _example(row: int, dataset: TaskDataset) -> dict[str, Any]:
 
 
 def _overlap(box: Box | None, true: list[Box]) -> float:
-    return float(box_iou(np.array([box]), np.array(true)).max()) if box else 0.0
+    return float(box_iou(np.array(box), np.array(true)).max()) if box else 0.0

@@ -12,25 +12,7 @@ from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
-from mmpt.modeling_mmpt.dual_stream_tasks import (
-    MmptDualStreamForGrounding,
-    MmptDualStreamForImageAndTextRetrieval,
-    MmptDualStreamForImagesAndTextClassification,
-    MmptDualStreamForMultipleChoice,
-    MmptDualStreamForQuestionAnswering,
-    MmptDualStreamForRegionToPhraseAlignment,
-    MmptDualStreamForSequenceClassification,
-)
-from mmpt.modeling_mmpt.single_stream_tasks import (
-    MmptSingleStreamForGrounding,
-    MmptSingleStreamForImageAndTextRetrieval,
-    MmptSingleStreamForImagesAndTextClassification,
-    MmptSingleStreamForMultipleChoice,
-    MmptSingleStreamForQuestionAnswering,
-    MmptSingleStreamForRegionToPhraseAlignment,
-    MmptSingleStreamForSequenceClassification,
-)
-from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.modeling_mmpt.task_models import TASK_MODELS, Streams
 from mmpt.processing.tasks.collator import MakeInputs, MakeLabels
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.inputs import candidate_inputs, choice_inputs, image_pair_inputs, pair_inputs, phrase_inputs
@@ -106,7 +88,7 @@ class Task:
         rank: predicts a whole table at once, where a row's prediction is a choice among all rows' images.
     """
 
-    models: Mapping[str, type[MmptTaskModel]]
+    models: Streams
     inputs: MakeInputs
     labels: MakeLabels
     decode: Decode
@@ -120,14 +102,9 @@ class Task:
     rank: Callable[..., dict[int, Prediction]] | None = None
 
 
-_CLASSIFIERS = {
-    "single": MmptSingleStreamForSequenceClassification,
-    "dual": MmptDualStreamForSequenceClassification,
-}
-
 TASKS: Mapping[str, Task] = {
     "vqa": Task(
-        models={"single": MmptSingleStreamForQuestionAnswering, "dual": MmptDualStreamForQuestionAnswering},
+        models=TASK_MODELS["vqa"],
         inputs=pair_inputs,
         labels=answer_labels,
         decode=decode_answers,
@@ -139,7 +116,7 @@ TASKS: Mapping[str, Task] = {
         names=answer_names,
     ),
     "classification": Task(
-        models=_CLASSIFIERS,
+        models=TASK_MODELS["classification"],
         inputs=pair_inputs,
         labels=class_labels,
         decode=decode_classes,
@@ -151,7 +128,7 @@ TASKS: Mapping[str, Task] = {
         names=class_names,
     ),
     "entailment": Task(
-        models=_CLASSIFIERS,
+        models=TASK_MODELS["entailment"],
         inputs=pair_inputs,
         labels=class_labels,
         decode=decode_classes,
@@ -163,7 +140,7 @@ TASKS: Mapping[str, Task] = {
         names=entailment_names,
     ),
     "nlvr": Task(
-        models=_CLASSIFIERS,
+        models=TASK_MODELS["nlvr"],
         inputs=pair_inputs,
         labels=class_labels,
         decode=decode_classes,
@@ -175,10 +152,7 @@ TASKS: Mapping[str, Task] = {
         names=truth_names,
     ),
     "nlvr2": Task(
-        models={
-            "single": MmptSingleStreamForImagesAndTextClassification,
-            "dual": MmptDualStreamForImagesAndTextClassification,
-        },
+        models=TASK_MODELS["nlvr2"],
         inputs=image_pair_inputs,
         labels=class_labels,
         decode=decode_classes,
@@ -191,7 +165,7 @@ TASKS: Mapping[str, Task] = {
         names=truth_names,
     ),
     "multiple_choice": Task(
-        models={"single": MmptSingleStreamForMultipleChoice, "dual": MmptDualStreamForMultipleChoice},
+        models=TASK_MODELS["multiple_choice"],
         inputs=choice_inputs,
         labels=choice_labels,
         decode=decode_choices,
@@ -203,7 +177,7 @@ TASKS: Mapping[str, Task] = {
         label_columns=("label",),
     ),
     "grounding": Task(
-        models={"single": MmptSingleStreamForGrounding, "dual": MmptDualStreamForGrounding},
+        models=TASK_MODELS["grounding"],
         inputs=candidate_inputs,
         labels=grounding_labels,
         decode=decode_regions,
@@ -214,10 +188,7 @@ TASKS: Mapping[str, Task] = {
         label_columns=("box",),
     ),
     "phrases": Task(
-        models={
-            "single": MmptSingleStreamForRegionToPhraseAlignment,
-            "dual": MmptDualStreamForRegionToPhraseAlignment,
-        },
+        models=TASK_MODELS["phrases"],
         inputs=phrase_inputs,
         labels=phrase_labels,
         decode=decode_phrases,
@@ -228,7 +199,7 @@ TASKS: Mapping[str, Task] = {
         columns=("phrases",),
     ),
     "retrieval": Task(
-        models={"single": MmptSingleStreamForImageAndTextRetrieval, "dual": MmptDualStreamForImageAndTextRetrieval},
+        models=TASK_MODELS["retrieval"],
         inputs=pair_inputs,
         labels=group_labels,
         decode=decode_scores,

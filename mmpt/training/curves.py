@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
 from mmpt.configuration.errors import MmptValueError
+from mmpt.modeling_mmpt.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,17 +19,8 @@ logger = logging.getLogger(__name__)
 Series = dict[str, dict[int, float]]
 """Where a number was measured ("train", "eval", "eval <set>") -> step -> number."""
 
-_LOSSES = {
-    "mlm": ("Masked words (MLM)", "cross-entropy, nats"),
-    "mrc": ("Masked region classes (MRC)", "cross-entropy, nats"),
-    "mrc_kl": ("Masked region classes (MRC-KL)", "KL divergence, nats"),
-    "mrfr": ("Masked region features (MRFR)", "squared error"),
-    "itm": ("Image-text matching (ITM)", "cross-entropy, nats"),
-    "mrc_attribute": ("Masked region attributes", "cross-entropy, nats"),
-    "qa": ("Question answering", "cross-entropy, nats"),
-}
 # Longest first: mrc_kl_loss is not the kl_loss of mrc.
-_NAMES = "|".join(sorted(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, key=len, reverse=True))
+_NAMES = "|".join(sorted(OBJECTIVES, key=len, reverse=True))
 _KEY = re.compile(rf"(?P<eval>eval_)?(?:(?P<set>\w+?)_)?(?P<objective>{_NAMES})_(?P<metric>\w+)")
 # By which downstream tasks are judged; a run of one has no objectives.
 _TASK_METRICS = (
@@ -103,7 +94,7 @@ def _panels(events: Sequence[dict[str, Any]]) -> dict[tuple[str, str], Series]:
             objective, metric, where = place
             # A run that went on from a checkpoint logs some steps again; the later number holds.
             found.setdefault((objective, metric), {}).setdefault(where, {})[event["step"]] = value
-    order = ["", *_LOSSES]
+    order = ["", *OBJECTIVES]
     return dict(sorted(found.items(), key=lambda item: (item[0][1] != "loss", order.index(item[0][0]), item[0][1])))
 
 
@@ -123,10 +114,12 @@ def _place(key: str) -> tuple[str, str, str] | None:
 def _draw(axes: "Axes", key: tuple[str, str], series: Series) -> None:
     objective, metric = key
     if metric == "loss":
-        title, unit = _LOSSES.get(objective, ("Total loss", "weighted sum of the losses"))
+        title, unit = "total loss", "weighted sum of the losses"
+        if objective:
+            title, unit = OBJECTIVES[objective].title, OBJECTIVES[objective].unit
+        title = f"{title[0].upper()}{title[1:]}"
     else:
-        name = objective.upper().replace("_", "-") if objective in OBJECTIVE_NAMES else objective
-        title = f"{name} {metric.replace('_', ' ')}".strip()
+        title = f"{objective.upper().replace('_', '-')} {metric.replace('_', ' ')}".strip()
         unit = "share right" if metric.endswith("accuracy") else metric.replace("_", " ")
     if train := series.get("train"):
         steps, values = zip(*sorted(train.items()), strict=True)

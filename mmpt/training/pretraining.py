@@ -11,9 +11,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.hub.model_card import Rows, Sample, measures_of, measures_of_objectives, write_card
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
-from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
-from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.modeling_mmpt.objectives import OBJECTIVES
+from mmpt.modeling_mmpt.task_models import PRETRAINING_MODELS
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pairs.dataset import StepIndex
 from mmpt.processing.pretraining.collator import MmptDataCollator
@@ -28,7 +27,6 @@ from mmpt.training.run_report import Headline
 from mmpt.training.trainer import MmptTrainer, MmptTrainingArguments
 
 ALLOW = "set data.allow_other_regions=true"
-MODELS = {"single": MmptSingleStreamForPreTraining, "dual": MmptDualStreamForPreTraining}
 
 
 def pretrain(recipe: Recipe) -> dict[str, Any]:
@@ -140,7 +138,7 @@ def build_model(section: ModelSection, facts: dict[str, Any]) -> MmptForPreTrain
     Args:
         facts: fields of the configuration that tokenizer and data decide.
     """
-    model_class = MODELS[section.stream]
+    model_class = PRETRAINING_MODELS[section.stream]
     if section.from_pretrained is not None:
         return load_pretrained(model_class, section.from_pretrained, "model.from_pretrained", **section.config)
     return model_class(build_config(section, facts))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpt.modeling_mmpt.objectives import IGNORED
+from mmpt.processing.box_overlap import pairwise_iou
 
 Array = NDArray[Any]
 
@@ -99,7 +100,7 @@ def select_regions(
     """
     masked = select(maskable, draws.uniform(Draw.REGIONS, maskable.shape[1]), probability)
     if overlap is not None and boxes is not None:
-        covered = (pairwise_iou(boxes) > overlap) & masked[:, None, :]
+        covered = (pairwise_iou(boxes, boxes) > overlap) & masked[:, None, :]
         masked = masked | (covered.any(-1) & maskable)
     return masked
 
@@ -110,16 +111,6 @@ def select(maskable: Array, chance: Array, probability: float) -> Array:
     lowest = np.where(maskable, chance, np.inf).min(1, keepdims=True, initial=np.inf)
     forced = ~selected.any(1, keepdims=True) & maskable & (chance == lowest)
     return selected | forced
-
-
-def pairwise_iou(boxes: Array) -> Array:
-    """Return (batch, regions, regions), intersection over union of x1 y1 x2 y2 boxes; 0 for boxes without area."""
-    low = np.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = np.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    area = np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1)
-    union = area[:, :, None] + area[:, None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 _MAX = 2**64 - 1

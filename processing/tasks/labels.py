@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED
-from mmpt.processing.box_overlap import box_iou
+from mmpt.processing.box_overlap import pairwise_iou
 from mmpt.processing.tasks.encoding import TaskBatch, pixel_boxes
 
 Example = Mapping[str, Any]
@@ -117,7 +117,7 @@ def grounding_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Map
     for row, example in enumerate(examples):
         if example.get("box") is None:
             raise MmptValueError(f"{_where(example)} has no box, expected x1 y1 x2 y2 in pixels in column 'box'")
-        overlap = box_iou(pixel_boxes(batch.records[row]), np.array([example["box"]]))[:, 0]
+        overlap = pairwise_iou(pixel_boxes(batch.records[row]), np.array([example["box"]]))[:, 0]
         labels[row, batch.detected[row]] = torch.from_numpy(overlap).float()
     return {"labels": labels}
 
@@ -142,7 +142,7 @@ def phrase_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mappin
         for place, phrase in enumerate(example["phrases"]):
             if positions[row, place] == IGNORED or not phrase["boxes"]:
                 continue
-            matches = (box_iou(boxes, np.array(phrase["boxes"])) >= MATCHING_IOU).any(1)
+            matches = (pairwise_iou(boxes, np.array(phrase["boxes"])) >= MATCHING_IOU).any(1)
             if matches.any():
                 labels[row, place] = 0.0
                 labels[row, place, :regions][batch.detected[row]] = torch.from_numpy(matches / matches.sum()).float()

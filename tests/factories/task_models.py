@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpt.modeling_mmpt import dual_stream_tasks, single_stream_tasks
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
+from mmpt.modeling_mmpt.task_models import MODELS
 from tests.factories.models import BATCH, REGION_COUNTS, REGIONS, STREAMS, tiny_batch, tiny_config
 
 CLASSES, CHOICES = 3, 4
@@ -28,8 +28,7 @@ DECIDING_CASES = [(stream, task) for stream in STREAMS for task in DECIDING]
 
 def task_class(stream: str, task: str) -> type[MmptTaskModel]:
     """Return the class of a task."""
-    module = single_stream_tasks if stream == "single" else dual_stream_tasks
-    return getattr(module, f"Mmpt{stream.capitalize()}StreamFor{task}")
+    return MODELS[f"Mmpt{stream.capitalize()}StreamFor{task}"]
 
 
 def tiny_task(stream: str, task: str, seed: int = 0, **overrides: Any) -> MmptTaskModel:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
-from mmpt.modeling_mmpt import dual_stream_tasks, single_stream_tasks
+from mmpt.modeling_mmpt.task_models import MODELS
 from tests.transformers_suite.fetch import shared_tests
 from tests.transformers_suite.hf_suite import NOT_FETCHED, model_case
 from tests.transformers_suite.tiny_cases import BATCH, REGIONS, STATES, TOKENS, dual_config, inputs, single_config
@@ -56,7 +56,7 @@ def task_inputs(task: str) -> Callable[[MmptConfig], dict[str, Tensor]]:
 
 def case_of(stream: str, task: str, fusion: str) -> Any:
     """Return the shared tests for a class."""
-    module, make = (single_stream_tasks, single_config) if stream == "Single" else (dual_stream_tasks, dual_config)
+    make = single_config if stream == "Single" else dual_config
 
     def config() -> MmptConfig:
         made = make()
@@ -66,7 +66,7 @@ def case_of(stream: str, task: str, fusion: str) -> Any:
 
     case = model_case(
         f"Test{stream}{task}{fusion.capitalize()}",
-        [getattr(module, f"Mmpt{stream}StreamFor{task}")],
+        [MODELS[f"Mmpt{stream}StreamFor{task}"]],
         config,
         task_inputs(task),
         labels=lambda _class, _config: {"labels": LABELS[task]()},

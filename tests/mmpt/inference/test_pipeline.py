@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModel, ViTConfig, ViTImageProcessorPil
 
 from mmpt import MmptPipeline, RegionExtractor
-from mmpt.inference.model_functions import FUNCTIONS, MODELS
+from mmpt.inference.model_functions import FUNCTIONS
+from mmpt.modeling_mmpt.task_models import MODELS
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.regions import Regions

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmpt import MmptPipeline, RetrievalIndex
-from mmpt.inference.model_functions import MODELS
+from mmpt.modeling_mmpt.task_models import MODELS
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from tests.factories.examples import TOKENIZER, random_examples

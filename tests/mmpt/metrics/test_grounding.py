@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt.metrics.box_grounding import iou
 from mmpt.metrics.metric_table import load_metric
+from mmpt.processing.box_overlap import box_iou
 
 SQUARE = [0, 0, 10, 10]
 
@@ -26,7 +26,7 @@ def test_overlap_is_the_share_of_pixels(one: list[int], other: list[int]) -> Non
         pixels[y1:y2, x1:x2] = True
     union = covered.any(0).sum()
     expected = covered.all(0).sum() / union if union else 0.0
-    assert iou(np.array([one], float), np.array([other], float))[0] == pytest.approx(expected)
+    assert box_iou(np.array([one], float), np.array([other], float))[0] == pytest.approx(expected)
 
 
 def test_a_box_is_right_from_an_overlap_of_one_half_on() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, pairwise_iou, select, select_regions
+from mmpt.processing.box_overlap import pairwise_iou
+from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select, select_regions
 from tests.factories.examples import within
 
 MASK, ORDINARY = 4, np.arange(10, 50)
@@ -251,7 +252,7 @@ def test_regions_and_tokens_of_an_example_are_masked_independently() -> None:
 
 def test_iou_by_hand() -> None:
     boxes = np.array([[[0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 1, 2], [5, 5, 6, 6], [1, 1, 1, 1]]], dtype=np.float32)
-    iou = pairwise_iou(boxes)[0]
+    iou = pairwise_iou(boxes, boxes)[0]
     # 4 and 4 share 1: 1 / 7. 2 lies in 4: 2 / 4. The second and third only touch. A point has no area.
     np.testing.assert_allclose(iou[0], [1, 1 / 7, 1 / 2, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(iou[1], [1 / 7, 1, 0, 0, 0], rtol=1e-6)
@@ -269,7 +270,8 @@ def test_iou_is_the_share_of_cells_that_both_boxes_cover(seed: int) -> None:
     shared = (cells[:, None] & cells[None]).sum((2, 3))
     joined = (cells[:, None] | cells[None]).sum((2, 3))
     expected = np.where(joined > 0, shared / np.maximum(joined, 1), 0)
-    np.testing.assert_allclose(pairwise_iou(corners[None].astype(np.float64))[0], expected)
+    boxes = corners.astype(np.float64)
+    np.testing.assert_allclose(pairwise_iou(boxes, boxes), expected)
 
 
 @settings(deadline=None, max_examples=40)
@@ -281,7 +283,7 @@ def test_neighbours_that_overlap_a_masked_region_are_masked_too(seed: int, overl
     draws = KeyedDraws(seed, 0, np.arange(3))
     plain = select_regions(maskable, probability, draws)
     masked = select_regions(maskable, probability, draws, boxes, overlap)
-    iou = pairwise_iou(boxes)
+    iou = pairwise_iou(boxes, boxes)
     for row in range(3):
         for place in range(8):
             covered = any(iou[row, place, other] > overlap for other in np.flatnonzero(plain[row]))
