@@ -137,6 +137,7 @@ class DataSection:
         rationales: of VCR, choose the reason for the right answer, not the answer.
         allow_pickle: read pickled annotations, of which only lists, texts and numbers.
         encoding: of text files; null is UTF-8, or what a byte order mark names.
+        separator: of the columns of a CSV; null takes what its header tells.
         skip_bad: leave bad rows out, and note them in errors.jsonl beside the table.
         images: the images that the store was extracted from, which the gallery of a task shows.
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
@@ -164,6 +165,7 @@ class DataSection:
     rationales: bool = False
     allow_pickle: bool = False
     encoding: str | None = None
+    separator: str | None = None
     skip_bad: bool = False
     images: str | None = None
     tokenizer: str | None = None

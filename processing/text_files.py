@@ -102,21 +102,23 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
 
 
 def read_delimited(
-    path: Path, encoding: str | None = None, known: Collection[str] = ()
+    path: Path, encoding: str | None = None, known: Collection[str] = (), separator: str | None = None
 ) -> tuple[list[str], list[tuple[int, dict[str, str] | BadEntry]]]:
     """Return the names of the columns of a CSV or TSV file, and its rows with the line on which each ends.
 
     Args:
         encoding: as in `read_text`.
         known: names of columns; the separator is the one that gives most of them.
+        separator: one character, or "tab"; by default what the first line tells.
 
     Raises:
-        ValueError: as `read_text` does, or if two columns have one name.
+        ValueError: as `read_text` does, if two columns have one name, or the separator is none.
     """
+    separator = None if separator is None else _separator(separator)
     lines = list(io.StringIO(read_text(path, encoding), newline=""))
-    start, separator = 0, None
+    start = 0
     if lines and (told := re.fullmatch(r'"?sep=(.)"?\s*', lines[0])):  # how Excel names the separator
-        start, separator = 1, told[1]
+        start, separator = 1, separator or told[1]
     limit = csv.field_size_limit(sys.maxsize)  # a limit of the process; put back below
     try:
         names, separator, spaced = _header(path, lines, start, separator, known)
@@ -182,6 +184,13 @@ def _rows(
         except csv.Error as error:
             yield begun + 1, BadEntry(f"{error}; is a quote not closed?", lines[begun].rstrip("\r\n"))
             first = begun + 1
+
+
+def _separator(name: str) -> str:
+    found = "\t" if name in ("tab", "\\t") else name
+    if len(found) != 1 or found in '\r\n"' or found.isalnum():
+        raise MmptValueError(f"separator is {name!r}, expected one character: , or ; or | or tab")
+    return found
 
 
 def _open_binary(path: Path) -> io.BufferedReader:

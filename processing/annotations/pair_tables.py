@@ -1,7 +1,7 @@
 """Pair tables of one's own: CSV, TSV, JSON, JSON lines, Parquet and datasets, their columns renamed to ours."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def read_table(
     label_names: Sequence[str] | None = None,
     image_id_stem: bool = False,
     encoding: str | None = None,
+    separator: str | None = None,
     errors: str | Path | None = None,
 ) -> Dataset:
     """Read a table of pairs from a file that ends in .csv, .tsv, .json (a list or lines), .jsonl or .parquet.
@@ -75,36 +76,66 @@ def read_table(
             stays as it is, and a column of files' names loses the endings of images, as `mmpt extract` calls them:
             train/7.jpg -> train/7.
         encoding: that of a text file; by default UTF-8, or what a byte order mark names.
+        separator: of the columns of a text file, one character or "tab"; by default the header tells.
         errors: the file that bad rows are written to, which are then left out; by default a bad row is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if columns are missing or unclear, or rows are bad.
     """
+    path = _table_file(path)
+    bad = BadRows(path, errors)
+    if file_suffix(path) == ".parquet":
+        return _pairs_of_dataset(path, Dataset(_read_parquet(path)), columns, label_names, image_id_stem, bad)
+    unit, names, entries = _open_text(path, encoding, separator, KNOWN_NAMES | set(columns or ()))
+    chosen = choose_columns(path, names, columns)
+    has_types = file_suffix(path) not in DELIMITED
+    return _build(path, unit, chosen, lambda: entries, label_names, image_id_stem, bad, has_types)
+
+
+def column_names(path: str | Path, encoding: str | None = None, separator: str | None = None) -> list[str]:
+    """Return the names of a table's columns, as the file has them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`.
+    """
+    path = _table_file(path)
+    if file_suffix(path) == ".parquet":
+        return _read_parquet(path).column_names
+    return _open_text(path, encoding, separator, KNOWN_NAMES)[1]
+
+
+def _table_file(path: str | Path) -> Path:
+    """Return the file of a table, or that in a folder of images."""
     path = Path(path)
     if path.is_dir():
         path = metadata_of(path) or path
     if not path.is_file():
         raise MmptFileNotFoundError(f"table of pairs {str(path)!r} is not a file")
-    suffix = file_suffix(path)
-    if suffix not in TABLE_SUFFIXES:
+    if file_suffix(path) not in TABLE_SUFFIXES:
         raise MmptValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
-    bad = BadRows(path, errors)
-    if suffix == ".parquet":
-        try:
-            table = pq.read_table(path)
-        except pa.ArrowException as error:
-            raise MmptValueError(f"{path} is no Parquet file ({error})") from error
-        return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem, bad)
-    if suffix in DELIMITED:
-        names, entries = read_delimited(path, encoding, KNOWN_NAMES | set(columns or ()))
-        chosen = choose_columns(path, names, columns)
-        return _build(path, "line", chosen, lambda: entries, label_names, image_id_stem, bad, has_types=False)
-    lines = suffix == ".jsonl" or not next(read_lines(path, encoding), (1, ""))[1].lstrip().startswith("[")
+    return path
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except pa.ArrowException as error:
+        raise MmptValueError(f"{path} is no Parquet file ({error})") from error
+
+
+def _open_text(
+    path: Path, encoding: str | None, separator: str | None, known: Collection[str]
+) -> tuple[str, list[str], list[tuple[int, Any]]]:
+    """Return what a text file calls its rows, the names of its columns, and the rows with their places."""
+    if file_suffix(path) in DELIMITED:
+        return "line", *read_delimited(path, encoding, known, separator)
+    if separator is not None:
+        raise MmptValueError(f"separator is {separator!r}, but {path} is no CSV; leave it out")
+    lines = file_suffix(path) == ".jsonl" or not next(read_lines(path, encoding), (1, ""))[1].lstrip().startswith("[")
     entries = list(read_json_lines(path, encoding)) if lines else list(enumerate(read_json(path, encoding)))
     names = list(dict.fromkeys(name for _, entry in entries if isinstance(entry, dict) for name in entry))
-    chosen = choose_columns(path, names, columns)
-    return _build(path, "line" if lines else "row", chosen, lambda: entries, label_names, image_id_stem, bad)
+    return "line" if lines else "row", names, entries
 
 
 def read_dataset(

@@ -68,7 +68,7 @@ class ImageSource:
         return sha256("\n".join(map(str, self.ids)).encode(errors="surrogateescape")).hexdigest()
 
 
-def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSource:
+def open_images(source: str | Path, *, encoding: str | None = None, separator: str | None = None) -> ImageSource:
     """List the images of a folder, of a table, or of a dataset on disk.
 
     * A folder: every image file below it, in the order of their paths. An image's id is its path in the folder without
@@ -80,6 +80,7 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
 
     Args:
         encoding: that of a table in CSV; by default UTF-8, or what a byte order mark names.
+        separator: of the columns of a table in CSV; by default the header tells.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -89,7 +90,7 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
     if path.is_dir():
         found = _dataset(path) if (path / "state.json").exists() or _is_dict(path) else _folder(path)
     elif file_suffix(path) in (".jsonl", ".csv", ".tsv"):
-        found = _table(path, encoding)
+        found = _table(path, encoding, separator)
     elif path.exists():
         raise MmptValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
     else:
@@ -150,8 +151,8 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _table(path: Path, encoding: str | None) -> ImageSource:
-    rows = list(_json_lines(path) if file_suffix(path) == ".jsonl" else _csv_lines(path, encoding))
+def _table(path: Path, encoding: str | None, separator: str | None) -> ImageSource:
+    rows = list(_json_lines(path) if file_suffix(path) == ".jsonl" else _csv_lines(path, encoding, separator))
     named = [row["image"] for _, row in rows if _is_without_id(row)]
     ids = dict(zip(named, _ids_of_paths(named, path.name), strict=True))
     entries = [_row_entry(f"{path.name}, line {line}", row, path.parent, ids) for line, row in rows]
@@ -169,8 +170,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, f"the line is no JSON ({error})"
 
 
-def _csv_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, Any]]:
-    names, rows = read_delimited(path, encoding, COLUMNS)
+def _csv_lines(path: Path, encoding: str | None, separator: str | None) -> Iterator[tuple[int, Any]]:
+    names, rows = read_delimited(path, encoding, COLUMNS, separator)
     if "image" not in names:
         raise MmptValueError(f"{path}: the columns are {names}, expected 'image' among them")
     for number, row in rows:
