@@ -243,7 +243,8 @@ class Recipe:
         plain = dataclasses.asdict(self)
         config = plain["model"].pop("config")
         how = "masking" if self.task is None else "task"
-        plain["data"].pop("generated" if how == "task" else "scene_task")
+        for name in ("generated",) if how == "task" else ("scene_task", "images"):
+            plain["data"].pop(name)
         return {
             "model": plain["model"] | config,
             "data": plain["data"],
@@ -379,7 +380,8 @@ def recipe_schema(stream: str, command: str) -> Schema:
             model.pop(name)
         data["scene_task"] = types_of(SceneTaskSource)
         return {"model": model, "data": data, "task": types_of(TaskSection), "training": training}
-    data.pop("scene_task")
+    for name in ("scene_task", "images"):  # pre-training shows no predictions
+        data.pop(name)
     masking = types_of(MaskingSection) | {"shares": dict.fromkeys(MASKING_SHARES, float)}
     return {"model": model, "data": data, "masking": masking, "training": training}
 

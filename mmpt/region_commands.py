@@ -279,6 +279,12 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
         raise typer.Exit(130) from None
     if report.added:
         typer.echo(f"{report.added:,} images taken in that were repaired or added since")
+    if report.gone:
+        names = ", ".join(f"{name:.60}" for name in report.gone[:SHOWN]) + (", ..." if len(report.gone) > SHOWN else "")
+        typer.echo(
+            f"{len(report.gone):,} images are in {out} and no longer in the source ({names}): their regions stay; to "
+            "leave them out, write another store"
+        )
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""

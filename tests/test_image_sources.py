@@ -20,7 +20,7 @@ def corner(image: Image.Image) -> Any:
 
 
 def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
-    for name in ("b.PNG", "a/2.jpeg", "a/10.png", ".hidden/x.png"):
+    for name in ("b.PNG", "a/2.jpeg", "a/10.png", ".hidden/x.png", "a/.b.png"):
         save_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     images = open_images(tmp_path)
@@ -29,6 +29,7 @@ def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
     assert images[2].load().size == (4, 3)
     assert images.name == tmp_path.name
     assert "passing over 1 files that are no images (notes.txt)" in caplog.text
+    assert "passing over 2 hidden files and folders (.hidden, a/.b.png)" in caplog.text
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):

@@ -107,6 +107,10 @@ def open_images(source: str | Path, *, encoding: str | None = None, separator: s
 
 def _folder(folder: Path) -> ImageSource:
     files = sorted(_files_below(folder))
+    hidden = [file for file in files if any(part.startswith(".") for part in Path(file).parts)]
+    if hidden:
+        logger.warning("%s: passing over %d hidden files and folders (%s)", folder, len(hidden), _first(hidden))
+        files = sorted(set(files) - set(hidden))
     images = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
     if len(images) < len(files):
         others = [file for file in files if Path(file).suffix.lower() not in SUFFIXES]
@@ -120,7 +124,10 @@ def _folder(folder: Path) -> ImageSource:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once."""
+    """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once.
+
+    What lies in a hidden folder is not looked at, the folder is one path.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -128,8 +135,9 @@ def _files_below(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith("."))
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden))
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in (*files, *hidden))
 
 
 def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:
