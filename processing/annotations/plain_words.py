@@ -40,7 +40,7 @@ def read_plain(column: str, field: Any) -> Any:
 
 
 def on_one_line(answer: str) -> str:
-    """Return an answer without line breaks, tabs and spaces around it, as the official evaluation of VQA compares it."""
+    """Return an answer without line breaks, tabs and outer spaces, as the official evaluation of VQA compares it."""
     return re.sub(r"\r\n|[\r\n\t]", " ", answer).strip()
 
 
