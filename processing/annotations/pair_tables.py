@@ -120,8 +120,9 @@ def _table_file(path: str | Path) -> Path:
 def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
-    except pa.ArrowException as error:
-        raise MmptValueError(f"{path} is no Parquet file ({error})") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise MmptValueError(f"{path} is no Parquet file, or a damaged one ({reason}); copy it again") from error
 
 
 def _open_text(
@@ -162,12 +163,23 @@ def read_dataset(
     source = "the dataset"
     if isinstance(dataset, (str, Path)):
         source = str(dataset)
-        dataset = load_from_disk(source)  # type: ignore[assignment]
+        dataset = _load(source)  # type: ignore[assignment]
     if isinstance(dataset, DatasetDict):
         raise MmptValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
     if not isinstance(dataset, Dataset):
         raise MmptTypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
     return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem, BadRows(source, errors))
+
+
+def _load(folder: str) -> Any:
+    """Return the dataset of a folder; its JSON and Arrow files may be damaged in any way."""
+    try:
+        return load_from_disk(folder)
+    except FileNotFoundError as error:
+        raise MmptFileNotFoundError(f"{folder} holds no dataset that save_to_disk wrote: {error}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MmptValueError(f"{folder} is a dataset that is damaged ({reason:.300}); copy or save it again") from error
 
 
 def metadata_of(folder: Path) -> Path | None:
@@ -226,6 +238,10 @@ def _pairs_of_dataset(
 ) -> Dataset:
     chosen = choose_columns(source, dataset.column_names, columns)
     wanted = dataset.select_columns(list(chosen.values()))
+    try:
+        wanted.data.validate(full=True)  # what is no UTF-8, or lies outside the file, would break reading later
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MmptValueError(f"{source} is damaged ({error}); copy or save it again") from error
     label = wanted.features.get(chosen.get("label", ""))
     if label_names is None and isinstance(label, ClassLabel):
         label_names = label.names

@@ -166,7 +166,7 @@ def read_visual_genome_questions(
             "answer_scores": [1.0],
         }
 
-    questions = nested_entries(read_objects(path), "qas", "question")
+    questions = nested_entries(path, read_objects(path), "qas", "question")
     columns = ("text", "image_id", "question_id", "answers", "answer_scores")
     return build_pairs(path, "image", questions, to_rows, columns, BadRows(path, errors))
 
@@ -296,9 +296,9 @@ def read_llava(path: str | Path, *, image_id_format: str | None = None, errors: 
     def to_rows(entry: Any) -> Iterator[Row]:
         turns, image = entry["conversations"], path_image_id(entry["image"])
         said = [turn["from"] for turn in turns]
-        if len(turns) % 2 or said != ["human", "gpt"] * (len(turns) // 2):
+        if not turns or len(turns) % 2 or said != ["human", "gpt"] * (len(turns) // 2):
             raise MmptValueError(
-                f"conversation is of {', '.join(map(str, said))}, expected human, gpt, human, gpt, ..."
+                f"conversation is of {', '.join(map(str, said)) or 'no turns'}, expected human, gpt, human, gpt, ..."
             )
         for number in range(0, len(turns), 2):
             yield {
