@@ -40,6 +40,7 @@ def extract(
     encoding: Annotated[
         str | None, typer.Option(help="Of a CSV of images: latin-1, gbk, ...; UTF-8 or its mark by default.")
     ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns of a table by our names: photo=image.")] = None,
     separator: Annotated[str | None, typer.Option(help="Of the columns of a CSV of images; the header tells.")] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
@@ -58,7 +59,8 @@ def extract(
         if box_format not in ("pixel", "normalized"):
             raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
         _check_shard_bytes(shard_bytes)
-        source = open_images(images, encoding=encoding, separator=separator)
+        named = reader_options({"columns": columns}).get("columns")
+        source = open_images(images, encoding=encoding, separator=separator, columns=named)
         extractor = RegionExtractor.from_pretrained(
             model,
             backend=backend,

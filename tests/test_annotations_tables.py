@@ -303,3 +303,35 @@ def test_damaged_parquet_and_datasets_are_named(tmp_path: Path):
     (tmp_path / "set" / "state.json").write_text("{")
     with pytest.raises(MmptError, match="set is a dataset that is damaged"):
         read_annotations(tmp_path / "set")
+
+
+def test_csv_as_excel_and_people_write_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "pairs.csv"
+    for text in (
+        "\n\nimage,caption\na.jpg,x\n",  # blank lines before the header
+        "image,caption,,\na.jpg,x,,\n",  # columns without a name
+        "image,caption\na.jpg,x,,\n",  # separators at the end
+    ):
+        path.write_text(text)
+        assert read_table(path)[:] == {"text": ["x"], "image_id": ["a"]}, text
+    path.write_text("image,caption\na.jpg,x,y\n")
+    with pytest.raises(ValueError, match="got 3 fields, expected 2"):
+        read_table(path)
+    path.write_text("a.jpg,a cat\nb.jpg,a dog\n")
+    with pytest.raises(ValueError, match="its first line looks like a row, expected the names of the columns there"):
+        read_table(path)
+    path.write_text("image,caption,label\na.jpg,x,Cat\nb.jpg,y,cat\n")
+    read_table(path)
+    assert "the labels 'Cat' and 'cat' differ in case alone and are two classes" in caplog.text
+    (tmp_path / "pairs.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="it looks like a table of Excel, save it as CSV"):
+        read_annotations(tmp_path / "pairs.xlsx")
+
+
+def test_boxes_that_are_shares_of_the_image_are_refused(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("image,expression,box\na.jpg,x,0.1 0.2 0.5 0.6\nb.jpg,y,\n")
+    with pytest.raises(ValueError, match=r"every box lies within 0..1, .* expected pixels; multiply x by the image's"):
+        read_table(path)
+    path.write_text("image,expression,box\na.jpg,x,0.1 0.2 0.5 0.6\nb.jpg,y,0 0 20 30\n")
+    assert len(read_table(path)) == 2

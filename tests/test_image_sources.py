@@ -100,8 +100,8 @@ def test_csv_with_boxes(tmp_path):
     assert images[1].boxes is images[1].labels is None
     with pytest.raises(ValueError, match="boxes or labels are no JSON"):
         images[2].load()
-    (tmp_path / "other.csv").write_text("file\na.png\n")
-    with pytest.raises(ValueError, match=r"columns are \['file'\], expected 'image'"):
+    (tmp_path / "other.csv").write_text("bild\na.png\n")
+    with pytest.raises(ValueError, match=r"columns are \['bild'\], expected 'image'"):
         open_images(tmp_path / "other.csv")
 
 
@@ -142,3 +142,16 @@ def test_what_is_no_list_of_images_is_an_error(tmp_path):
     ):
         with pytest.raises(error, match=message):
             open_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"), [("file_name", None), ("Image Path", None), ("图片", {"图片": "image"}), ("image", None)]
+)
+def test_the_column_of_images_may_be_called_otherwise_and_hold_paths_of_windows(tmp_path, header, columns):
+    save_image(tmp_path / "trip/a.png")
+    (tmp_path / "list.csv").write_text(f"{header},caption\ntrip\\a.png,x\n", encoding="utf-8")
+    images = open_images(tmp_path / "list.csv", columns=columns)
+    assert images.ids == ["trip/a"]
+    assert images[0].load().size == (4, 3)
+    with pytest.raises(ValueError, match="there is no column 'photo'"):
+        open_images(tmp_path / "list.csv", columns={"photo": "image"})

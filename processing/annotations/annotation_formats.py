@@ -203,8 +203,10 @@ def recognise_format(path: str | Path, encoding: str | None = None) -> str:
     else:
         found = _format_of_text(path, suffix, encoding)
     if found is None:
+        excel = "; it looks like a table of Excel, save it as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise MmptValueError(
-            f"{path} is in no format that can be recognised; give format=, one of {', '.join(ANNOTATION_FORMATS)}"
+            f"{path} is in no format that can be recognised{excel}; "
+            f"give format=, one of {', '.join(ANNOTATION_FORMATS)}"
         )
     return found
 

@@ -1,6 +1,7 @@
 """Pair tables of one's own: CSV, TSV, JSON, JSON lines, Parquet and datasets, their columns renamed to ours."""
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from mmpt.processing.annotations.plain_words import (
     read_plain,
     values_of,
 )
+from mmpt.processing.region_extraction.image_loading import SUFFIXES
 from mmpt.processing.text_files import file_suffix, read_delimited, read_lines
+
+logger = logging.getLogger(__name__)
 
 DELIMITED = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
@@ -221,6 +225,8 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
             chosen[ours] = found[0]
         elif found or ours in REQUIRED_COLUMNS:
             fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
+            if not found and any(Path(name).suffix.lower() in SUFFIXES for name in names):
+                listed += "; its first line looks like a row, expected the names of the columns there"
             raise MmptValueError(
                 f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}} "
                 f"(--columns NAME={ours})"
@@ -282,6 +288,7 @@ def _build(
         raise MmptValueError(f"{source} has no column 'label' that label_names could name")
     if label_names is None and "label" in chosen and "choices" not in chosen:
         label_names = label_words(values_of(entries(), chosen["label"]))
+        _warn_of_case(source, label_names or [])
     shorten = file_stem if image_id_stem else None
     if shorten is None and chosen["image_id"] != "image_id":
         shorten = path_image_id
@@ -322,7 +329,27 @@ def _build(
             yield row | {"text": text}
 
     names = chosen.keys() | ({"label_name"} if label_names is not None else set())
-    return build_pairs(source, unit, entries(), to_rows, [name for name in COLUMNS if name in names], bad)
+    pairs = build_pairs(source, unit, entries(), to_rows, [name for name in COLUMNS if name in names], bad)
+    if "box" in names:
+        _refuse_shares(source, pairs)
+    return pairs
+
+
+def _refuse_shares(source: str | Path, pairs: Dataset) -> None:
+    """Refuse boxes that are shares of their images, which as pixels would lie in a corner."""
+    boxes = [box for box in pairs["box"] if box is not None and box[2] > box[0] and box[3] > box[1]]
+    if boxes and all(min(box) >= 0 and max(box) <= 1 for box in boxes):
+        raise MmptValueError(
+            f"{source}: every box lies within 0..1, {boxes[0]} say, expected pixels; multiply x by the image's width "
+            "and y by its height"
+        )
+
+
+def _warn_of_case(source: str | Path, words: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for word in words:
+        if (other := first.setdefault(word.casefold(), word)) != word:
+            logger.warning("%s: the labels %r and %r differ in case alone and are two classes", source, other, word)
 
 
 def _shared_names(entries: Iterable[tuple[object, Any]], chosen: Mapping[str, str]) -> set[str]:
