@@ -51,7 +51,7 @@ suite: $(INSTALLED) ## fetch transformers' own tests once (make test then runs t
 	$(BIN)/python tests/transformers_suite/fetch.py
 	OMP_NUM_THREADS=1 MMPT_TASK_SUITE=1 $(BIN)/python -m pytest $(PARALLEL) -q -rf tests/transformers_suite/test_task_suite.py
 
-fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader; half an hour
+fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader, 2,000 annotation files a layout; an hour
 	$(BIN)/python -m tests.fuzz.run
 
 kill: $(INSTALLED) ## 100 imports and 100 extractions killed at random moments; minutes

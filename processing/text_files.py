@@ -102,25 +102,30 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
 
 
 def read_delimited(
-    path: Path, encoding: str | None = None, known: Collection[str] = ()
+    path: Path, encoding: str | None = None, known: Collection[str] = (), separator: str | None = None
 ) -> tuple[list[str], list[tuple[int, dict[str, str] | BadEntry]]]:
     """Return the names of the columns of a CSV or TSV file, and its rows with the line on which each ends.
 
     Args:
         encoding: as in `read_text`.
         known: names of columns; the separator is the one that gives most of them.
+        separator: one character, or "tab"; by default what the first line tells.
 
     Raises:
-        ValueError: as `read_text` does, or if two columns have one name.
+        ValueError: as `read_text` does, if two columns have one name, or the separator is none.
     """
+    separator = None if separator is None else _separator(separator)
     lines = list(io.StringIO(read_text(path, encoding), newline=""))
-    start, separator = 0, None
+    start = 0
     if lines and (told := re.fullmatch(r'"?sep=(.)"?\s*', lines[0])):  # how Excel names the separator
-        start, separator = 1, told[1]
+        start, separator = 1, separator or told[1]
+    while start < len(lines) - 1 and not lines[start].strip():
+        start += 1
     limit = csv.field_size_limit(sys.maxsize)  # a limit of the process; put back below
     try:
         names, separator, spaced = _header(path, lines, start, separator, known)
-        if len(set(names)) < len(names):
+        named = [name for name in names if name]  # Excel writes columns without a name and a value
+        if len(set(named)) < len(named):
             raise MmptValueError(f"{path}, line {start + 1}: two columns have one name, got {names}")
         return names, list(_rows(lines, start, names, separator, spaced))
     finally:
@@ -173,15 +178,23 @@ def _rows(
                 begun, end = first + reader.line_num, first + reader.line_num
                 if is_header:
                     is_header = False
-                elif fields and len(fields) != len(names):
+                elif fields and (len(fields) < len(names) or any(fields[len(names) :])):
                     reason = f"got {len(fields)} fields, expected {len(names)}, one for each of {names}"
                     yield end, BadEntry(reason, fields)
                 elif fields:
-                    yield end, dict(zip(names, fields, strict=True))
+                    # Separators at the end of a line give empty fields.
+                    yield end, dict(zip(names, fields, strict=False))
             return
         except csv.Error as error:
             yield begun + 1, BadEntry(f"{error}; is a quote not closed?", lines[begun].rstrip("\r\n"))
             first = begun + 1
+
+
+def _separator(name: str) -> str:
+    found = "\t" if name in ("tab", "\\t") else name
+    if len(found) != 1 or found in '\r\n"' or found.isalnum():
+        raise MmptValueError(f"separator is {name!r}, expected one character: , or ; or | or tab")
+    return found
 
 
 def _open_binary(path: Path) -> io.BufferedReader:
@@ -223,8 +236,20 @@ def _likely_encoding(data: bytes) -> str:
     runs = re.findall(rb"[\x80-\xff]+", data)
     high = sum(map(len, runs))
     paired = sum(len(run) for run in runs if re.fullmatch(rb"(?:[\xa1-\xf7][\xa1-\xfe])+", run))
+    if _is_japanese(data):
+        return "shift_jis"
+    odd = sum(len(run) for run in runs if len(run) > 2 and len(run) % 2)
+    if 3 * odd > high:  # words of letters that are one byte each
+        return "cp1251"
     if 2 * paired > high:
         return "gbk"
     if re.search(rb"[\x80-\x9f]", data):
         return "cp1252" if not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data) else "gb18030"
     return "latin-1"
+
+
+def _is_japanese(data: bytes) -> bool:
+    """Return whether bytes are Shift JIS with as many kana as a Japanese sentence has."""
+    text = data.decode("cp932", "ignore")
+    foreign = sum(letter > "\x7f" for letter in text)
+    return foreign > 0 and 4 * len(re.findall("[\u3041-\u30fa]", text)) > foreign

@@ -50,6 +50,10 @@ READING: Mapping[str, tuple[Any, Any]] = {
         Annotated[str | None, typer.Option(help="Of a text file: latin-1, gbk, utf-16, ...; UTF-8 by default.")],
         None,
     ),
+    "separator": (
+        Annotated[str | None, typer.Option(help="Of the columns of a CSV: ';', '|', tab, ...; the header tells.")],
+        None,
+    ),
     "skip_bad": (
         Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and note them in errors.jsonl beside.")],
         False,
@@ -61,7 +65,7 @@ READING: Mapping[str, tuple[Any, Any]] = {
 def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `READING`; its parameter `reading` takes their values, by name.
 
-    An option that the command has itself reaches both.
+    An option that the command has itself is not added; one of the same name reaches both.
     """
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "reading"]
     has = {each.name for each in own}
@@ -73,7 +77,7 @@ def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        reading = {name: values[name] for name in READING}
+        reading = {name: values[name] for name in READING if name in values}
         command(reading=reading, **{name: value for name, value in values.items() if name in has})
 
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """How far a long run is: how many images a second, and how much time is left."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -22,7 +23,7 @@ class Progress:
         self._every = EVERY_ON_A_TERMINAL if self._terminal else EVERY_IN_A_FILE
         self._start = self._shown = time.monotonic()
         self._first: int | None = None
-        self._width = 0
+        self._width = self._done = 0
 
     def __enter__(self) -> "Progress":
         return self
@@ -31,12 +32,13 @@ class Progress:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._width:
+            self._rewrite(self.line(self._done, time.monotonic() - self._start))  # the last count, too
             self._stream.write("\n")
             self._stream.flush()
 
     def __call__(self, done: int) -> None:
         """Report that so many are done; the first report is where the run began to count."""
-        now = time.monotonic()
+        now, self._done = time.monotonic(), done
         if self._first is None:
             self._first, self._start = done, now
         if now - self._shown < self._every:
@@ -44,11 +46,16 @@ class Progress:
         self._shown = now
         line = self.line(done, now - self._start)
         if self._terminal:
-            self._stream.write("\r" + line.ljust(self._width))
-            self._width = len(line)
+            self._rewrite(line)
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+    def _rewrite(self, line: str) -> None:
+        """Write over the line on the terminal; one that is wider than it would begin a new line each time."""
+        line = line[: max(1, shutil.get_terminal_size().columns - 1)]
+        self._stream.write("\r" + line.ljust(self._width))
+        self._width = len(line)
 
     def line(self, done: int, seconds: float) -> str:
         """Return the report after so many seconds."""

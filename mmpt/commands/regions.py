@@ -40,6 +40,8 @@ def extract(
     encoding: Annotated[
         str | None, typer.Option(help="Of a CSV of images: latin-1, gbk, ...; UTF-8 or its mark by default.")
     ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns of a table by our names: photo=image.")] = None,
+    separator: Annotated[str | None, typer.Option(help="Of the columns of a CSV of images; the header tells.")] = None,
     shard_bytes: ShardBytes = 500_000_000,
     strict: Strict = False,
     debug: Debug = False,
@@ -57,7 +59,8 @@ def extract(
         if box_format not in ("pixel", "normalized"):
             raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
         _check_shard_bytes(shard_bytes)
-        source = open_images(images, encoding=encoding)
+        named = reader_options({"columns": columns}).get("columns")
+        source = open_images(images, encoding=encoding, separator=separator, columns=named)
         extractor = RegionExtractor.from_pretrained(
             model,
             backend=backend,
@@ -217,40 +220,17 @@ def show(
 
 
 @region_app.command()
+@with_reading_options
 def pairs(
     annotations: Annotated[str, typer.Argument(help="Annotation file or folder.", metavar="FILE")],
     out: Annotated[str, typer.Option(help="Table to write: .parquet, .jsonl, .csv or .tsv.")],
     format: Annotated[str | None, typer.Option(help="Name of the format; the content tells by default.")] = None,
-    image_id_format: Annotated[
-        str | None, typer.Option(help="How the store's ids look: 'COCO_train2014_{:012d}', say.")
-    ] = None,
-    image_id_stem: Annotated[
-        bool, typer.Option("--image-id-stem", help="Take folders and ending off the ids of a table: train/7.jpg -> 7.")
-    ] = False,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns of a table by our names: headline=text,photo=image_id.")
-    ] = None,
-    label_names: Annotated[str | None, typer.Option(help="Words of a table's labels in order: no,yes.")] = None,
     answers: Annotated[
         str | None, typer.Option("--annotations", help="File of the answers to the questions of VQA v2.")
     ] = None,
-    instances: Annotated[
-        str | None, typer.Option(help="File of the boxes of RefCOCO; instances.json beside the references by default.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Keep only this split, of a file that has several.")] = None,
-    rationales: Annotated[
-        bool, typer.Option("--rationales", help="VCR: choose the reason for the right answer, not the answer.")
-    ] = False,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read a pickled file, of which only lists, texts and numbers.")
-    ] = False,
-    encoding: Annotated[
-        str | None, typer.Option(help="Of a text file: latin-1, gbk, utf-16, ...; UTF-8 or its mark by default.")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad rows out and note them in errors.jsonl beside the table.")
-    ] = False,
     debug: Debug = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Turn annotations (COCO, Flickr30k, VQA, ...; docs/annotations.md) into a table of pairs.
 
@@ -262,24 +242,12 @@ def pairs(
         from mmpt.processing.annotations.pair_writing import check_table_suffix, write_pairs
 
         check_table_suffix(Path(out))
-        errors = errors_beside(out) if skip_bad else None
+        options = reader_options({**reading, "annotations": answers})
+        errors = None if options.get("strict", True) else errors_beside(out)
         for written in filter(None, (Path(out), errors)):
-            for source in filter(None, (annotations, answers, instances)):
+            for source in filter(None, (annotations, answers, options.get("instances"))):
                 _refuse_own_input(written, Path(source))
-        given = {
-            "image_id_format": image_id_format,
-            "image_id_stem": image_id_stem,
-            "columns": None if columns is None else _renamed_columns(columns),
-            "label_names": None if label_names is None else label_names.split(","),
-            "annotations": answers,
-            "instances": instances,
-            "split": split,
-            "rationales": rationales,
-            "allow_pickle": allow_pickle,
-            "encoding": encoding,
-        }
-        options = {name: value for name, value in given.items() if value not in (None, False)}
-        table = read_annotations(annotations, format, strict=not skip_bad, errors=errors, **options)
+        table = read_annotations(annotations, format, errors=errors, **options)
         write_pairs(table, out)
         typer.echo(f"{out}: {len(table):,} rows, columns {', '.join(table.column_names)}")
 
@@ -293,13 +261,6 @@ def _refuse_own_input(written: Path, source: Path) -> None:
         raise MmptValueError(
             f"writing {str(written)!r} would destroy what is read from {str(source)!r}; give another --out"
         )
-
-
-def _renamed_columns(text: str) -> dict[str, str]:
-    renamed = {name: ours for name, _, ours in (pair.rpartition("=") for pair in text.split(","))}
-    if not all(renamed) or not all(renamed.values()):
-        raise MmptValueError(f"got --columns {text!r}, expected name=ours,...: headline=text,photo=image_id")
-    return renamed
 
 
 def _check_shard_bytes(shard_bytes: int) -> None:
@@ -320,6 +281,12 @@ def _fill(out: str, source: Any, unit: str, shard_bytes: int, strict: bool) -> N
         raise typer.Exit(130) from None
     if report.added:
         typer.echo(f"{report.added:,} images taken in that were repaired or added since")
+    if report.gone:
+        names = ", ".join(f"{name:.60}" for name in report.gone[:SHOWN]) + (", ..." if len(report.gone) > SHOWN else "")
+        typer.echo(
+            f"{len(report.gone):,} images are in {out} and no longer in the source ({names}): their regions stay; to "
+            "leave them out, write another store"
+        )
     if report.resumed_at:
         typer.echo(f"{report.resumed_at:,} {unit}s were there from a run before")
     reasons = f"; the reasons are in {Path(out) / 'errors.jsonl'}" if report.rejected else ""

@@ -118,7 +118,7 @@ def evaluate(
         saved = _open(model, task, device, dtype, blank, batch_size)
         table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=True)
         if images is not None:
-            table.picture = Pictures(images)
+            table.picture = Pictures(images, reading["encoding"])
         dataset = table.dataset
         predictions = list(_predict(saved, dataset, batch_size))
         measures = saved.score(predictions, dataset)
@@ -222,6 +222,7 @@ def _table(
         split = options.get("split", "dev")
         table, corpus = nlvr_table(nlvr, split, saved.name, with_labels, pixels, saved.trained_on), "nlvr"
     elif pairs is not None and store is not None:
+        options = _as_trained(saved, pairs, format, options)
         table, corpus = store_table(pairs, store, format, saved.name, with_labels, **options), None
     elif saved.recipe is None:
         raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
@@ -232,6 +233,23 @@ def _table(
         given = record_of(table.dataset.regions, corpus)
         check_same_regions(saved.trained_on, given, f"{store or corpus!r}", "add --allow-other-regions")
     return table
+
+
+def _as_trained(saved: "SavedTaskModel", pairs: str, format: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of the reader with the columns and the form of ids of the model's recipe, where they fit.
+
+    A table that has none of these columns, and one whose reader knows no such option, is read without them.
+    """
+    from mmpt.processing.annotations.annotation_formats import options_that_fit
+
+    known = {} if saved.recipe is None else saved.recipe.data.reading()
+    kept = {name: known[name] for name in ("columns", "image_id_stem", "image_id_format") if name in known}
+    kept = options_that_fit(
+        pairs, format, {name: value for name, value in kept.items() if name not in options}, options
+    )
+    if kept:
+        typer.echo(f"{pairs} is read as in the model's recipe: {json.dumps(kept, ensure_ascii=False)}", err=True)
+    return kept | options
 
 
 def _predict(saved: "SavedTaskModel", dataset: Any, batch_size: int) -> Any:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from mmpt.processing.annotations.plain_words import on_one_line
+
 AGREEING = 3  # people who must agree for the full score
 ARTICLES = {"a", "an", "the"}
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -43,7 +45,7 @@ def normalise_answer(answer: str) -> str:
     A mark of punctuation next to a space goes, between letters it becomes a space; in an answer with a comma between
     digits all of them go. A period goes unless a digit follows.
     """
-    text = _on_one_line(answer)
+    text = on_one_line(answer)
     joined = COMMA_IN_NUMBER.search(text) is not None
     without = text
     for mark in PUNCTUATION:
@@ -64,17 +66,13 @@ def score_answer(answer: str, given: Sequence[str], always_normalise: bool = Fal
         given: the people's answers, ten in VQA.
         always_normalise: also where all people wrote the same, which the official script compares as it is written.
     """
-    if always_normalise or len({_on_one_line(one) for one in given}) > 1:
+    if always_normalise or len({on_one_line(one) for one in given}) > 1:
         answer, given = normalise_answer(answer), [normalise_answer(one) for one in given]
     else:
-        answer, given = _on_one_line(answer), [_on_one_line(one) for one in given]
+        answer, given = on_one_line(answer), [on_one_line(one) for one in given]
     people, said = len(given), given.count(answer)
     if people == 1:
         return float(said)
     needed = min(AGREEING, people - 1)
     left_in, left_out = min(said, needed), min(max(said - 1, 0), needed)
     return ((people - said) * left_in + said * left_out) / (people * needed)
-
-
-def _on_one_line(answer: str) -> str:
-    return answer.replace("\n", " ").replace("\t", " ").strip()

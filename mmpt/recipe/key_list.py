@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS, OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
 from mmpt.recipe.keys import ALIASES, Schema, check_keys, defaults_of
 from mmpt.recipe.packaged import find_recipe
 from mmpt.recipe.recipe import (
@@ -16,6 +16,7 @@ from mmpt.recipe.recipe import (
     MaskingSection,
     ModelSection,
     NlvrSource,
+    build_config,
     choose_stream,
     read_recipe,
     recipe_schema,
@@ -23,6 +24,9 @@ from mmpt.recipe.recipe import (
 from mmpt.recipe.task_section import SceneTaskSource, TaskSection
 from mmpt.recipe.values import describe
 from mmpt.training.base_trainer import MmptTrainingArguments
+
+OFF = "off"
+"""What an objective is that a recipe's weights do not name."""
 
 
 def list_keys(path: str | Path | None = None) -> Iterator[str]:
@@ -45,12 +49,22 @@ def list_keys(path: str | Path | None = None) -> Iterator[str]:
         given = read_recipe(file, command)
         kinds = [(choose_stream(given, (), str(file), command), command)]
         check_keys(given, recipe_schema(*kinds[0]), str(file))
+        given["model"] = _chosen_weights(kinds[0][0], given["model"])
     schema: Schema = {}
     for kind in kinds:
         for section, keys in recipe_schema(*kind).items():
             schema[section] = keys | schema.get(section, {})
     yield from _lines(schema, _defaults([stream for stream, _ in kinds]), given)
     yield "on a command line: " + ", ".join(f"--{short} is --{key}" for short, key in ALIASES.items())
+
+
+def _chosen_weights(stream: str, model: dict[str, Any]) -> dict[str, Any]:
+    """Return the section with what each objective is in the run: its weight, or off."""
+    weights = model.get("objective_weights")
+    if weights is None and model.get("preset") in PRESETS[stream]:
+        weights = build_config(ModelSection(stream=stream, preset=model["preset"]), {}).objective_weights  # type: ignore[arg-type]
+    off = dict.fromkeys(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, OFF)
+    return model if weights is None else model | {"objective_weights": off | weights}
 
 
 def _lines(schema: Schema, defaults: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -83,4 +97,4 @@ def _defaults(streams: Sequence[str]) -> dict[str, Any]:
 
 def _as_yaml(value: Any) -> str:
     """Return a value as a recipe may have it."""
-    return json.dumps(getattr(value, "value", value), ensure_ascii=False, default=str)
+    return OFF if value == OFF else json.dumps(getattr(value, "value", value), ensure_ascii=False, default=str)

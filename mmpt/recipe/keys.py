@@ -253,6 +253,11 @@ def _hint(name: str, schema: Schema) -> str:
         if last in types_of(config) and name in (last, f"model.{last}"):
             choose = f"choose that with --stream {stream}, or write it under model.{stream}"
             return f"it belongs to the {stream} stream: {choose}"
+    if last == "images":
+        return (
+            "pre-training reads regions, not images: extract them (mmpt extract --images ... --out regions) and give "
+            "the store as data.store"
+        )
     usual = {word: key for word, key in (ALIASES | USUAL_NAMES).items() if key in known}
     word = last.lower()
     if word in usual:

@@ -137,6 +137,7 @@ class DataSection:
         rationales: of VCR, choose the reason for the right answer, not the answer.
         allow_pickle: read pickled annotations, of which only lists, texts and numbers.
         encoding: of text files; null is UTF-8, or what a byte order mark names.
+        separator: of the columns of a CSV; null takes what its header tells.
         skip_bad: leave bad rows out, and note them in errors.jsonl beside the table.
         images: the images that the store was extracted from, which the gallery of a task shows.
         tokenizer: folder or Hub name; None builds a tokenizer of words from the training texts.
@@ -164,6 +165,7 @@ class DataSection:
     rationales: bool = False
     allow_pickle: bool = False
     encoding: str | None = None
+    separator: str | None = None
     skip_bad: bool = False
     images: str | None = None
     tokenizer: str | None = None
@@ -241,7 +243,8 @@ class Recipe:
         plain = dataclasses.asdict(self)
         config = plain["model"].pop("config")
         how = "masking" if self.task is None else "task"
-        plain["data"].pop("generated" if how == "task" else "scene_task")
+        for name in ("generated",) if how == "task" else ("scene_task", "images"):
+            plain["data"].pop(name)
         return {
             "model": plain["model"] | config,
             "data": plain["data"],
@@ -377,7 +380,8 @@ def recipe_schema(stream: str, command: str) -> Schema:
             model.pop(name)
         data["scene_task"] = types_of(SceneTaskSource)
         return {"model": model, "data": data, "task": types_of(TaskSection), "training": training}
-    data.pop("scene_task")
+    for name in ("scene_task", "images"):  # pre-training shows no predictions
+        data.pop(name)
     masking = types_of(MaskingSection) | {"shares": dict.fromkeys(MASKING_SHARES, float)}
     return {"model": model, "data": data, "masking": masking, "training": training}
 

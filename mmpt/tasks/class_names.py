@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 
 from mmpt.configuration.errors import MmptValueError
+from mmpt.processing.annotations.plain_words import on_one_line
 from mmpt.processing.annotations.statement_annotations import ENTAILMENT, TRUTH
 
 
@@ -46,14 +47,14 @@ def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
 
 
 def answer_names(table: datasets.Dataset, min_count: int) -> list[str]:
-    """Return the answers that are given to at least `min_count` questions, the most frequent first.
+    """Return the answers, each on one line, that are given to at least `min_count` questions, the most frequent first.
 
     Raises:
         ValueError: if none is.
     """
     counts: Counter[str] = Counter()
     for answers in _column(table, "answers"):
-        counts.update(set(answers or ()))
+        counts.update({on_one_line(answer) for answer in answers or ()})
     ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
     names = [answer for answer in ordered if counts[answer] >= min_count]
     if not names:

@@ -144,7 +144,9 @@ def store_table(
     """
     opened = RegionStore.open(Path(store))
     dataset = join(read_pairs(pairs, opened, format, **reading), opened, name, with_labels)
-    return TaskTable(dataset, opened.class_names, no_picture if images is None else Pictures(images))
+    return TaskTable(
+        dataset, opened.class_names, no_picture if images is None else Pictures(images, reading.get("encoding"))
+    )
 
 
 def nlvr_table(
@@ -218,13 +220,14 @@ class Pictures:
 
     Args:
         source: what `mmpt extract --images` was given: a folder, a table of files, or a saved dataset.
+        encoding: that of a table in CSV.
 
     Raises:
         FileNotFoundError, ValueError: if it holds no images.
     """
 
-    def __init__(self, source: str) -> None:
-        self._images = open_images(source)
+    def __init__(self, source: str, encoding: str | None = None) -> None:
+        self._images = open_images(source, encoding=encoding)
         self._positions = {image_id: position for position, image_id in enumerate(self._images.ids)}
 
     def __call__(self, image_id: str) -> Image.Image | None:

@@ -1,6 +1,7 @@
 """Annotation files opened: JSON, JSON lines and plain lines, and the forms that corpora give the ids of images."""
 
 import json
+import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.bad_rows import ROW_ERRORS, BadRows
 from mmpt.processing.region_extraction.image_loading import SUFFIXES
 from mmpt.processing.text_files import BadEntry, read_lines, read_text
+
+logger = logging.getLogger(__name__)
 
 
 def read_json(path: Path, encoding: str | None = None) -> Any:
@@ -55,19 +58,28 @@ class Nested(NamedTuple):
         return repr(self.item)
 
 
-def nested_entries(entries: Iterable[Any], key: str, unit: str) -> Iterator[tuple[str, Nested | BadEntry]]:
+def nested_entries(
+    source: Path, entries: Iterable[Any], key: str, unit: str
+) -> Iterator[tuple[str, Nested | BadEntry]]:
     """Yield the entries of the lists that lie under a key of each entry, with their places.
 
+    Entries whose list is empty are counted in a warning.
+
     Args:
+        source: the file, for the warning.
         unit: what the file calls the inner ones, for errors.
     """
+    empty = 0
     for place, entry in enumerate(entries):
         inner = entry.get(key) if isinstance(entry, dict) else None
         if not isinstance(inner, list):
             yield f"{place}", BadEntry(f"expected a list under {key!r}", entry)
             continue
+        empty += not inner
         for number, item in enumerate(inner):
             yield f"{place}, {unit} {number}", Nested(item, entry)
+    if empty:
+        logger.warning("%s: %d entries have no %s in %r and give no row", source, empty, unit, key)
 
 
 def has_key(entries: Iterable[Any], key: str) -> bool:

@@ -30,7 +30,14 @@ from mmpt.processing.annotations.lxmert_annotations import (
     read_lxmert_pretraining,
     read_lxmert_questions,
 )
-from mmpt.processing.annotations.pair_tables import DELIMITED, OTHER_NAMES, metadata_of, read_dataset, read_table
+from mmpt.processing.annotations.pair_tables import (
+    DELIMITED,
+    OTHER_NAMES,
+    column_names,
+    metadata_of,
+    read_dataset,
+    read_table,
+)
 from mmpt.processing.annotations.question_annotations import (
     read_aokvqa,
     read_gqa,
@@ -132,6 +139,8 @@ def read_annotations(
         refuse_placeholder(path)
     if strict and errors is not None:
         raise MmptValueError(f"errors is {str(errors)!r}, which bad rows are written to where strict is False")
+    if format is None and options.get("separator") is not None and file_suffix(path) in DELIMITED:
+        format = "table"
     chosen = recognise_format(path, options.get("encoding")) if format is None else format
     if chosen not in ANNOTATION_FORMATS:
         raise MmptValueError(f"annotation format is {chosen!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
@@ -151,6 +160,27 @@ def read_annotations(
         raise MmptValueError(
             f"{error}\n{path.name} was recognised as {chosen!r} ({read_as}); format= (--format) names another layout"
         ) from error
+
+
+def options_that_fit(
+    path: str | Path, format: str | None, wanted: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return those of the wanted options that the reader of a file takes; of `columns`, those that the file has.
+
+    Args:
+        format: one of `ANNOTATION_FORMATS`; the content tells by default.
+        options: others that the file is read with.
+    """
+    path = Path(path)
+    if not wanted or not path.exists():
+        return {}
+    chosen = format or ("table" if "separator" in options else recognise_format(path, options.get("encoding")))
+    taken = inspect.signature(ANNOTATION_FORMATS[chosen]).parameters if chosen in ANNOTATION_FORMATS else {}
+    fitting = {name: value for name, value in wanted.items() if name in taken}
+    if "columns" in fitting and chosen == "table":
+        names = column_names(path, options.get("encoding"), options.get("separator"))
+        fitting["columns"] = {name: ours for name, ours in fitting["columns"].items() if name in names}
+    return {name: value for name, value in fitting.items() if value}
 
 
 def recognise_format(path: str | Path, encoding: str | None = None) -> str:
@@ -173,8 +203,10 @@ def recognise_format(path: str | Path, encoding: str | None = None) -> str:
     else:
         found = _format_of_text(path, suffix, encoding)
     if found is None:
+        excel = "; it looks like a table of Excel, save it as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise MmptValueError(
-            f"{path} is in no format that can be recognised; give format=, one of {', '.join(ANNOTATION_FORMATS)}"
+            f"{path} is in no format that can be recognised{excel}; "
+            f"give format=, one of {', '.join(ANNOTATION_FORMATS)}"
         )
     return found
 

@@ -96,7 +96,7 @@ def read_karpathy_captions(
             "split": image["split"],
         }
 
-    sentences = nested_entries(images, "sentences", "sentence")
+    sentences = nested_entries(path, images, "sentences", "sentence")
     columns = ("text", "image_id", "example_id", "split")
     return build_pairs(path, "image", sentences, to_rows, columns, BadRows(path, errors))
 
@@ -164,7 +164,7 @@ def read_visual_genome_regions(
             "box": [x, y, x + region["width"], y + region["height"]],
         }
 
-    regions = nested_entries(read_objects(path), "regions", "region")
+    regions = nested_entries(path, read_objects(path), "regions", "region")
     columns = ("text", "image_id", "example_id", "box")
     return build_pairs(path, "image", regions, to_rows, columns, BadRows(path, errors))
 

@@ -1,5 +1,6 @@
 """The columns of a pair table and what each holds, and a table made of rows that were checked one by one."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from datasets import Dataset, Features, List, Value
 from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.annotations.bad_rows import ROW_ERRORS, BadRows
 from mmpt.processing.text_files import BadEntry
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 LARGEST = 2**53  # up to which whole numbers are exact in float64
@@ -55,12 +58,15 @@ def build_pairs(
     table: dict[str, list[Any]] = {name: [] for name in columns}
     pieces: list[pa.Table] = []
     bad = BadRows(source) if bad is None else bad
+    empty = 0
     for place, entry in entries:
+        gives_rows = False
         if isinstance(entry, BadEntry):
             bad.add(f"{unit} {place}", entry.reason, entry.content)
             continue
         try:
             for row in to_rows(entry):
+                gives_rows = True
                 try:
                     check_row(row)
                 except ROW_ERRORS as error:  # the others of the entry are kept
@@ -70,9 +76,12 @@ def build_pairs(
                     values.append(row[name])
                 if len(table["text"]) == PIECE_ROWS:
                     pieces.append(_take(table, features))
+            empty += not gives_rows
         except ROW_ERRORS as error:
             bad.add(f"{unit} {place}", error, entry)
     bad.finish()
+    if empty:
+        logger.warning("%s: %d entries give no row: they have no text, or are of another split", source, empty)
     pieces.append(_take(table, features))
     pairs = Dataset(pa.concat_tables(pieces))
     if not len(pairs):

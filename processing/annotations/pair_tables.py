@@ -1,7 +1,8 @@
 """Pair tables of one's own: CSV, TSV, JSON, JSON lines, Parquet and datasets, their columns renamed to ours."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from mmpt.processing.annotations.plain_words import (
     read_plain,
     values_of,
 )
+from mmpt.processing.region_extraction.image_loading import SUFFIXES
 from mmpt.processing.text_files import file_suffix, read_delimited, read_lines
+
+logger = logging.getLogger(__name__)
 
 DELIMITED = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
@@ -55,6 +59,7 @@ def read_table(
     label_names: Sequence[str] | None = None,
     image_id_stem: bool = False,
     encoding: str | None = None,
+    separator: str | None = None,
     errors: str | Path | None = None,
 ) -> Dataset:
     """Read a table of pairs from a file that ends in .csv, .tsv, .json (a list or lines), .jsonl or .parquet.
@@ -75,36 +80,67 @@ def read_table(
             stays as it is, and a column of files' names loses the endings of images, as `mmpt extract` calls them:
             train/7.jpg -> train/7.
         encoding: that of a text file; by default UTF-8, or what a byte order mark names.
+        separator: of the columns of a text file, one character or "tab"; by default the header tells.
         errors: the file that bad rows are written to, which are then left out; by default a bad row is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if columns are missing or unclear, or rows are bad.
     """
+    path = _table_file(path)
+    bad = BadRows(path, errors)
+    if file_suffix(path) == ".parquet":
+        return _pairs_of_dataset(path, Dataset(_read_parquet(path)), columns, label_names, image_id_stem, bad)
+    unit, names, entries = _open_text(path, encoding, separator, KNOWN_NAMES | set(columns or ()))
+    chosen = choose_columns(path, names, columns)
+    has_types = file_suffix(path) not in DELIMITED
+    return _build(path, unit, chosen, lambda: entries, label_names, image_id_stem, bad, has_types)
+
+
+def column_names(path: str | Path, encoding: str | None = None, separator: str | None = None) -> list[str]:
+    """Return the names of a table's columns, as the file has them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`.
+    """
+    path = _table_file(path)
+    if file_suffix(path) == ".parquet":
+        return _read_parquet(path).column_names
+    return _open_text(path, encoding, separator, KNOWN_NAMES)[1]
+
+
+def _table_file(path: str | Path) -> Path:
+    """Return the file of a table, or that in a folder of images."""
     path = Path(path)
     if path.is_dir():
         path = metadata_of(path) or path
     if not path.is_file():
         raise MmptFileNotFoundError(f"table of pairs {str(path)!r} is not a file")
-    suffix = file_suffix(path)
-    if suffix not in TABLE_SUFFIXES:
+    if file_suffix(path) not in TABLE_SUFFIXES:
         raise MmptValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(TABLE_SUFFIXES)}")
-    bad = BadRows(path, errors)
-    if suffix == ".parquet":
-        try:
-            table = pq.read_table(path)
-        except pa.ArrowException as error:
-            raise MmptValueError(f"{path} is no Parquet file ({error})") from error
-        return _pairs_of_dataset(path, Dataset(table), columns, label_names, image_id_stem, bad)
-    if suffix in DELIMITED:
-        names, entries = read_delimited(path, encoding, KNOWN_NAMES | set(columns or ()))
-        chosen = choose_columns(path, names, columns)
-        return _build(path, "line", chosen, lambda: entries, label_names, image_id_stem, bad, has_types=False)
-    lines = suffix == ".jsonl" or not next(read_lines(path, encoding), (1, ""))[1].lstrip().startswith("[")
+    return path
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise MmptValueError(f"{path} is no Parquet file, or a damaged one ({reason}); copy it again") from error
+
+
+def _open_text(
+    path: Path, encoding: str | None, separator: str | None, known: Collection[str]
+) -> tuple[str, list[str], list[tuple[int, Any]]]:
+    """Return what a text file calls its rows, the names of its columns, and the rows with their places."""
+    if file_suffix(path) in DELIMITED:
+        return "line", *read_delimited(path, encoding, known, separator)
+    if separator is not None:
+        raise MmptValueError(f"separator is {separator!r}, but {path} is no CSV; leave it out")
+    lines = file_suffix(path) == ".jsonl" or not next(read_lines(path, encoding), (1, ""))[1].lstrip().startswith("[")
     entries = list(read_json_lines(path, encoding)) if lines else list(enumerate(read_json(path, encoding)))
     names = list(dict.fromkeys(name for _, entry in entries if isinstance(entry, dict) for name in entry))
-    chosen = choose_columns(path, names, columns)
-    return _build(path, "line" if lines else "row", chosen, lambda: entries, label_names, image_id_stem, bad)
+    return "line" if lines else "row", names, entries
 
 
 def read_dataset(
@@ -131,12 +167,23 @@ def read_dataset(
     source = "the dataset"
     if isinstance(dataset, (str, Path)):
         source = str(dataset)
-        dataset = load_from_disk(source)  # type: ignore[assignment]
+        dataset = _load(source)  # type: ignore[assignment]
     if isinstance(dataset, DatasetDict):
         raise MmptValueError(f"{source} has the splits {', '.join(map(repr, dataset))}; choose one of them")
     if not isinstance(dataset, Dataset):
         raise MmptTypeError(f"{source} is a {type(dataset).__name__}, expected a datasets.Dataset or the folder of one")
     return _pairs_of_dataset(source, dataset, columns, label_names, image_id_stem, BadRows(source, errors))
+
+
+def _load(folder: str) -> Any:
+    """Return the dataset of a folder; its JSON and Arrow files may be damaged in any way."""
+    try:
+        return load_from_disk(folder)
+    except FileNotFoundError as error:
+        raise MmptFileNotFoundError(f"{folder} holds no dataset that save_to_disk wrote: {error}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MmptValueError(f"{folder} is a dataset that is damaged ({reason:.300}); copy or save it again") from error
 
 
 def metadata_of(folder: Path) -> Path | None:
@@ -178,6 +225,8 @@ def choose_columns(source: str | Path, names: Iterable[str], columns: Mapping[st
             chosen[ours] = found[0]
         elif found or ours in REQUIRED_COLUMNS:
             fault = f"{' and '.join(map(repr, found))} could both be" if found else "none of its columns is"
+            if not found and any(Path(name).suffix.lower() in SUFFIXES for name in names):
+                listed += "; its first line looks like a row, expected the names of the columns there"
             raise MmptValueError(
                 f"{source}: {fault} {ours!r}, got {listed}; say which: columns={{name: {ours!r}}} "
                 f"(--columns NAME={ours})"
@@ -195,6 +244,10 @@ def _pairs_of_dataset(
 ) -> Dataset:
     chosen = choose_columns(source, dataset.column_names, columns)
     wanted = dataset.select_columns(list(chosen.values()))
+    try:
+        wanted.data.validate(full=True)  # what is no UTF-8, or lies outside the file, would break reading later
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MmptValueError(f"{source} is damaged ({error}); copy or save it again") from error
     label = wanted.features.get(chosen.get("label", ""))
     if label_names is None and isinstance(label, ClassLabel):
         label_names = label.names
@@ -235,6 +288,7 @@ def _build(
         raise MmptValueError(f"{source} has no column 'label' that label_names could name")
     if label_names is None and "label" in chosen and "choices" not in chosen:
         label_names = label_words(values_of(entries(), chosen["label"]))
+        _warn_of_case(source, label_names or [])
     shorten = file_stem if image_id_stem else None
     if shorten is None and chosen["image_id"] != "image_id":
         shorten = path_image_id
@@ -275,7 +329,27 @@ def _build(
             yield row | {"text": text}
 
     names = chosen.keys() | ({"label_name"} if label_names is not None else set())
-    return build_pairs(source, unit, entries(), to_rows, [name for name in COLUMNS if name in names], bad)
+    pairs = build_pairs(source, unit, entries(), to_rows, [name for name in COLUMNS if name in names], bad)
+    if "box" in names:
+        _refuse_shares(source, pairs)
+    return pairs
+
+
+def _refuse_shares(source: str | Path, pairs: Dataset) -> None:
+    """Refuse boxes that are shares of their images, which as pixels would lie in a corner."""
+    boxes = [box for box in pairs["box"] if box is not None and box[2] > box[0] and box[3] > box[1]]
+    if boxes and all(min(box) >= 0 and max(box) <= 1 for box in boxes):
+        raise MmptValueError(
+            f"{source}: every box lies within 0..1, {boxes[0]} say, expected pixels; multiply x by the image's width "
+            "and y by its height"
+        )
+
+
+def _warn_of_case(source: str | Path, words: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for word in words:
+        if (other := first.setdefault(word.casefold(), word)) != word:
+            logger.warning("%s: the labels %r and %r differ in case alone and are two classes", source, other, word)
 
 
 def _shared_names(entries: Iterable[tuple[object, Any]], chosen: Mapping[str, str]) -> set[str]:

@@ -39,6 +39,11 @@ def read_plain(column: str, field: Any) -> Any:
     return field
 
 
+def on_one_line(answer: str) -> str:
+    """Return an answer without line breaks, tabs and outer spaces, as the official evaluation of VQA compares it."""
+    return re.sub(r"\r\n|[\r\n\t]", " ", answer).strip()
+
+
 def label_word(value: Any) -> Any:
     """Return a label as a word, true and false too; None stays."""
     return str(value).lower() if isinstance(value, bool) else value if value is None else str(value).strip()

@@ -22,6 +22,7 @@ from mmpt.processing.annotations.annotation_files import (
 )
 from mmpt.processing.annotations.bad_rows import BadRows
 from mmpt.processing.annotations.pair_columns import Row, as_id, build_pairs
+from mmpt.processing.annotations.plain_words import on_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,9 @@ def soft_scores(answers: list[str]) -> list[float]:
     """
     if len(answers) != PEOPLE:
         raise MmptValueError(f"got {len(answers)} answers, expected {PEOPLE}")
-    counts = Counter(answers)
-    return [SOFT_SCORES[min(counts[answer], len(SOFT_SCORES) - 1)] for answer in answers]
+    lines = [on_one_line(answer) for answer in answers]
+    counts = Counter(lines)
+    return [SOFT_SCORES[min(counts[line], len(SOFT_SCORES) - 1)] for line in lines]
 
 
 def read_gqa(path: str | Path, *, image_id_format: str | None = None, errors: str | Path | None = None) -> Dataset:
@@ -164,7 +166,7 @@ def read_visual_genome_questions(
             "answer_scores": [1.0],
         }
 
-    questions = nested_entries(read_objects(path), "qas", "question")
+    questions = nested_entries(path, read_objects(path), "qas", "question")
     columns = ("text", "image_id", "question_id", "answers", "answer_scores")
     return build_pairs(path, "image", questions, to_rows, columns, BadRows(path, errors))
 
@@ -197,10 +199,10 @@ def read_aokvqa(path: str | Path, *, image_id_format: str | None = None, errors:
             row |= {"label": question["correct_choice_idx"]}
         if has_answers:
             answers = question["direct_answers"]
-            counts = Counter(answers)
+            counts = Counter(map(on_one_line, answers))
             row |= {
                 "answers": answers,
-                "answer_scores": [min(1.0, counts[answer] / ENOUGH_PEOPLE) for answer in answers],
+                "answer_scores": [min(1.0, counts[on_one_line(answer)] / ENOUGH_PEOPLE) for answer in answers],
             }
         yield row
 
@@ -294,9 +296,9 @@ def read_llava(path: str | Path, *, image_id_format: str | None = None, errors: 
     def to_rows(entry: Any) -> Iterator[Row]:
         turns, image = entry["conversations"], path_image_id(entry["image"])
         said = [turn["from"] for turn in turns]
-        if len(turns) % 2 or said != ["human", "gpt"] * (len(turns) // 2):
+        if not turns or len(turns) % 2 or said != ["human", "gpt"] * (len(turns) // 2):
             raise MmptValueError(
-                f"conversation is of {', '.join(map(str, said))}, expected human, gpt, human, gpt, ..."
+                f"conversation is of {', '.join(map(str, said)) or 'no turns'}, expected human, gpt, human, gpt, ..."
             )
         for number in range(0, len(turns), 2):
             yield {

@@ -75,7 +75,7 @@ def read_refcoco(
             }
 
     columns = ("text", "image_id", "example_id", "box", "split")
-    sentences = nested_entries(entries, "sentences", "sentence")
+    sentences = nested_entries(path, entries, "sentences", "sentence")
     return build_pairs(path, "reference", sentences, to_rows, columns, bad)
 
 

@@ -1,7 +1,7 @@
 """Regions of images: a region source that decodes, prepares and extracts, batch by batch."""
 
 from collections import deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -98,10 +98,10 @@ class ImageRegions:
         """Yield the images from position `start` of the shard on, in order, a batch at a time."""
         yield from self._groups(self._block[start:])
 
-    def missing(self, there: Container[str]) -> list[int]:
-        """Return the positions of the shard whose image is not there; none is read."""
-        ids = [self._images.ids[place] for place in self._block]
-        return [number for number, image_id in enumerate(ids) if image_id is None or image_id not in there]
+    @property
+    def ids(self) -> list[str | None]:
+        """The ids of the shard's images."""
+        return [self._images.ids[place] for place in self._block]
 
     def read(self, numbers: Sequence[int]) -> Iterator[list[Found | Rejected]]:
         """Yield these positions of the shard alone, a batch at a time."""

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +13,15 @@ import datasets
 from PIL import Image
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
+from mmpt.processing.annotations.pair_tables import LESS_USUAL_NAMES, OTHER_NAMES
+from mmpt.processing.annotations.plain_words import plain_name
 from mmpt.processing.region_extraction.image_loading import SUFFIXES, load_image
 from mmpt.processing.text_files import BadEntry, file_suffix, read_bytes, read_delimited
 
 logger = logging.getLogger(__name__)
+
+IMAGE_NAMES = (*OTHER_NAMES["image_id"], *LESS_USUAL_NAMES["image_id"])
+"""What a column of the images' files may be called, the first that is there."""
 
 COLUMNS = ("image", "image_id", "boxes", "labels")
 
@@ -68,18 +73,27 @@ class ImageSource:
         return sha256("\n".join(map(str, self.ids)).encode(errors="surrogateescape")).hexdigest()
 
 
-def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSource:
+def open_images(
+    source: str | Path,
+    *,
+    encoding: str | None = None,
+    separator: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> ImageSource:
     """List the images of a folder, of a table, or of a dataset on disk.
 
     * A folder: every image file below it, in the order of their paths. An image's id is its path in the folder without
       the suffix ("birds/07" for `birds/07.jpg`), or with it where two files differ in the suffix alone.
-    * A `.jsonl` or `.csv` file with a column `image` (a path, seen from the file's folder) and, optionally, `image_id`
-      (the path without its suffix, if missing), `boxes` (lists of x1 y1 x2 y2; JSON in a CSV cell) and `labels`.
+    * A `.jsonl` or `.csv` file with a column `image` (a path, seen from the file's folder; or called as one of
+      `IMAGE_NAMES`) and, optionally, `image_id` (the path without its suffix, if missing), `boxes` (lists of x1
+      y1 x2 y2; JSON in a CSV cell) and `labels`.
     * A dataset that `datasets` saved with `save_to_disk`, with the same columns; `image` is an image, bytes or a path.
       Without `image_id`, an image's id is the number of its row.
 
     Args:
         encoding: that of a table in CSV; by default UTF-8, or what a byte order mark names.
+        separator: of the columns of a table in CSV; by default the header tells.
+        columns: our names of the columns of a table by the file's: {"图片": "image"}.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -89,7 +103,7 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
     if path.is_dir():
         found = _dataset(path) if (path / "state.json").exists() or _is_dict(path) else _folder(path)
     elif file_suffix(path) in (".jsonl", ".csv", ".tsv"):
-        found = _table(path, encoding)
+        found = _table(path, encoding, separator, columns or {})
     elif path.exists():
         raise MmptValueError(f"{path} is neither a folder nor a .jsonl or .csv file; expected one of them")
     else:
@@ -106,6 +120,10 @@ def open_images(source: str | Path, *, encoding: str | None = None) -> ImageSour
 
 def _folder(folder: Path) -> ImageSource:
     files = sorted(_files_below(folder))
+    hidden = [file for file in files if any(part.startswith(".") for part in Path(file).parts)]
+    if hidden:
+        logger.warning("%s: passing over %d hidden files and folders (%s)", folder, len(hidden), _first(hidden))
+        files = sorted(set(files) - set(hidden))
     images = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
     if len(images) < len(files):
         others = [file for file in files if Path(file).suffix.lower() not in SUFFIXES]
@@ -119,7 +137,10 @@ def _folder(folder: Path) -> ImageSource:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once."""
+    """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once.
+
+    What lies in a hidden folder is not looked at, the folder is one path.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -127,8 +148,9 @@ def _files_below(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith("."))
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden))
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in (*files, *hidden))
 
 
 def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:
@@ -150,8 +172,14 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _table(path: Path, encoding: str | None) -> ImageSource:
-    rows = list(_json_lines(path) if file_suffix(path) == ".jsonl" else _csv_lines(path, encoding))
+def _table(path: Path, encoding: str | None, separator: str | None, columns: Mapping[str, str]) -> ImageSource:
+    is_json = file_suffix(path) == ".jsonl"
+    rows = list(_json_lines(path) if is_json else _csv_lines(path, encoding, separator, columns))
+    names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
+    ours = _our_names(names, columns) if rows else {}
+    if unknown := [name for name in columns if name not in names]:
+        raise MmptValueError(f"{path}: there is no column {unknown[0]!r}, got {', '.join(names)}")
+    rows = [(line, _renamed(row, ours, path.parent)) for line, row in rows]
     named = [row["image"] for _, row in rows if _is_without_id(row)]
     ids = dict(zip(named, _ids_of_paths(named, path.name), strict=True))
     entries = [_row_entry(f"{path.name}, line {line}", row, path.parent, ids) for line, row in rows]
@@ -169,10 +197,35 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, f"the line is no JSON ({error})"
 
 
-def _csv_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, Any]]:
-    names, rows = read_delimited(path, encoding, COLUMNS)
-    if "image" not in names:
-        raise MmptValueError(f"{path}: the columns are {names}, expected 'image' among them")
+def _our_names(names: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return our name of each column of a table that we read."""
+    ours = {name: name for name in names if name in COLUMNS} | dict(columns)
+    if "image" not in ours.values():
+        other = next((name for known in IMAGE_NAMES for name in names if plain_name(name) == known), None)
+        ours |= {} if other is None else {other: "image"}
+    return ours
+
+
+def _renamed(row: Any, ours: Mapping[str, str], folder: Path) -> Any:
+    """Return a row by our names; the / of a path may be a backslash, as Windows writes it."""
+    if not isinstance(row, dict):
+        return row
+    row = {ours[name]: value for name, value in row.items() if name in ours}
+    image = row.get("image")
+    if isinstance(image, str) and "\\" in image and not os.path.lexists(folder / image):
+        row["image"] = image.replace("\\", "/")
+    return row
+
+
+def _csv_lines(
+    path: Path, encoding: str | None, separator: str | None, columns: Mapping[str, str]
+) -> Iterator[tuple[int, Any]]:
+    names, rows = read_delimited(path, encoding, {*COLUMNS, *IMAGE_NAMES, *columns}, separator)
+    if "image" not in _our_names(names, columns).values():
+        raise MmptValueError(
+            f"{path}: the columns are {names}, expected 'image' among them; say which: columns={{name: 'image'}} "
+            "(--columns NAME=image)"
+        )
     for number, row in rows:
         if isinstance(row, BadEntry):
             yield number, row.reason

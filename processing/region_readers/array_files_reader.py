@@ -81,7 +81,8 @@ def open_array_files(path: Path, file_format: str, boxes: str | None = None) -> 
 def walk_files(path: Path, suffix: str) -> tuple[list[str], list[str]]:
     """Return the paths, relative and sorted, of the files with that ending in a folder and below it, and of the others.
 
-    Links to folders are followed; a folder that was seen already is not entered again.
+    A hidden folder is one of the others, and so is a link that leads nowhere. Links to folders are followed; a folder
+    that was seen already is not entered again.
     """
     found: list[str] = []
     others: list[str] = []
@@ -92,12 +93,12 @@ def walk_files(path: Path, suffix: str) -> tuple[list[str], list[str]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            file = Path(folder, name)
-            if name.startswith("._") or not file.is_file():  # what macOS leaves beside a file
-                continue
-            (found if name.lower().endswith(suffix) else others).append(file.relative_to(path).as_posix())
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden))
+        for name in (*files, *hidden):
+            is_array = name.lower().endswith(suffix) and not name.startswith("._")  # what macOS leaves beside a file
+            is_array = is_array and Path(folder, name).is_file()
+            (found if is_array else others).append(Path(folder, name).relative_to(path).as_posix())
     return sorted(found), sorted(others)
 
 

@@ -106,6 +106,11 @@ def float16_evidence(data: bytes, rows: int) -> tuple[bool, bool]:
     return whole, alike and _is_plausible(halves)
 
 
+def float64_is_plausible(data: bytes, rows: int) -> bool:
+    """Return whether raw features are plausible as float64."""
+    return len(data) % (8 * rows) == 0 and _is_plausible(np.frombuffer(data, "<f8"))
+
+
 def _is_plausible(values: NDArray[Any]) -> bool:
     logs = _logs(values)
     return bool(np.isfinite(values).all()) and len(logs) > 3 and float(logs.std()) < MAX_SPREAD

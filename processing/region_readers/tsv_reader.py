@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmpt.configuration.errors import MmptValueError
-from mmpt.processing.region_readers.field_decoding import RESNET_WIDTH, float16_evidence, text_of
+from mmpt.processing.region_readers.field_decoding import RESNET_WIDTH, float16_evidence, float64_is_plausible, text_of
 from mmpt.processing.region_readers.file_source import FileSource, file_origin, found_or_rejected
 from mmpt.processing.region_readers.item_decoding import regions_of_item
 from mmpt.processing.regions import Regions
@@ -96,6 +96,8 @@ def recognise_dtype(name: str, data: bytes, rows: int) -> tuple[str | None, str]
         )
     if (half and not single) or (half and widths[1] == RESNET_WIDTH):
         return "float16", f"width {widths[1]}; as float32 their values are implausible"
+    if not single and float64_is_plausible(data, rows):
+        return "float64", f"width {widths[0] // 2}; as float32 their values are implausible"
     return None, ""
 
 

@@ -4,8 +4,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.store.source import Found, RegionSource, Rejected
 from mmpt.processing.store.update import (
     UPDATE,
+    ListedSource,
     MissingImages,
     begin_join,
     finish_join,
@@ -34,12 +35,14 @@ class FillReport:
         rejected: positions of the source that are not in it; errors.jsonl has their reasons.
         resumed_at: positions that were there from an interrupted run.
         added: images that a complete store did not have, because they were repaired or added since.
+        gone: ids in the store that its source no longer has; their regions stay.
     """
 
     images: int
     rejected: int
     resumed_at: int = 0
     added: int = 0
+    gone: Sequence[str] = ()
 
 
 def fill_store(
@@ -82,10 +85,14 @@ def fill_store(
         _complete_as_it_is(path, manifest)
     if manifest["origin"] == _plain(source.origin) and not read_errors(path):
         images = len(RegionStore.open(path))
-        return FillReport(images, 0, images)
-    with take_lock(path):
-        report = _update(path, source, options)
-    (path / LOCK).unlink(missing_ok=True)
+        report = FillReport(images, 0, images)
+    else:
+        with take_lock(path):
+            report = _update(path, source, options)
+        (path / LOCK).unlink(missing_ok=True)
+    if isinstance(source, ListedSource):
+        there = set(source.ids)
+        report = replace(report, gone=[each for each in RegionStore.open(path) if each not in there])
     return report
 
 

@@ -44,8 +44,9 @@ Position = tuple[int, Found | Rejected]
 class ListedSource(Protocol):
     """A region source that knows its ids before it reads anything."""
 
-    def missing(self, there: Container[str]) -> list[int]:
-        """Return the numbers of the positions whose image is not there."""
+    @property
+    def ids(self) -> Sequence[str | None]:
+        """The image's id at each position; None where it is not known."""
         ...
 
     def read(self, numbers: Sequence[int]) -> Iterator[list[Found | Rejected]]:
@@ -89,7 +90,8 @@ class MissingImages:
         """Yield the positions from the `start`-th missing one on."""
         self.numbers.clear()
         if isinstance(self.source, ListedSource):
-            self.numbers.extend(self.source.missing(self.store))
+            ids = enumerate(self.source.ids)
+            self.numbers.extend(number for number, each in ids if each is None or each not in self.store)
             yield from self.source.read(self.numbers[start:])
             return
         for group in _missing(self.source, self.store):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED
+from mmpt.processing.annotations.plain_words import on_one_line
 from mmpt.processing.box_overlap import pairwise_iou
 from mmpt.processing.tasks.encoding import TaskBatch, pixel_boxes
 
@@ -65,7 +66,7 @@ def answer_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mappin
 
 
 def answer_scores(example: Example) -> dict[str, float]:
-    """Return the score of each answer that people gave, each once.
+    """Return the score of each answer that people gave, on one line, each once: the best of its spellings'.
 
     Raises:
         ValueError: if the example has no answers.
@@ -74,7 +75,10 @@ def answer_scores(example: Example) -> dict[str, float]:
     if answers is None:
         raise MmptValueError(f"{_where(example)} has no answers, expected a list of them in column 'answers'")
     scores = example.get("answer_scores") or [1.0] * len(answers)
-    return dict(zip(answers, scores, strict=True))
+    best: dict[str, float] = {}
+    for answer, score in zip(map(on_one_line, answers), scores, strict=True):
+        best[answer] = max(score, best.get(answer, 0.0))
+    return best
 
 
 def choice_labels(examples: Sequence[Example], batch: TaskBatch, numbers: Mapping[str, int]) -> Labels:

@@ -48,7 +48,16 @@ def test_the_example_trains_and_is_predicted(name: str, tmp_path: Path) -> None:
     if command == "pretrain":
         return
     out = tmp_path / "predictions.jsonl"
-    words = ["predict", str(run), "--pairs", str(table), "--store", str(store), "--out", str(out), *named]
+    words = [
+        "predict",
+        str(run),
+        "--pairs",
+        str(table),
+        "--store",
+        str(store),
+        "--out",
+        str(out),
+    ]  # columns as in the recipe
     done = RUNNER.invoke(app, words)
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

@@ -133,18 +133,29 @@ def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "own-images.md":
         draw_photos(empty_folder)
     run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name in ("own-images.md", "fine-tuning.md"))
+    if name == "own-images.md":
+        assert Image.open(empty_folder / "answer.png").size == Image.open(empty_folder / "seen.png").size
+        asked = json.loads((empty_folder / "answers.jsonl").read_text())
+        assert (asked["image_id"], asked["text"]) == ("0003", "what colour is the star?")
+        assert "data:image/" in (empty_folder / "runs" / "questions" / "gallery.html").read_text()
 
 
 def draw_photos(folder: Path) -> None:
     """Write images with captions, and a small detector with random weights in the place of the page's."""
-    rows = ["image_id,text"]
+    captions, questions = ["image,caption"], ["image,question,answer"]
     (folder / "photos").mkdir()
     for number in range(12):
         scene = sample_scene(np.random.default_rng(number), ALL_COMPOSITIONS)
         render(scene).save(folder / "photos" / f"{number:04d}.png")
-        rows.append(f"{number:04d},a {scene.objects[0].colour} {scene.objects[0].shape}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+        one = scene.objects[0]
+        captions.append(f"{number:04d}.png,a {one.colour} {one.shape}")
+        questions.append(f"{number:04d}.png,what colour is the {one.shape}?,{one.colour}")
+    (folder / "captions.csv").write_text("\n".join(captions) + "\n")
+    (folder / "questions.csv").write_text("\n".join(questions) + "\n")
     save_detector("rt_detr_v2", folder / "PekingU" / "rtdetr_v2_r50vd")
+    (folder / "rtdetr_v2_r50vd").symlink_to(
+        folder / "PekingU" / "rtdetr_v2_r50vd"
+    )  # where a folder's name is looked up
 
 
 def test_a_page_that_shows_something_else_is_found(empty_folder: Path) -> None:

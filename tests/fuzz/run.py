@@ -1,5 +1,7 @@
 """Fuzzing of the readers: damaged feature files must give regions or a reason, and never run code.
 
+Annotations, tables in any encoding and lists of images follow (tests/fuzz/annotations.py).
+
 python -m tests.fuzz.run --inputs 10000
 """
 
@@ -10,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mmpt.processing.region_readers.open_features import open_features
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.source import Found, Rejected
 from mmpt.processing.store.writer import RegionStoreWriter
+from tests.fuzz.annotations import fuzz_annotations
 from tests.fuzz.feature_files import (
     OPENING,
     WRITERS,
@@ -44,24 +48,13 @@ from tests.fuzz.mutations import (
     damage_pickle,
     damage_row,
 )
+from tests.fuzz.tally import Tally
 
 IMAGES = 3
 WIDTHS = {"oscar_tsv": 2048}  # of the features; 8 in the other formats
 LINES = ("bottom_up_tsv", "lxmert_tsv", "volta_tsv", "oscar_tsv", "vinvl_predictions")
 H5 = ("volta_h5", "bottom_up_h5", "meshed_memory_h5", "visdial_h5")
 Rng = random.Random
-
-
-@dataclass
-class Tally:
-    """What came of the inputs of one reader; `faults` says where a promise was broken."""
-
-    inputs: int = 0
-    found: int = 0
-    rejected: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    faults: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -307,17 +300,20 @@ def fuzz(file_format: str, inputs: int, seed: int = 0) -> Tally:
 def main() -> None:
     """Fuzz every reader, print a table, and exit with 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--reader", choices=sorted(WRITERS))
+    parser.add_argument("--inputs", type=int, default=10_000, help="damaged feature files a reader")
+    parser.add_argument("--annotations", type=int, default=2_000, help="damaged annotation files a layout")
+    parser.add_argument("--reader", help="only this one")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"{'reader':20}{'inputs':>8}{'found':>8}{'rejected':>10}{'refused':>9}{'faults':>8}{'seconds':>9}")
+    only = arguments.reader
+    print(f"{'reader':24}{'inputs':>8}{'found':>8}{'rejected':>10}{'refused':>9}{'faults':>8}{'seconds':>9}")
     faults = []
-    for name in [arguments.reader] if arguments.reader else WRITERS:
-        tally = fuzz(name, arguments.inputs, arguments.seed)
+    features = ((name, fuzz(name, arguments.inputs, arguments.seed)) for name in WRITERS if only in (None, name))
+    texts = () if only in WRITERS else fuzz_annotations(arguments.annotations, arguments.seed, only)
+    for name, tally in chain(features, texts):
         faults += tally.faults
         print(
-            f"{name:20}{tally.inputs:8}{tally.found:8}{tally.rejected:10}{tally.refused:9}{len(tally.faults):8}"
+            f"{name:24}{tally.inputs:8}{tally.found:8}{tally.rejected:10}{tally.refused:9}{len(tally.faults):8}"
             f"{tally.seconds:9.0f}",
             flush=True,
         )

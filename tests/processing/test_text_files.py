@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmpt.commands.main import app
 from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.region_extraction.image_sources import open_images
-from mmpt.processing.text_files import read_delimited, read_lines
+from mmpt.processing.text_files import read_delimited, read_lines, read_text
 
 CHINESE = [("图一", "一只狗在草地上奔跑。"), ("图二", "两个人在看海。")]
 FRENCH = [("café", "Un garçon mange une crème brûlée."), ("été", "À la plage.")]
@@ -124,3 +124,19 @@ def test_lines_are_numbered_and_blank_ones_are_none(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_bytes("a\r\n\r\n\u2028b\n".encode("utf-16"))
     assert list(read_lines(path)) == [(1, "a"), (3, "\u2028b")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("shift_jis", "猫がいます"),
+        ("cp1251", "красный цветок на столе"),
+        ("gbk", "沙滩上的两只狗"),
+        ("cp1252", "l\u2019été"),
+    ],
+)
+def test_the_error_names_an_encoding_that_reads_the_text(tmp_path: Path, encoding: str, text: str):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(f"image,caption\na.jpg,{text}\n".encode(encoding))
+    with pytest.raises(ValueError, match=rf"give encoding='{encoding}'"):
+        read_text(path)

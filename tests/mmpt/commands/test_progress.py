@@ -29,6 +29,7 @@ def test_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
 def test_terminal_line_is_rewritten_and_a_file_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("mmpt.commands.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", "30")  # a narrow terminal would wrap a longer line
     outputs = []
     for stream in (Terminal(), io.StringIO()):
         clock[0] = 0.0
@@ -36,8 +37,10 @@ def test_terminal_line_is_rewritten_and_a_file_gets_lines(monkeypatch: pytest.Mo
             for done in range(1, 4):
                 clock[0] += 40
                 progress(done)
+            progress(10)  # so soon that it is not shown, until the end
         outputs.append(stream.getvalue())
-    assert outputs[0].count("\r") == 3
-    assert outputs[0].endswith("\n")
+    assert outputs[0].count("\r") == 4
+    assert all(len(line.rstrip()) < 30 for line in outputs[0].split("\r"))
+    assert outputs[0].endswith("\r10 of 10 images, 0.1 images/s\n")
     assert "\r" not in outputs[1]
     assert len(outputs[1].splitlines()) == 3

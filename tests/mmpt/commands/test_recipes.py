@@ -58,6 +58,24 @@ def test_keys_are_listed_with_type_default_and_the_value_of_the_recipe() -> None
     assert RUNNER.invoke(app, ["keys", "nlvr/captions"]).exit_code == 0  # which does not run without a folder
 
 
+@pytest.mark.parametrize("model", ["objective_weights: {mlm: 2.0, itm: 1.0}", "preset: visual_bert"])
+def test_objectives_that_a_recipe_leaves_out_are_listed_as_off(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"model: {{{model}}}\n")
+    lines = RUNNER.invoke(app, ["keys", str(tmp_path / "a.yaml")]).stdout.splitlines()
+    weights = {line.split(":")[0].rpartition(".")[2]: line for line in lines if "objective_weights" in line}
+    assert {name for name, line in weights.items() if line.endswith("; here off")} == set(weights) - {"mlm", "itm"}
+    assert weights["itm"] == "model.objective_weights.itm: a number; default 1.0"
+
+
+def test_pretraining_refuses_images_and_says_what_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {store: s, pairs: p.csv, images: photos}\n")
+    result = RUNNER.invoke(app, ["pretrain", str(tmp_path / "a.yaml")])
+    assert result.exit_code == 2
+    assert (
+        "unknown key 'data.images'; pre-training reads regions, not images: extract them (mmpt extract" in result.stderr
+    )
+
+
 def test_version() -> None:
     result = RUNNER.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"mmpt {__version__}\n")

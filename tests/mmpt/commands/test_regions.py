@@ -212,6 +212,19 @@ def test_labels_that_no_font_has_are_numbers_and_a_hint(caplog: pytest.LogCaptur
         find_font("dog", __file__)
 
 
+def test_images_that_were_deleted_since_are_named(photos: Path, detector: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    words = ("extract", "--images", folder, "--model", detector, "--device", "cpu", "--out", tmp_path / "s")
+    assert run(*words).exit_code == 0
+    (folder / "3.png").unlink()
+    result = run(*words)
+    assert result.exit_code == 0
+    gone = f"1 images are in {tmp_path / 's'} and no longer in the source (3): their regions stay"
+    assert gone in result.stdout
+    assert gone in run(*words).stdout  # as long as it is so
+    assert len(RegionStore.open(tmp_path / "s")) == COUNT
+
+
 def test_repaired_and_added_images_are_taken_up(photos: Path, detector: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(photos, tmp_path / "photos")
     shutil.move(folder / "5.png", tmp_path)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from datasets import Dataset
 
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.processing.generated_scenes.tasks import SCENE_TASKS
@@ -158,6 +159,8 @@ def test_names_come_from_the_training_table() -> None:
     # "star" is an answer to all six questions, "red", "blue" and "green" to two each.
     assert answer_names(table("vqa"), 1) == ["star", "blue", "green", "red"]
     assert answer_names(table("vqa"), 3) == ["star"]
+    broken = Dataset.from_dict({"answers": [["a cat\n", "a\r\ncat"], ["a\tcat"], ["dog"]]})
+    assert answer_names(broken, 1) == ["a cat", "dog"]
     with pytest.raises(ValueError, match="no answer is given to 99 questions or more"):
         answer_names(table("vqa"), 99)
     assert class_names(table("classification"), 1) == ["0", "1", "2"]

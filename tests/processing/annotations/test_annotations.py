@@ -400,6 +400,7 @@ def test_vqa_scores_are_the_official_accuracy():
         assert soft_scores(answers)[0] == pytest.approx(sum(leave_one_out) / 10, abs=1e-12)
     with pytest.raises(ValueError, match="got 9 answers, expected 10"):
         soft_scores(["a"] * 9)
+    assert soft_scores(["a b", "a\nb", "a\r\nb", *"cdefghi"])[:4] == [0.9, 0.9, 0.9, 0.3]
 
 
 def test_vqa_of_the_test_split_has_no_answers(tmp_path: Path):

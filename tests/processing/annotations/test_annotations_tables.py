@@ -13,6 +13,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmpt.configuration.errors import MmptError
+from mmpt.processing.annotations.annotation_formats import read_annotations
 from mmpt.processing.annotations.pair_tables import read_dataset, read_table
 
 TABLE = {"caption": ["a dog", "a cat"], "file_name": ["000000391895", "../x/7.jpg"]}
@@ -273,3 +275,63 @@ def test_a_class_label_gives_its_names():
     unknown = Dataset.from_dict({"text": ["a"], "image_id": [1], "label": [-1]}, features=features)
     with pytest.raises(ValueError, match=r"the dataset has 1 bad row.*\n  row 0: label is -1, expected 0\.\.1"):
         read_dataset(unknown)
+
+
+def test_a_separator_that_the_header_cannot_tell_is_given(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("image_id^caption\n007^a, b; c\n", encoding="utf-8")
+    assert read_annotations(path, separator="^")[:] == {"text": ["a, b; c"], "image_id": ["007"]}
+    with pytest.raises(ValueError, match="separator is 'xx', expected one character"):
+        read_annotations(path, separator="xx")
+    (tmp_path / "a.jsonl").write_text('{"image_id": "1", "text": "a"}\n')
+    with pytest.raises(ValueError, match="is no CSV; leave it out"):
+        read_annotations(tmp_path / "a.jsonl", separator=";")
+
+
+def test_damaged_parquet_and_datasets_are_named(tmp_path: Path):
+    pairs = Dataset.from_dict({"image_id": ["1", "2"], "text": ["kitten", "puppy"]})
+    pq.write_table(pairs.data.table, tmp_path / "pairs.parquet", compression="none", use_dictionary=False)
+    pairs.save_to_disk(tmp_path / "set")
+    arrow = next((tmp_path / "set").glob("*.arrow"))
+    for path in (tmp_path / "pairs.parquet", arrow):
+        whole = path.read_bytes()
+        for damaged in (whole.replace(b"kitten", b"kit\xff\xffn"), whole[: len(whole) // 2], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(MmptError, match=r"pairs\.parquet is|set is"):
+                read_annotations(tmp_path / "pairs.parquet" if path != arrow else tmp_path / "set")
+        path.write_bytes(whole)
+    (tmp_path / "set" / "state.json").write_text("{")
+    with pytest.raises(MmptError, match="set is a dataset that is damaged"):
+        read_annotations(tmp_path / "set")
+
+
+def test_csv_as_excel_and_people_write_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "pairs.csv"
+    for text in (
+        "\n\nimage,caption\na.jpg,x\n",  # blank lines before the header
+        "image,caption,,\na.jpg,x,,\n",  # columns without a name
+        "image,caption\na.jpg,x,,\n",  # separators at the end
+    ):
+        path.write_text(text)
+        assert read_table(path)[:] == {"text": ["x"], "image_id": ["a"]}, text
+    path.write_text("image,caption\na.jpg,x,y\n")
+    with pytest.raises(ValueError, match="got 3 fields, expected 2"):
+        read_table(path)
+    path.write_text("a.jpg,a cat\nb.jpg,a dog\n")
+    with pytest.raises(ValueError, match="its first line looks like a row, expected the names of the columns there"):
+        read_table(path)
+    path.write_text("image,caption,label\na.jpg,x,Cat\nb.jpg,y,cat\n")
+    read_table(path)
+    assert "the labels 'Cat' and 'cat' differ in case alone and are two classes" in caplog.text
+    (tmp_path / "pairs.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="it looks like a table of Excel, save it as CSV"):
+        read_annotations(tmp_path / "pairs.xlsx")
+
+
+def test_boxes_that_are_shares_of_the_image_are_refused(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("image,expression,box\na.jpg,x,0.1 0.2 0.5 0.6\nb.jpg,y,\n")
+    with pytest.raises(ValueError, match=r"every box lies within 0..1, .* expected pixels; multiply x by the image's"):
+        read_table(path)
+    path.write_text("image,expression,box\na.jpg,x,0.1 0.2 0.5 0.6\nb.jpg,y,0 0 20 30\n")
+    assert len(read_table(path)) == 2

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mmpt.commands.main import app
 from mmpt.processing.annotations.annotation_formats import read_annotations
-from tests.factories.annotations import KARPATHY, LXMERT_VQA, VCR, layouts
+from tests.factories.annotations import KARPATHY, LLAVA, LXMERT_PRETRAINING, LXMERT_VQA, VCR, layouts
 
 
 def notes(path: Path) -> list[dict[str, Any]]:
@@ -81,6 +81,24 @@ def test_a_bad_sentence_costs_no_other_of_its_image(tmp_path: Path):
     path.write_text(json.dumps(data), encoding="utf-8")
     assert list(read_annotations(path, strict=False)["text"]) == ["A bike."]
     assert [row["where"] for row in notes(tmp_path / "errors.jsonl")] == ["image 0, sentence 0", "image 1"]
+
+
+def test_entries_without_a_text_or_of_another_split_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "dataset_coco.json"
+    data = json.loads(json.dumps(KARPATHY))
+    data["images"].append(data["images"][1] | {"sentences": []})
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert list(read_annotations(path, split="restval")["text"]) == ["Food."]
+    assert "1 entries have no sentence in 'sentences' and give no row" in caplog.text
+    assert "2 entries give no row: they have no text, or are of another split" in caplog.text
+    lxmert = tmp_path / "minival.json"
+    lxmert.write_text(json.dumps([*LXMERT_PRETRAINING, {"img_id": "7", "sentf": {"vqa": []}}]), encoding="utf-8")
+    assert len(read_annotations(lxmert)) == 3
+    assert "1 entries give no row" in caplog.text
+    llava = tmp_path / "llava.json"
+    llava.write_text(json.dumps([LLAVA[0] | {"conversations": []}]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"conversation is of no turns, expected human, gpt"):
+        read_annotations(llava)
 
 
 def test_bad_images_and_answers_beside_the_rows_are_noted(tmp_path: Path):

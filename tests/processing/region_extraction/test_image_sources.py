@@ -20,7 +20,7 @@ def corner(image: Image.Image) -> Any:
 
 
 def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
-    for name in ("b.PNG", "a/2.jpeg", "a/10.png", ".hidden/x.png"):
+    for name in ("b.PNG", "a/2.jpeg", "a/10.png", ".hidden/x.png", "a/.b.png"):
         save_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     images = open_images(tmp_path)
@@ -29,6 +29,7 @@ def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
     assert images[2].load().size == (4, 3)
     assert images.name == tmp_path.name
     assert "passing over 1 files that are no images (notes.txt)" in caplog.text
+    assert "passing over 2 hidden files and folders (.hidden, a/.b.png)" in caplog.text
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
@@ -99,8 +100,8 @@ def test_csv_with_boxes(tmp_path):
     assert images[1].boxes is images[1].labels is None
     with pytest.raises(ValueError, match="boxes or labels are no JSON"):
         images[2].load()
-    (tmp_path / "other.csv").write_text("file\na.png\n")
-    with pytest.raises(ValueError, match=r"columns are \['file'\], expected 'image'"):
+    (tmp_path / "other.csv").write_text("bild\na.png\n")
+    with pytest.raises(ValueError, match=r"columns are \['bild'\], expected 'image'"):
         open_images(tmp_path / "other.csv")
 
 
@@ -141,3 +142,16 @@ def test_what_is_no_list_of_images_is_an_error(tmp_path):
     ):
         with pytest.raises(error, match=message):
             open_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"), [("file_name", None), ("Image Path", None), ("图片", {"图片": "image"}), ("image", None)]
+)
+def test_the_column_of_images_may_be_called_otherwise_and_hold_paths_of_windows(tmp_path, header, columns):
+    save_image(tmp_path / "trip/a.png")
+    (tmp_path / "list.csv").write_text(f"{header},caption\ntrip\\a.png,x\n", encoding="utf-8")
+    images = open_images(tmp_path / "list.csv", columns=columns)
+    assert images.ids == ["trip/a"]
+    assert images[0].load().size == (4, 3)
+    with pytest.raises(ValueError, match="there is no column 'photo'"):
+        open_images(tmp_path / "list.csv", columns={"photo": "image"})

@@ -431,3 +431,14 @@ def test_uniters_numbers_of_regions_beside_the_file_are_used(tmp_path: Path) -> 
     (tmp_path / "nbb_b.json").write_text("{}")
     with pytest.raises(MmptError, match=r"lie nbb_a\.json, nbb_b\.json; say which .*--num-boxes-path"):
         open_features(path)
+
+
+def test_float64_features_beside_float32_boxes_are_not_read_as_twice_as_many(tmp_path: Path) -> None:
+    images = make_images(4)
+    wide = [image | {"features": image["features"].astype(np.float64)} for image in images]
+    source = open_features(write_tsv(tmp_path / "val.tsv", wide, LXMERT))
+    found = [item for group in source.groups(0) for item in group]
+    for item, image in zip(found, images, strict=True):
+        assert isinstance(item, Found)
+        np.testing.assert_array_equal(item.regions.features, image["features"])
+    assert "float64 features (width 8; as float32 their values are implausible)" in source.notes

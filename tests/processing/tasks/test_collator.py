@@ -71,6 +71,7 @@ def test_class_is_found_by_its_name_before_its_number() -> None:
 def test_answers_become_soft_targets_and_unknown_ones_are_left_out() -> None:
     collate = collator("vqa", fields={"id2label": {0: "red", 1: "blue", 2: "dog"}})
     scored = example(answers=["blue", "blue", "red", "cat"], answer_scores=[0.6, 0.6, 0.3, 0.3])
+    scored["answers"][1] = "blue\n"  # the evaluation reads it as blue
     batch = collate([scored, example(answers=["dog"])])
     torch.testing.assert_close(batch["labels"], torch.tensor([[0.3, 0.6, 0.0], [0.0, 0.0, 1.0]]))
     with pytest.raises(ValueError, match="has no answers"):
