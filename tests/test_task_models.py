@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import BATCH, REGION_COUNTS, STREAMS, tiny_backbone, tiny_batch, tiny_config, tiny_pretraining
 from tiny_task_models import CASES, CHOICES, CLASSES, task_batch, task_class, task_labels, tiny_task
 from torch import Tensor
@@ -345,3 +346,23 @@ def test_a_head_of_ones_own_reads_the_plain_backbone() -> None:
     F.cross_entropy(head(states.pooler_output), torch.tensor([0, 1, 1])).backward()
     assert backbone.text_embeddings.word_embeddings.weight.grad.any()
     assert tiny_config("dual").hidden_size == head.in_features
+
+
+@pytest.mark.parametrize("stream", ["single", "dual"])
+def test_files_hold_the_scale_of_similarities_as_a_scalar_and_load_into_a_vector(tmp_path: Path, stream: str) -> None:
+    model = tiny_task(stream, "ImageAndTextRetrieval", contrastive_size=8)
+    model.contrastive.log_scale.data.fill_(1.25)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved["contrastive.log_scale"].shape == ()
+    for loaded in (
+        type(model).from_pretrained(tmp_path),
+        tiny_task(stream, "ImageAndTextRetrieval", contrastive_size=8),
+    ):
+        loaded.load_state_dict(saved)  # as Trainer does
+        assert loaded.contrastive.log_scale.tolist() == [1.25]
+    assert type(model).from_pretrained(tmp_path).contrastive.log_scale.tolist() == [1.25]
+    plain = tiny_task(stream, "ImageAndTextRetrieval")
+    plain.save_pretrained(tmp_path / "plain")
+    type(model).from_pretrained(tmp_path / "plain", contrastive_size=8).save_pretrained(tmp_path / "new")
+    assert load_file(tmp_path / "new" / "model.safetensors")["contrastive.log_scale"].shape == ()
