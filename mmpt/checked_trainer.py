@@ -31,6 +31,7 @@ from mmpt.configuration.errors import (
 from mmpt.configuration.pretrained import refuse_code
 from mmpt.finite_watch import FiniteWatch, broken_parameters
 from mmpt.not_finite import why_not_finite
+from mmpt.preemption import StopSignals, spare_workers
 from mmpt.process_group import on_first_process
 from mmpt.processing.epochs import EpochCallback
 from mmpt.run_files import clear_write_errors, replacing
@@ -272,9 +273,12 @@ class CheckedTrainer(PushingTrainer):
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = drop_last and is_training
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
+        if any(isinstance(callback, StopSignals) for callback in self.callback_handler.callbacks):
+            spare_workers(loader)
+        return loader
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Return the rows in their order, however training goes; several processes deal them out themselves."""
