@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from mmpt.checked_trainer import LOG_NAME, CheckedTrainer, MmptTrainingArguments
 from mmpt.configuration.errors import MmptError, MmptImportError, MmptValueError
-from mmpt.curves import plot_curves
+from mmpt.curves import plot_curves, warn_without_matplotlib
 from mmpt.hub import clear_hub_errors, push_folder
 from mmpt.model_card import Rows
 from mmpt.preemption import EXIT_STOPPED, StopSignals
@@ -136,6 +136,7 @@ def _begin(recipe: Recipe, folder: RunFolder, run: PreparedRun) -> None:
     """Check in the first process all that would only come out after training, then open the folder."""
     args = run.trainer.args
     _check_metric(args, run.evaluation_names)
+    warn_without_matplotlib()
     facts: dict[str, Any] = {"processes": args.world_size}
     for rows in run.tables:
         facts[f"{rows.role}_rows"] = {"count": len(rows.texts), "fingerprint": rows.fingerprint}

@@ -53,17 +53,9 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def visual_bert() -> MmptSingleStreamForPreTraining:
-    return MmptSingleStreamForPreTraining(
-        MmptSingleStreamConfig.visual_bert(
-            vocab_size=30,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            region_feature_dim=6,
-            max_position_embeddings=16,
-        )  # fmt: skip
-    )
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "region_feature_dim": 6, "max_position_embeddings": 16}
+    return MmptSingleStreamForPreTraining(MmptSingleStreamConfig.visual_bert(**sizes))
 
 
 def write_export_and_conversion(folder: Path) -> None:
