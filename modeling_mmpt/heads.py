@@ -1,5 +1,6 @@
 """The pre-training heads, and the model that runs every objective whose labels are in the batch."""
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,16 @@ from mmpt.configuration.self_contained import saved_class
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
 from mmpt.modeling_mmpt.input_checks import check_inputs, check_objective_labels, refuse_unknown_inputs
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
+from mmpt.modeling_mmpt.modeling_base import (
+    HEADS,
+    MmptBackbone,
+    MmptModelOutput,
+    MmptPreTrainedModel,
+    returns_states,
+)
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled, mean_over, smooth_l1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -228,6 +237,34 @@ class MmptForPreTraining(MmptPreTrainedModel):
             regions.feature_projection = MmptTiedFeatureProjection(regions.feature_projection)
         if "token" in self.heads:
             self._tied_weights_keys = {"heads.token.decoder.weight": "backbone.text_embeddings.word_embeddings.weight"}
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        saved = (self.config.architectures or [""])[0]
+        if not saved.startswith("Mmpt") or saved.endswith(("ForPreTraining", "Model")):
+            return
+        missing = {key for key in loading_info.missing_keys if key.startswith("heads.")}
+        left_out = {key for key in loading_info.unexpected_keys if HEADS.match(key)}
+        loading_info.missing_keys -= missing
+        loading_info.unexpected_keys -= left_out
+        # transformers' report is of what is left; the caller gets them back.
+        self.__dict__["_keys_of_heads"] = missing, left_out
+        logger.warning(
+            "%s holds a %s: its backbone is loaded, and the pre-training heads %s start at random; load it as a %s to "
+            "use what it was fine-tuned for",
+            self.config._name_or_path or "the folder",
+            saved,
+            ", ".join(sorted({key.split(".")[1] for key in missing})),
+            saved,
+        )
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        loading_info = MmptPreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        missing, left_out = model.__dict__.pop("_keys_of_heads", (set(), set()))
+        loading_info.missing_keys |= missing
+        loading_info.unexpected_keys |= left_out
+        return loading_info
 
     def unread_modules(self) -> Iterable[nn.Module]:
         read = {OBJECTIVES[name].reads for name in self.config.objective_weights}

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import ConversionOps, WeightConverter
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
@@ -15,6 +17,7 @@ from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
+SCALE = "contrastive.log_scale"
 
 
 class MmptContrastiveHead(nn.Module):
@@ -29,7 +32,8 @@ class MmptContrastiveHead(nn.Module):
         super().__init__()
         self.text_projection = nn.Linear(pooled_size, size, bias=False)
         self.image_projection = nn.Linear(pooled_size, size, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # FSDP2 does not split a scalar; files hold one.
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
 
     def forward(self, text_pooled: Tensor, region_pooled: Tensor) -> Tensor:
         """Return (texts, images), scaled cosines of the embeddings of pooled vectors."""
@@ -44,6 +48,42 @@ class MmptContrastiveHead(nn.Module):
         """Return (images, size), of length 1."""
         return F.normalize(self.image_projection(pooled).float(), dim=-1)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        scale = state_dict.get(f"{prefix}log_scale")
+        if scale is not None and scale.ndim == 0:  # out of a file
+            state_dict[f"{prefix}log_scale"] = scale.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ScalarToVector(ConversionOps):
+    """Turn the scalar of a file into the (1,) weight of a module."""
+
+    def convert(self, input_dict: dict[str, Any], source_patterns: Any, target_patterns: Any, **kwargs: Any) -> Any:
+        """Return the weight by its name; (0,) in a process whose shard of it is empty."""
+        values = next(iter(input_dict.values()))
+        if not values:
+            return {target_patterns[0]: torch.empty(0, dtype=kwargs["model"].get_parameter(SCALE).dtype)}
+        return {target_patterns[0]: values[0].reshape(-1)}
+
+    @property
+    def reverse_op(self) -> ConversionOps:
+        """The conversion that is done when weights are saved."""
+        return VectorToScalar()
+
+
+class VectorToScalar(ConversionOps):
+    """Turn the (1,) weight of a module into the scalar of a file."""
+
+    def convert(self, input_dict: dict[str, Any], source_patterns: Any, target_patterns: Any, **kwargs: Any) -> Any:
+        """Return the scalar by its name."""
+        values = next(iter(input_dict.values()))
+        return {target_patterns[0]: (values[0] if isinstance(values, list) else values).reshape(())}
+
+    @property
+    def reverse_op(self) -> ConversionOps:
+        """The conversion that is done when weights are loaded."""
+        return ScalarToVector()
+
 
 class MmptForImageAndTextRetrieval(MmptTaskModel):
     """Score how well a text fits an image. Logits: (batch,), the log-odds of a match, one a pair.
@@ -56,6 +96,16 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
     The scorer is the pre-training head of image-text matching by the same name, so it goes on from its weights: the
     score is the matched logit less the other.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register_checkpoint_conversion_mapping(cls.__name__, [_scale_converter()], overwrite=True)
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        # transformers saves by the conversions that it made when it loaded; a new head needs its own as well.
+        if SCALE in loading_info.missing_keys:
+            self._weight_conversions = [*(self._weight_conversions or ()), _scale_converter()]
+        super()._adjust_missing_and_unexpected_keys(loading_info)
 
     def add_head(self) -> None:
         self.refuse_other_fusion("whether text and image match cannot be told from either alone")
@@ -150,6 +200,10 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
             return hinges.sum() / max(hinges.numel(), 1)
         scores = torch.cat([true[:, None], negatives], 1)
         return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
+
+
+def _scale_converter() -> WeightConverter:
+    return WeightConverter(SCALE, SCALE, [ScalarToVector()])
 
 
 def _next_rows(others: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress
@@ -30,6 +31,20 @@ class PushingTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_callback(_PushCallback(self))
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository as transformers does, and find out whether the token may write to it.
+
+        To make a repository that is there already is no error, whoever asks.
+        """
+        super().init_hf_repo(token=token, private=private)
+        if not self.is_world_process_zero():
+            return
+        try:
+            HfApi().auth_check(str(self.hub_model_id), token=token or self.args.hub_token, write=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 404:  # which is the answer of a server that has no such check
+                raise
 
     def push_to_hub(
         self,

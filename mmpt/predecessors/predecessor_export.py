@@ -26,6 +26,7 @@ from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.configuration_tasks import MmptTaskConfig
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
+from mmpt.configuration.self_contained import open_to_umask
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.modeling_mmpt.task_models import MODELS, TASK_MODELS
@@ -124,6 +125,7 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
     theirs.load_state_dict(weights, assign=True)
     theirs.tie_weights()
     theirs.save_pretrained(out)
+    open_to_umask(Path(out))
 
 
 def convert_back(source: str | Path, out: str | Path, target: str) -> None:

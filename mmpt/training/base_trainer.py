@@ -33,6 +33,7 @@ from mmpt.training.argument_values import check_schedule, check_training_values
 from mmpt.training.checkpoints import last_complete_checkpoint, mark_complete, unmark, why_incomplete
 from mmpt.training.finite_watch import FiniteWatch, broken_parameters
 from mmpt.training.not_finite import why_not_finite
+from mmpt.training.preemption import StopSignals, spare_workers
 from mmpt.training.process_group import on_first_process
 from mmpt.training.run_files import clear_write_errors, replacing
 from mmpt.training.trainer_arguments import Refusal, check_arguments
@@ -230,6 +231,24 @@ class CheckedTrainer(PushingTrainer):
             rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load as transformers does; a state that does not fit is one error, and a scalar's becomes a vector's."""
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            if isinstance(error, MmptError) or "size of optimizer's group" not in str(error):
+                raise
+            raise MmptValueError(
+                f"{checkpoint} holds the optimiser of a run in which other weights learn, so it cannot go on here; an "
+                "early version of mmpt also trained weights that no loss reads. Begin a new run with its weights: "
+                f"model.from_pretrained={checkpoint}"
+            ) from error
+        optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        for weight, state in optimizer.state.items() if checkpoint is not None else ():
+            for name, value in state.items():
+                if name != "step" and isinstance(value, Tensor) and value.ndim == 0 and weight.shape == (1,):
+                    state[name] = value.reshape(1)  # of a checkpoint from before `log_scale` was a vector
+
     def _save_running_sums(self, folder: Path) -> None:
         """Save what was added up since the last log event, which is not logged yet, in the file of this process."""
         if not folder.is_dir():
@@ -272,9 +291,12 @@ class CheckedTrainer(PushingTrainer):
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = drop_last and is_training
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
+        if any(isinstance(callback, StopSignals) for callback in self.callback_handler.callbacks):
+            spare_workers(loader)
+        return loader
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Return the rows in their order, however training goes; several processes deal them out themselves."""

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,12 @@ _SMOOTH_FROM = 40  # points from which a train line is drawn faint, below its mo
 _COLUMNS = 3
 
 
+def warn_without_matplotlib() -> None:
+    """Warn that no curves will be drawn where matplotlib is not installed; a run calls it before it trains."""
+    if find_spec("matplotlib") is None:
+        logger.warning("no curves will be drawn, because matplotlib is not installed: pip install 'mmpt[plots]'")
+
+
 def plot_curves(log_path: Path, png: Path) -> bool:
     """Draw a panel for each loss and each metric of a run's log.
 
@@ -40,7 +47,7 @@ def plot_curves(log_path: Path, png: Path) -> bool:
         png: file to write.
 
     Returns:
-        Whether it was drawn; False where matplotlib is not installed.
+        Whether it was drawn; False where matplotlib is not installed (`warn_without_matplotlib` says so).
 
     Raises:
         FileNotFoundError: if there is no log.
@@ -56,7 +63,6 @@ def plot_curves(log_path: Path, png: Path) -> bool:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        logger.warning("curves were not drawn because matplotlib is not installed: pip install 'mmpt[plots]'")
         return False
     rows = math.ceil(len(panels) / _COLUMNS)
     figure = Figure(figsize=(12, 0.5 + 2.9 * rows), dpi=100, layout="constrained")

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -100,6 +101,37 @@ class StopSignals(TrainerCallback):
         self._asked = True
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         logger.warning("got %s: a checkpoint is saved after this step%s", signal.Signals(number).name, again)
+
+
+class _SparedWorker:
+    """A worker's first function: it ends by SIGTERM of its parent alone, and then calls the function that was there.
+
+    A scheduler sends SIGTERM to the whole process group, and the step that is under way needs the workers. PyTorch's
+    own handler, which this one replaces, ends them whoever sent it.
+    """
+
+    def __init__(self, init: Callable[[int], Any] | None) -> None:
+        self.init = init
+
+    def __call__(self, worker: int) -> None:
+        if hasattr(signal, "sigwaitinfo"):  # neither macOS nor Windows has it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with_parent, daemon=True).start()
+        if self.init is not None:
+            self.init(worker)
+
+
+def spare_workers(loader: Any) -> None:
+    """Let the workers of a DataLoader outlive a SIGTERM that their process handles; accelerate's wrappers included."""
+    inner = getattr(loader, "base_dataloader", loader)
+    if not isinstance(inner.worker_init_fn, _SparedWorker):
+        inner.worker_init_fn = _SparedWorker(inner.worker_init_fn)
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _arrived(sent: tuple[Any, torch.Tensor]) -> bool:

@@ -20,7 +20,7 @@ from mmpt.hub.model_card import Rows
 from mmpt.hub.push import clear_hub_errors, push_folder
 from mmpt.recipe.recipe import Recipe
 from mmpt.training.base_trainer import LOG_NAME, CheckedTrainer, MmptTrainingArguments
-from mmpt.training.curves import plot_curves
+from mmpt.training.curves import plot_curves, warn_without_matplotlib
 from mmpt.training.preemption import EXIT_STOPPED, StopSignals
 from mmpt.training.process_group import leave_process_group, on_first_process
 from mmpt.training.run_folder import STAGING, LockedFolder, RunFolder, check_changes, open_folder
@@ -136,6 +136,7 @@ def _begin(recipe: Recipe, folder: RunFolder, run: PreparedRun) -> None:
     """Check in the first process all that would only come out after training, then open the folder."""
     args = run.trainer.args
     _check_metric(args, run.evaluation_names)
+    warn_without_matplotlib()
     facts: dict[str, Any] = {"processes": args.world_size}
     for rows in run.tables:
         facts[f"{rows.role}_rows"] = {"count": len(rows.texts), "fingerprint": rows.fingerprint}

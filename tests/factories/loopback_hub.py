@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlparse(self.path)
         path, body = unquote(url.path), self._body()
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        writes = re.search(r"/(create|preupload|commit|tag)(/|$)|/lfs/", path) is not None
+        writes = re.search(r"/(create|preupload|commit|tag|auth-check/write)(/|$)|/lfs/", path) is not None
         if self.hub.drops is not None and self.hub.drops(self.command, path):
             self.close_connection = True
         elif token and token not in TOKENS and "/lfs/" not in path:
@@ -153,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(f"{kind}/{name}")
         if repo is None:
             return self._missing("RepoNotFound")
+        if verb == "auth-check":
+            return self._reply({})
         if verb == "preupload":
             files = [
                 {

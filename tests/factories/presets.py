@@ -98,7 +98,7 @@ def mechanism_cases() -> Iterator[Case]:
     yield pretraining_case("dual", "lxmert")
     yield pretraining_case("dual", "vilbert", tie_region_feature_decoder=True)
     yield task_case("dual", "default", "QuestionAnswering", fusion="hybrid", late_fusion="learned")
-    yield task_case("single", "uniter", "ImageAndTextRetrieval")
+    yield task_case("single", "uniter", "ImageAndTextRetrieval", contrastive_size=8)
     yield task_case("single", "default", "ImagesAndTextClassification", image_pair="pair_attention")
 
 

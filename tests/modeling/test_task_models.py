@@ -1,13 +1,16 @@
 """The models of the downstream tasks: their decisions, their losses, and what they go on from."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
     AutoModelForMultipleChoice,
+    AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoModelForVisualQuestionAnswering,
 )
@@ -353,3 +356,44 @@ def test_a_head_of_ones_own_reads_the_plain_backbone() -> None:
     F.cross_entropy(head(states.pooler_output), torch.tensor([0, 1, 1])).backward()
     assert backbone.text_embeddings.word_embeddings.weight.grad.any()
     assert tiny_config("dual").hidden_size == head.in_features
+
+
+@pytest.mark.parametrize("stream", ["single", "dual"])
+def test_files_hold_the_scale_of_similarities_as_a_scalar_and_load_into_a_vector(tmp_path: Path, stream: str) -> None:
+    model = tiny_task(stream, "ImageAndTextRetrieval", contrastive_size=8)
+    model.contrastive.log_scale.data.fill_(1.25)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved["contrastive.log_scale"].shape == ()
+    for loaded in (
+        type(model).from_pretrained(tmp_path),
+        tiny_task(stream, "ImageAndTextRetrieval", contrastive_size=8),
+    ):
+        loaded.load_state_dict(saved)  # as Trainer does
+        assert loaded.contrastive.log_scale.tolist() == [1.25]
+    assert type(model).from_pretrained(tmp_path).contrastive.log_scale.tolist() == [1.25]
+    plain = tiny_task(stream, "ImageAndTextRetrieval")
+    plain.save_pretrained(tmp_path / "plain")
+    type(model).from_pretrained(tmp_path / "plain", contrastive_size=8).save_pretrained(tmp_path / "new")
+    assert load_file(tmp_path / "new" / "model.safetensors")["contrastive.log_scale"].shape == ()
+
+
+@pytest.mark.parametrize("task", ["QuestionAnswering", "ImageAndTextRetrieval"])
+def test_a_task_folder_loads_for_pre_training_with_one_sentence(
+    tmp_path: Path, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = tiny_task("single", task)
+    saved.save_pretrained(tmp_path)
+    transformers_logger = logging.getLogger("transformers")
+    transformers_logger.addHandler(caplog.handler)
+    try:
+        model, found = AutoModelForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    finally:
+        transformers_logger.removeHandler(caplog.handler)
+    assert len(caplog.records) == 1
+    assert f"holds a MmptSingleStreamFor{task}: its backbone is loaded" in caplog.text
+    assert "heads region_class, region_feature, token start at random" in caplog.text.replace("matching, ", "")
+    assert ("matching" in caplog.text) == ("heads.matching.bias" in found["missing_keys"]) == (task[0] == "Q")
+    assert "heads.token.decoder.bias" in found["missing_keys"]
+    words = saved.backbone.text_embeddings.word_embeddings.weight
+    assert torch.equal(model.backbone.text_embeddings.word_embeddings.weight, words)

@@ -4,6 +4,7 @@ python -m tests.runs.chaos --kills 40 --flips 1000
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -79,6 +80,8 @@ def start(command: Sequence[str], log: Path, processes: int = 1, phase: Phase | 
     for rank in range(processes):
         child = os.fork()
         if child:
+            with contextlib.suppress(OSError):  # the child has done it, or ended
+                os.setpgid(child, child)
             children.append(child)
             continue
         code = 1
@@ -158,7 +161,10 @@ def disturb(
     if phase is None:
         time.sleep(rng.uniform(0, seconds))
         for child in children:
-            os.kill(child, signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
+            if how == "SIGTERM":
+                os.killpg(child, signal.SIGTERM)
+            else:
+                os.kill(child, signal.SIGKILL)
     codes = wait(children)
     if all(code == 0 for code in codes):
         return "done before"
@@ -258,6 +264,7 @@ def resume_damaged(command: Sequence[str], folder: Path, times: int, seed: int =
 
 
 def _be_process(log: Path, rank: int, processes: int, port: int) -> None:
+    os.setpgid(0, 0)  # it and its workers, as a scheduler sees them
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

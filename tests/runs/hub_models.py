@@ -125,6 +125,10 @@ def main() -> None:
     cases.append({"name": "run", "source": "tester/run", "auto": "README.md"})
     said["run"] = [ended.exit_code, ended.stderr[-2000:]]
     said["run tokens"] = [str(path) for path in (CASES / "run").rglob("*") if is_token_in(path)]
+    options[1] = str(CASES / "read-only-run")
+    ended = RUNNER.invoke(app, ["pretrain", str(recipe), *options], env={"HF_TOKEN": "hf_read"})
+    logs = (CASES / "read-only-run" / "log.jsonl").exists()
+    said["read only run"] = [ended.exit_code, ended.stderr[-2000:], logs]
     with RegionStoreWriter(CASES / "store", extractor={"name": "random"}) as writer:
         writer.add(random_regions(2, image_id="one"))
     said["store"] = push(CASES / "store", "tester/store")

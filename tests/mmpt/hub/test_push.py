@@ -221,6 +221,13 @@ def test_a_run_pushes_itself_with_card_curves_and_code(pushed: Pushed) -> None:
     assert pushed.result["run"].strip()  # the card's code, where mmpt is not installed
 
 
+def test_a_token_that_may_not_write_stops_a_run_before_it_trains(pushed: Pushed) -> None:
+    code, message, logs = pushed.said["read only run"]
+    assert code == 2
+    assert "this token may not write to 'tester/run'" in message
+    assert not logs
+
+
 def test_a_store_goes_up_and_comes_back(pushed: Pushed) -> None:
     assert pushed.said["store"] == f"{pushed.hub.url}/datasets/tester/store"
     assert set(pushed.hub.files("datasets/tester/store")) == {

@@ -26,11 +26,11 @@ def test_killed_stopped_and_damaged_runs_end_like_undisturbed_ones(tmp_path: Pat
     finish([*resume, "--output_dir", str(run)], log)
     check_equal(run, whole)
     run = tmp_path / "stopped"
-    children = start([*resume, "--output_dir", str(run)], log)
+    children = start([*resume, "--output_dir", str(run), "--dataloader_num_workers", "1"], log)
     events = run / "log.jsonl"
     while not (events.is_file() and '"step": 3' in events.read_text()):
         time.sleep(0.002)
-    os.kill(children[0], signal.SIGTERM)
+    os.killpg(children[0], signal.SIGTERM)  # its worker gets it as well
     ended = wait(children)
     assert ended in ([EXIT_STOPPED], [0])  # on a slow machine all steps may have been done
     if ended == [EXIT_STOPPED]:

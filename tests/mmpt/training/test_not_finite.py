@@ -115,6 +115,33 @@ def test_gradients_that_are_not_finite_stop_the_run_though_every_loss_is(tmp_pat
     assert f"the gradients break at {name}" in message
 
 
+def overflowing(folder: Path, model: MmptForPreTraining, steps: set[int], scale: float, **arguments: Any) -> Any:
+    """A trainer with the loss scaler of fp16, whose gradients overflow in some steps."""
+    trainer = tiny_trainer(folder, model, logging_steps=1000, **arguments)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    calls = [0]
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        return gradient * math.inf if calls[0] in steps else gradient
+
+    next(iter(model.heads.parameters())).register_hook(overflow)
+    return trainer
+
+
+def test_a_step_that_the_loss_scaler_skips_is_no_failure(tmp_path: Path) -> None:
+    model = tiny_model()
+    trainer = overflowing(tmp_path, model, {2}, 2.0**16, max_steps=4)
+    assert trainer.train().global_step == 4
+    assert trainer.accelerator.scaler.get_scale() == 2.0**15
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+def test_a_loss_scaler_that_skips_every_step_stops_the_run(tmp_path: Path) -> None:
+    trainer = overflowing(tmp_path, tiny_model(), set(range(100)), 2.0**-10, max_steps=8)
+    assert "the gradient is inf at step 8" in error_of(trainer)
+
+
 def test_weights_that_are_not_finite_are_named_and_never_saved(tmp_path: Path) -> None:
     model = tiny_model()
 

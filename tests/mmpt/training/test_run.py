@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
 
 from mmpt.configuration.errors import MmptError
 from mmpt.training.finetuning import finetune
+from mmpt.training.finetuning_trainer import FineTuningTrainer
 from tests.factories.tasks import table
 from tests.mmpt.training.test_finetuning import recipe
 
@@ -36,6 +38,27 @@ def test_what_would_come_out_after_training_is_found_before_it(tmp_path: Path) -
     (tmp_path / "run" / "gallery.html").mkdir()
     words = ["--gallery", "2", "--resume_from_checkpoint", "last"]
     assert "gallery.html is a folder" in refusal(tmp_path, "nlvr", *words)
+
+
+def test_missing_matplotlib_is_said_before_training_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said: list[bool] = []
+
+    def train(*args: Any, **kwargs: Any) -> Any:
+        said.append("pip install 'mmpt[plots]'" in caplog.text)
+        return original(*args, **kwargs)
+
+    original = FineTuningTrainer.train
+    monkeypatch.setattr(FineTuningTrainer, "train", train)
+    finetune(recipe(tmp_path, "nlvr", "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no"))
+    assert said == [True]
+    assert caplog.text.count("matplotlib is not installed") == 1
+    assert (tmp_path / "run" / "metrics.json").is_file()
+    assert not (tmp_path / "run" / "curves.png").exists()
 
 
 def test_a_class_name_of_two_lines_is_refused(tmp_path: Path) -> None:
