@@ -10,12 +10,12 @@ import sys
 import torch
 from safetensors.torch import save_file
 from tests.hub_saved import outputs_of
-from tests.tiny_examples import TOKENIZER
-from tests.tiny_models import tiny_batch, tiny_pretraining
-from tests.tiny_task_models import task_batch, tiny_task
 
 from mmpt import MmptImageProcessor, MmptProcessor
+from tests.factories.examples import TOKENIZER
+from tests.factories.models import tiny_batch, tiny_pretraining
 from tests.factories.paths import PREDECESSORS
+from tests.factories.task_models import task_batch, tiny_task
 
 FOLDER = PREDECESSORS / "golden_export"
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.factories.paths import ROOT
 from tests.processing.pretraining.test_epochs import MAPS, STREAMS
-from tests.two_processes_run import EPOCHS, WAYS, masks_of
+from tests.runs.two_processes import EPOCHS, WAYS, masks_of
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("two") / "seen.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, "-m", "tests.two_processes_run", str(output)],
+        [*command, "-m", "tests.runs.two_processes", str(output)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -1,6 +1,6 @@
 """What two processes see of wrapped data, of one bad example and of losses; started by test_two_processes.py.
 
-torchrun --nproc_per_node 2 -m tests.two_processes_run OUTPUT
+torchrun --nproc_per_node 2 -m tests.runs.two_processes OUTPUT
 """
 
 import json
