@@ -1,6 +1,6 @@
 """Write golden_export/: small folders as this version saves them, which later versions must load to the same outputs.
 
-PYTHONPATH=. python tests/golden_export.py VERSION
+PYTHONPATH=. python tests/runs/golden_export.py VERSION
 
 The code that lies in a saved folder is left out: where mmpt is imported its own is used.
 """
