@@ -10,6 +10,7 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
+    from mmpt.configuration.configuration_bottom_up import BottomUpConfig
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
     from mmpt.downstream.finetuning_trainer import FineTuningTrainer
     from mmpt.inference.pipeline import MmptPipeline
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         MmptDualStreamForSequenceClassification,
     )
     from mmpt.modeling_mmpt.fusion import MmptLateFusion
+    from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
     from mmpt.modeling_mmpt.single_stream_tasks import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mmpt.processing.annotations.annotation_formats import read_annotations
     from mmpt.processing.collator import MmptDataCollator
     from mmpt.processing.epochs import EpochCallback
+    from mmpt.processing.image_processing_bottom_up import BottomUpImageProcessor
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.pair_checks import check_pairs
     from mmpt.processing.pair_dataset import PairDataset
@@ -64,6 +67,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BottomUpConfig",
+    "BottomUpDetector",
+    "BottomUpImageProcessor",
     "EpochCallback",
     "FineTuningTrainer",
     "ImageRegions",
@@ -119,6 +125,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BottomUpImageProcessor": "mmpt.processing.image_processing_bottom_up",
+    "BottomUpDetector": "mmpt.modeling_mmpt.modeling_bottom_up",
+    "BottomUpConfig": "mmpt.configuration.configuration_bottom_up",
     "EpochCallback": "mmpt.processing.epochs",
     "FineTuningTrainer": "mmpt.downstream.finetuning_trainer",
     "ImageRegions": "mmpt.processing.region_extraction.image_regions",
@@ -192,6 +201,7 @@ def register_auto_classes() -> None:
     )
     from transformers.pipelines import PIPELINE_REGISTRY
 
+    from mmpt.configuration.configuration_bottom_up import BottomUpConfig
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
     from mmpt.modeling_mmpt.dual_stream_tasks import (
         MmptDualStreamForGrounding,
@@ -202,6 +212,7 @@ def register_auto_classes() -> None:
         MmptDualStreamForRegionToPhraseAlignment,
         MmptDualStreamForSequenceClassification,
     )
+    from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
     from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
     from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
     from mmpt.modeling_mmpt.pipelines_mmpt import PIPELINES
@@ -214,6 +225,7 @@ def register_auto_classes() -> None:
         MmptSingleStreamForRegionToPhraseAlignment,
         MmptSingleStreamForSequenceClassification,
     )
+    from mmpt.processing.image_processing_bottom_up import BottomUpImageProcessor
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.processing_mmpt import MmptProcessor
 
@@ -252,6 +264,9 @@ def register_auto_classes() -> None:
             auto_class.register(config, streams[number], exist_ok=True)
         AutoProcessor.register(config, MmptProcessor, exist_ok=True)
         AutoImageProcessor.register(config, image_processor_classes={"pil": MmptImageProcessor}, exist_ok=True)
+    AutoConfig.register(BottomUpConfig.model_type, BottomUpConfig, exist_ok=True)
+    AutoModel.register(BottomUpConfig, BottomUpDetector, exist_ok=True)
+    AutoImageProcessor.register(BottomUpConfig, image_processor_classes={"pil": BottomUpImageProcessor}, exist_ok=True)
     for task, pipeline_class in PIPELINES.items():
         if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
             auto_class = getattr(transformers, pipeline_class.auto_name)
