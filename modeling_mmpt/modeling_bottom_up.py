@@ -332,9 +332,10 @@ class BottomUpDetector(BottomUpPreTrainedModel):
         """Return the features (regions, feature) of boxes (regions, 4) in pixels of the resized image, in float32."""
         config = self.config
         pooler = POOLERS[config.roi_pooling](res4[0], config.roi_resolution)
+        chunks = boxes.float().split(config.region_chunk) if len(boxes) else ()
         features = [res4.new_zeros(0, config.stage_widths[3], dtype=torch.float32)]
         with self.res5.folded():
-            for chunk in boxes.float().split(config.region_chunk):
+            for chunk in chunks:
                 maps = split_phases(pooler(chunk), config.res5_dilation).permute(0, 3, 1, 2)  # channels last in memory
                 means = self.res5(maps).mean((2, 3), dtype=torch.float32)
                 features.append(means.view(len(chunk), -1, means.shape[-1]).mean(1))
