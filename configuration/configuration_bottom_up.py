@@ -248,10 +248,11 @@ class BottomUpConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise MmptValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
         if (PRESETS[name].geometry == "maskrcnn") != self.of_vinvl:
+            names = ["vinvl"] if self.of_vinvl else [key for key in PRESETS if key != "vinvl"]
+            detectors = ("bottom-up attention's ResNet-101", "VinVL's X152-C4")
             raise MmptValueError(
-                f"preset {name!r} is of {'the ResNet-101' if self.of_vinvl else 'VinVL'} detector, but this is "
-                f"{'VinVL' if self.of_vinvl else 'the ResNet-101'} detector; expected "
-                + ("vinvl" if self.of_vinvl else ", ".join(key for key in PRESETS if key != "vinvl"))
+                f"preset {name!r} is of {detectors[not self.of_vinvl]}, but this is {detectors[self.of_vinvl]}; "
+                f"expected {', '.join(names)}"
             )
         for key, value in PRESETS[name].of_model.items():
             setattr(self, key, value)

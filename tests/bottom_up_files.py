@@ -136,7 +136,7 @@ def save_caffe_checkpoint(path: Path, weights: Mapping[str, Tensor]) -> Path:
     """Write the weights as bua-caffe-frcn-r101-*.pth has them.
 
     Background and "no attribute" come first, an anchor has two scores and Caffe's order (ratios outermost), boxes have
-    rows for the background, and the 10, 10, 5, 5 of their deltas are multiplied in.
+    rows for the background, and their deltas are already divided by 10, 10, 5, 5.
     """
     head, rpn = "roi_heads.box_predictor", "proposal_generator.rpn_head"
     made = dict(weights)
@@ -155,7 +155,7 @@ def save_caffe_checkpoint(path: Path, weights: Mapping[str, Tensor]) -> Path:
         made[f"{rpn}.anchor_deltas.{name}"] = deltas.unflatten(0, (12, 4))[order].flatten(0, 1)
         boxes = made[f"{head}.bbox_pred.{name}"].unflatten(0, (-1, 4))
         scale = torch.tensor([10.0, 10, 5, 5]).view(1, 4, *[1] * (boxes.ndim - 2))
-        made[f"{head}.bbox_pred.{name}"] = torch.cat([torch.zeros_like(boxes[:1]), boxes * scale]).flatten(0, 1)
+        made[f"{head}.bbox_pred.{name}"] = torch.cat([torch.zeros_like(boxes[:1]), boxes / scale]).flatten(0, 1)
     made["proposal_generator.anchor_generator.cell_anchors.0"] = rounded_anchors(SIZES, RATIOS)[order]
     torch.save({"model": made, "iteration": 1}, path)
     return path

@@ -208,6 +208,7 @@ def _table(
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
     from mmpt.downstream.task_corpus import evaluation_table, nlvr_table, store_table
     from mmpt.processing.region_record import check_same_regions, record_of
+    from mmpt.processing.store_fit import check_store_fits
 
     if nlvr is not None and (pairs is not None or store is not None):
         raise MmptValueError("got --nlvr with --pairs or --store, expected one source")
@@ -228,8 +229,9 @@ def _table(
     else:
         table = evaluation_table(saved.recipe.data, saved.name, saved.trained_on)
         store, corpus = saved.recipe.data.store, saved.recipe.data.corpus
+    given = record_of(table.dataset.regions, corpus)
+    check_store_fits(saved.model.config, given, f"{store or corpus!r}")
     if not allow_other_regions:
-        given = record_of(table.dataset.regions, corpus)
         check_same_regions(saved.trained_on, given, f"{store or corpus!r}", "add --allow-other-regions")
     return table
 
