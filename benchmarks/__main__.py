@@ -14,6 +14,7 @@ BENCHMARKS = {
     "store": "reading features, beside the predecessors' files",
     "conversion": "converting a checkpoint",
     "retrieval": "two-stage retrieval",
+    "extraction": "an image through bottom-up attention's detector",
 }
 
 if __name__ == "__main__":

@@ -32,12 +32,15 @@ def register_auto_classes() -> None:
     `import mmpt` does it; the command line does it when a command needs it.
     """
     import transformers
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForMaskedLM, AutoProcessor
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedLM, AutoProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
+    from mmpt.configuration.configuration_bottom_up import BottomUpConfig
     from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS
+    from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
     from mmpt.modeling_mmpt.pipelines_mmpt import PIPELINES
     from mmpt.modeling_mmpt.task_models import BACKBONES, PRETRAINING_MODELS, TASK_MODELS
+    from mmpt.processing.image_processing_bottom_up import BottomUpImageProcessor
     from mmpt.processing.image_processing_mmpt import MmptImageProcessor
     from mmpt.processing.processing_mmpt import MmptProcessor
 
@@ -56,6 +59,9 @@ def register_auto_classes() -> None:
             found = tuple(models) if len(models) > 1 else models[0]
             getattr(transformers, name).register(config, found, exist_ok=True)
         AutoModelForMaskedLM.register(config, PRETRAINING_MODELS[stream], exist_ok=True)
+    AutoConfig.register(BottomUpConfig.model_type, BottomUpConfig, exist_ok=True)
+    AutoModel.register(BottomUpConfig, BottomUpDetector, exist_ok=True)
+    AutoImageProcessor.register(BottomUpConfig, image_processor_classes={"pil": BottomUpImageProcessor}, exist_ok=True)
     for task, pipeline_class in PIPELINES.items():
         if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
             auto_class = getattr(transformers, pipeline_class.auto_name)

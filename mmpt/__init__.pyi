@@ -1,5 +1,6 @@
 """The public names, each with the module that defines it; `__init__.py` reads this list."""
 
+from mmpt.configuration.configuration_bottom_up import BottomUpConfig as BottomUpConfig
 from mmpt.configuration.configuration_mmpt import (
     MmptDualStreamConfig as MmptDualStreamConfig,
 )
@@ -31,6 +32,7 @@ from mmpt.modeling_mmpt.dual_stream_tasks import (
     MmptDualStreamForSequenceClassification as MmptDualStreamForSequenceClassification,
 )
 from mmpt.modeling_mmpt.fusion import MmptLateFusion as MmptLateFusion
+from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector as BottomUpDetector
 from mmpt.modeling_mmpt.modeling_dual_stream import (
     MmptDualStreamForPreTraining as MmptDualStreamForPreTraining,
 )
@@ -68,6 +70,7 @@ from mmpt.predecessors.conversion import convert as convert
 from mmpt.predecessors.conversion import from_predecessor as from_predecessor
 from mmpt.predecessors.predecessor_export import export_predecessor as export_predecessor
 from mmpt.processing.annotations.annotation_formats import read_annotations as read_annotations
+from mmpt.processing.image_processing_bottom_up import BottomUpImageProcessor as BottomUpImageProcessor
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor as MmptImageProcessor
 from mmpt.processing.pairs.checks import check_pairs as check_pairs
 from mmpt.processing.pairs.dataset import PairDataset as PairDataset

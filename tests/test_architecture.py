@@ -10,8 +10,12 @@ ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")  # imports go l
 OUTSIDE = ("recipes", "demo", "benchmarks", "docs", "tests")
 DEFINED_BY_THE_PACKAGE = ("from mmpt import __version__", "from mmpt import register_auto_classes")
 TRAVELLING_ROOMS = ("configuration", "modeling_mmpt")
-TRAVELLING_MODULES = ("mmpt.processing.processing_mmpt", "mmpt.processing.image_processing_mmpt")
-TRAVELLING_NEEDS = {"torch", "transformers", "huggingface_hub", "numpy"}
+TRAVELLING_MODULES = (
+    "mmpt.processing.processing_mmpt",
+    "mmpt.processing.image_processing_mmpt",
+    "mmpt.processing.image_processing_bottom_up",
+)
+TRAVELLING_NEEDS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}  # Pillow: image processors alone
 
 Sources = Mapping[str, str]
 """Path from the root, as in "processing/regions.py" -> source."""

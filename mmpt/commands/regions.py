@@ -29,6 +29,16 @@ def extract(
     max_regions: Annotated[int, typer.Option(help="The most regions of an image.")] = 36,
     min_regions: Annotated[int, typer.Option(help="The fewest, below the threshold too.")] = 1,
     threshold: Annotated[float, typer.Option(help="The lowest score that a detector's region may have.")] = 0.0,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Of bottom-up attention's detector, whose regions: uniter, lxmert, visual_bert, oscar, volta, "
+            "volta_flickr, vinvl."
+        ),
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option(help="Of the same, class 0 is the background (first) or there is none (none).")
+    ] = None,
     box_format: Annotated[str, typer.Option(help="Given boxes are 'pixel' or 'normalized'.")] = "pixel",
     shard: Annotated[
         str | None, typer.Option(help="i/n: the i-th of n parts, 1/4 say; `mmpt merge` joins them.")
@@ -52,10 +62,12 @@ def extract(
     """
     with clear_errors(debug):
         part, count = _part_of(shard)
+        from mmpt import register_auto_classes
         from mmpt.processing.region_extraction.image_regions import ImageRegions
         from mmpt.processing.region_extraction.image_sources import open_images
         from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 
+        register_auto_classes()
         if box_format not in ("pixel", "normalized"):
             raise MmptValueError(f"got --box-format {box_format!r}, expected pixel or normalized")
         _check_shard_bytes(shard_bytes)
@@ -67,6 +79,8 @@ def extract(
             max_regions=max_regions,
             min_regions=min_regions,
             threshold=threshold,
+            preset=preset,
+            background=background,  # type: ignore[arg-type]
             revision=revision,
             device=device,
             dtype=dtype,

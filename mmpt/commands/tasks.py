@@ -207,6 +207,7 @@ def _table(
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
     from mmpt.processing.store.record import check_same_regions, record_of
+    from mmpt.processing.store_fit import check_store_fits
     from mmpt.training.task_sources import evaluation_table, nlvr_table, store_table
 
     if nlvr is not None and (pairs is not None or store is not None):
@@ -229,8 +230,9 @@ def _table(
     else:
         table = evaluation_table(saved.recipe.data, saved.name, saved.trained_on)
         store, corpus = saved.recipe.data.store, saved.recipe.data.corpus
+    given = record_of(table.dataset.regions, corpus)
+    check_store_fits(saved.model.config, given, f"{store or corpus!r}")
     if not allow_other_regions:
-        given = record_of(table.dataset.regions, corpus)
         check_same_regions(saved.trained_on, given, f"{store or corpus!r}", "add --allow-other-regions")
     return table
 

@@ -11,22 +11,29 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from mmpt.configuration.configuration_bottom_up import BottomUpConfig
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.bert_keys import drop_buffers
+from mmpt.predecessors.detector_keys import read_detector
 from mmpt.predecessors.families import FAMILIES, config_class_of, recognise
 from mmpt.predecessors.key_map import KeyFate, KeyMap, KeyReport
 from mmpt.predecessors.predecessor_tokenizer import find_processor
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.predecessors.task_heads import choose_head, drop_other_heads, label_fields, use_head
 from mmpt.predecessors.text_encoders import read_text_encoder
+from mmpt.processing.image_processing_bottom_up import BottomUpImageProcessor
 
-FamilyName = Literal["auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert"]
-Model = MmptForPreTraining | MmptTaskModel
+FamilyName = Literal[
+    "auto", "uniter", "visual_bert", "lxmert", "lxmert_original", "vilbert", "volta", "oscar", "bert", "bottom_up"
+]
+Model = MmptForPreTraining | MmptTaskModel | BottomUpDetector
+DETECTOR = "bottom_up"
 REPORT = "conversion.json"
 DECODER = "heads.token.decoder.weight"  # tied to the word embeddings
 
@@ -46,7 +53,7 @@ class ConversionPlan:
     source: SourceCheckpoint
     family: str
     model_class: type[Model]
-    config: MmptConfig
+    config: MmptConfig | BottomUpConfig
     keys: KeyMap
     report: KeyReport
 
@@ -67,7 +74,8 @@ def plan_conversion(
 
     Args:
         source: a weight file, or a folder with one; .safetensors, .bin, .pt or .pth; with or without `module.`.
-        family: whose checkpoint it is; "auto" recognises it by its keys.
+        family: whose checkpoint it is; "auto" recognises it by its keys. "bottom_up" is a detector of regions, for
+            which `labels` is the vocabulary of its classes.
         task: which head becomes the model's: "pretraining", a task ("vqa", "classification", "entailment", "nlvr2",
             "multiple_choice", "grounding", "phrases", "retrieval"), or the predecessor's name of a head
             ("vil_prediction_gqa"). "auto" takes the only fine-tuned head; where there are several or none, those of
@@ -86,6 +94,14 @@ def plan_conversion(
             of which there are several, and a file that is no checkpoint or holds code.
     """
     checkpoint = SourceCheckpoint(source, config_path)
+    detector = read_detector(checkpoint, labels, config_overrides) if family in ("auto", DETECTOR) else None
+    if detector is not None:
+        if task != "auto" or config_path is not None:
+            raise MmptValueError(f"{source} is a detector of regions, which has neither tasks nor a JSON configuration")
+        report = _report(checkpoint, DETECTOR, BottomUpDetector, *detector, tuple(allow_unknown), tuple(allow_random))
+        return ConversionPlan(checkpoint, DETECTOR, BottomUpDetector, *detector, report)
+    if family == DETECTOR:
+        raise MmptValueError(f"{source} has no region proposal network; leave the family to 'auto'")
     name = recognise(checkpoint) if family == "auto" else family
     heads, head = [], None
     if name == "bert":
@@ -122,8 +138,8 @@ def plan_conversion(
 def from_predecessor(source: str | Path, **options: Any) -> Model:
     """Return a predecessor's checkpoint as one of our models, in float32 and evaluation mode.
 
-    It is a model for pre-training, or for the task of the fine-tuned head that was chosen. Its `conversion_report`
-    says what became of every key. Options and errors are those of `plan_conversion`.
+    It is a model for pre-training, for the task of the fine-tuned head that was chosen, or a detector of regions. Its
+    `conversion_report` says what became of every key. Options and errors are those of `plan_conversion`.
 
     Raises:
         ValueError: also if two keys that a predecessor ties hold different values.
@@ -154,14 +170,7 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmptFileExistsError(f"{out} exists{' and is not empty' if out.is_dir() else ''}; name a new folder")
     plan = plan_conversion(source, **options)
-    family = FAMILIES.get(plan.family)
-    processor, note = find_processor(
-        plan.source,
-        plan.config,
-        tokenizer,
-        family.lowercase if family else None,
-        whole_image_region=family is not None and family.whole_image_region and _pools_first_region(plan.config),
-    )
+    processor, note = _processor_of(plan, tokenizer)
     report = plan.report
     if note:
         report = replace(report, assumptions=(*report.assumptions, note))
@@ -177,6 +186,24 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     return report
 
 
+def _processor_of(plan: ConversionPlan, tokenizer: str | None) -> tuple[Any, str | None]:
+    """Return what makes the model's input, None if no tokenizer is there, and what to say of it."""
+    config, family = plan.config, FAMILIES.get(plan.family)
+    if isinstance(config, BottomUpConfig):
+        if tokenizer is not None:
+            raise MmptValueError(
+                f"got a tokenizer, but {plan.source.path} is a detector of regions, which reads no text"
+            )
+        return BottomUpImageProcessor.of_config(config), None
+    return find_processor(
+        plan.source,
+        config,
+        tokenizer,
+        family.lowercase if family else None,
+        whole_image_region=family is not None and family.whole_image_region and _pools_first_region(config),
+    )
+
+
 def carry_out(plan: ConversionPlan) -> Model:
     """Read the weights and build the model of a plan."""
     for theirs, to in plan.keys.ties.items():
@@ -190,7 +217,7 @@ def carry_out(plan: ConversionPlan) -> Model:
         for theirs, targets in plan.keys.targets.items()
         if theirs in plan.source
         for ours, part in targets
-    }
+    } | plan.keys.made
     # What the checkpoint fills is never initialised first: that would cost more than reading it.
     complete = not plan.report.of("missing")
     with torch.device("meta" if complete else "cpu"):
@@ -225,7 +252,7 @@ def _report(
     source: SourceCheckpoint,
     family: str,
     model_class: type[Model],
-    config: MmptConfig,
+    config: MmptConfig | BottomUpConfig,
     keys: KeyMap,
     allowed: tuple[str, ...],
     may_be_random: tuple[str, ...],
@@ -259,7 +286,7 @@ def _report(
         )
     if misfits:
         raise MmptValueError(f"{source.path} does not fit as {family}: " + "; ".join(misfits[:5]))
-    missing = sorted(set(expected) - filled - {DECODER})
+    missing = sorted(set(expected) - filled - {DECODER} - keys.made.keys())
     refused = [ours for ours in missing if not any(fnmatchcase(ours, pattern) for pattern in may_be_random)]
     if refused and family == "bert":
         raise MmptValueError(

@@ -41,11 +41,13 @@ class KeyMap:
         targets: theirs -> [(ours, part)]; one of theirs may fill several of ours.
         ties: theirs -> the key of theirs that must hold the same values.
         drops: theirs -> reason.
+        made: ours -> what a formula gives, where the checkpoint has nothing.
     """
 
     targets: dict[str, list[tuple[str, Part]]] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     drops: dict[str, str] = field(default_factory=dict)
+    made: dict[str, Tensor] = field(default_factory=dict)
 
     def tensor(self, theirs: str, ours: str, part: Part = WHOLE) -> None:
         self.targets.setdefault(theirs, []).append((ours, part))

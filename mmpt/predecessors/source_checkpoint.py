@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -14,9 +15,11 @@ from torch import Tensor
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.configuration.pretrained import reason_of
 from mmpt.processing.placeholders import refuse_placeholder
+from mmpt.processing.region_readers.restricted_pickle import load_pickle
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th")  # .th: the original VisualBERT
+PICKLE = ".pkl"  # of numpy arrays: detectors in detectron2's form
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", PICKLE)  # .th: the original VisualBERT
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Where training scripts keep the weights in a file that holds more (VisualBERT, VOLTA)."""
 
@@ -33,7 +36,7 @@ class SourceCheckpoint(Mapping[str, Tensor]):
     `bias` for TensorFlow's `gamma` and `beta`.
 
     Args:
-        path: a weight file (.safetensors, .bin, .pt, .pth, .th), or a folder with one, whole or in shards with an
+        path: a weight file (.safetensors, .bin, .pt, .pth, .th, .pkl), or a folder with one, whole or in shards with an
             index.
         config_path: the predecessor's configuration; `config.json` beside the weights by default, if it is there.
 
@@ -280,7 +283,20 @@ def _open(file: Path) -> Any:
             return safe_open(file, framework="pt")
         except SafetensorError as error:
             raise MmptValueError(f"{file} cannot be read as safetensors ({error}); copy it again") from None
-    return _LoadedTensors(_load_pickled(file))
+    return _LoadedTensors(_load_arrays(file) if file.suffix == PICKLE else _load_pickled(file))
+
+
+def _load_arrays(file: Path) -> dict[str, Tensor]:
+    """Read a pickle of numpy arrays; nothing in it is imported or called."""
+    try:
+        loaded = load_pickle(file.read_bytes())
+    except MmptValueError as error:
+        raise MmptValueError(f"{file} is refused, and nothing of it was run: {error}") from None
+    loaded = _unwrapped(loaded, file)
+    return {
+        key: torch.from_numpy(np.array(value))  # a copy that may be written to
+        for key, value in loaded.items()
+    }
 
 
 def _load_pickled(file: Path) -> dict[str, Tensor]:
@@ -312,12 +328,19 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
         raise MmptValueError(
             f"{file} cannot be read as a torch checkpoint ({reason_of(error)}); copy it again"
         ) from None
+    return _unwrapped(loaded, file)
+
+
+def _unwrapped(loaded: Any, file: Path) -> dict[str, Any]:
+    """Return the dict of weights in what a file holds."""
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not loaded:
         raise MmptValueError(f"{file} holds a {type(loaded).__name__}, expected a dict of tensors (a state_dict)")
-    wrong = [key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    wrong = [
+        key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor | np.ndarray))
+    ]
     if wrong:
         raise MmptValueError(
             f"{file} has entries that are no tensors ({', '.join(map(repr, wrong[:5]))}), expected a state_dict; "

@@ -14,6 +14,7 @@ from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.store.record import check_same_regions, record_of
+from mmpt.processing.store_fit import check_store_fits
 from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.inputs import candidate_inputs, pair_inputs
@@ -69,6 +70,8 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
         raise MmptValueError("task.early_stopping_patience is given without rows to evaluate on; give data.eval_pairs")
     processor = build_processor(recipe, corpus)
     model = build_task_model(recipe.model, section, task, corpus, processor.tokenizer)
+    record = record_of(corpus.train.regions, recipe.data.corpus)
+    check_store_fits(model.config, record, f"{recipe.data.store or recipe.data.corpus!r}")
     learning = freeze_parameters(model, section.freeze)
     if section.freeze is not None:
         logger.info("%d of %d parameters learn", learning, model.num_parameters())

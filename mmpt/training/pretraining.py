@@ -18,6 +18,7 @@ from mmpt.processing.pairs.dataset import StepIndex
 from mmpt.processing.pretraining.collator import MmptDataCollator
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.store.record import Record, check_same_regions, record_of
+from mmpt.processing.store_fit import check_store_fits
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe.recipe import ModelSection, Recipe, build_config
 from mmpt.training.data_sources import Corpus, open_corpus
@@ -58,6 +59,7 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
     facts = corpus.facts | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model = build_model(recipe.model, facts)
     record = record_of(corpus.train.regions, recipe.data.corpus)
+    check_store_fits(model.config, record, f"{recipe.data.store or recipe.data.corpus!r}")
     if recipe.model.from_pretrained is not None and not recipe.data.allow_other_regions:
         known = recorded_regions(recipe.model.from_pretrained)
         check_same_regions(known, record, f"{recipe.data.store or recipe.data.corpus!r}", ALLOW)

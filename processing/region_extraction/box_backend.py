@@ -20,6 +20,8 @@ class BoxBackend:
 
     name = "boxes"
     class_names = None
+    pixel_boxes = False
+    feature_dim = None
 
     def __init__(self, encoder: Any) -> None:
         self.model = encoder
@@ -29,7 +31,7 @@ class BoxBackend:
         """What decides which regions come out, as JSON."""
         return {"samples": SAMPLES}
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor], boxes: Any) -> Tensor:
         """Return the map, (batch, feature, rows, columns)."""
         return feature_map(self.model, inputs["pixel_values"])
 

@@ -26,6 +26,8 @@ class DetectorBackend:
     """
 
     name = "detector"
+    pixel_boxes = False
+    feature_dim = None
 
     def __init__(self, model: Any, *, max_regions: int | None, min_regions: int, threshold: float) -> None:
         self.model = model
@@ -57,7 +59,7 @@ class DetectorBackend:
             "class_probs": kind[1],
         }
 
-    def forward(self, inputs: dict[str, Tensor]) -> Any:
+    def forward(self, inputs: dict[str, Tensor], boxes: None) -> Any:
         """Run the detector."""
         return self.model(**inputs)
 

@@ -14,8 +14,10 @@ from transformers import (
 from transformers.backbone_utils import BackboneMixin
 from transformers.image_processing_base import ImageProcessingMixin
 
+from mmpt.configuration.configuration_bottom_up import BottomUpConfig
 from mmpt.configuration.errors import MmptOSError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
+from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
 
 
 def is_detector(config: Any) -> bool:
@@ -33,6 +35,8 @@ def recognise_backend(config: Any, name: str) -> str:
         ValueError: if it is made for neither.
     """
     kind = config.model_type
+    if isinstance(config, BottomUpConfig):
+        return "detector"
     if type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING:
         raise MmptValueError(
             f"{name} ({kind}) finds what a text names, expected a detector of fixed classes or an image encoder; "
@@ -56,6 +60,11 @@ def load_detector(name: str, *, config: Any, revision: str | None) -> Any:
             f"{name} ({config.model_type}) finds the layout of documents, expected a detector of objects"
         )
     return _load_weights(AutoModelForObjectDetection, name, config=config, revision=revision)
+
+
+def load_bottom_up(name: str, *, config: BottomUpConfig, revision: str | None) -> BottomUpDetector:
+    """Load a detector of this package."""
+    return _load_weights(BottomUpDetector, name, config=config, revision=revision)
 
 
 def load_encoder(name: str, *, config: Any, revision: str | None) -> Any:

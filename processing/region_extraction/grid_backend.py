@@ -20,6 +20,8 @@ class GridBackend:
     """
 
     name = "grid"
+    pixel_boxes = False
+    feature_dim = None
     class_names = None
 
     def __init__(self, encoder: Any, *, max_regions: int | None) -> None:
@@ -31,7 +33,7 @@ class GridBackend:
         """What decides which regions come out, as JSON."""
         return {"max_regions": self._max_regions}
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor], boxes: None) -> Tensor:
         """Return the map, (batch, feature, rows, columns)."""
         return feature_map(self.model, inputs["pixel_values"])
 

@@ -49,7 +49,7 @@ class ImagePreparation:
             raise MmptValueError(
                 f"an image of {image.width} x {image.height} pixels cannot be prepared: {error}"
             ) from error
-        kept = {"pixel_values": inputs["pixel_values"]}
+        kept = {name: inputs[name] for name in ("pixel_values", "resize_factors") if name in inputs}
         if "pixel_mask" in inputs and not inputs["pixel_mask"].all():  # a processor with a fixed pad_size
             kept["pixel_mask"] = inputs["pixel_mask"]
         return PreparedImage(kept, image.width, image.height)
@@ -66,7 +66,8 @@ class ImagePreparation:
         """What is done to an image, as JSON."""
         processor = self._processor
         size = dict(zip(("height", "width"), self._size, strict=True)) if self._size else processor.size
-        names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        names = ["do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"]
+        names += ["resize_rule"] if hasattr(processor, "resize_rule") else []
         return {
             "processor": type(processor).__name__,
             "size": {name: int(number) for name, number in dict(size).items() if number},

@@ -17,6 +17,7 @@ from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.processing.regions import boxes_from_pixels, check_boxes
 from mmpt.processing.store.source import Found, Rejected
 
+_NOTHING = "the detector finds no region in it, expected one or more; a very small, long or plain image may have none"
 BATCHES_AHEAD = 2  # batches that are decoded while the model is at work
 
 
@@ -167,6 +168,6 @@ class ImageRegions:
                 one = next(regions)
                 if item.labels is not None:
                     one.labels = item.labels
-                item = Found(item.where, one)
+                item = Found(item.where, one) if len(one) else Rejected(item.where, _NOTHING, one.image_id)
             result.append(item)
         return result

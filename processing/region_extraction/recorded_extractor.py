@@ -9,6 +9,7 @@ from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.processing.store.record import Record, check_same_regions, describe_extractor
 
 ASKED = ("max_regions", "min_regions", "threshold")
+ASKED_OF_PRESETS = ("preset", "background")
 
 
 def load_recorded_extractor(record: Record, beside: str | Path | None = None) -> RegionExtractor:
@@ -32,7 +33,8 @@ def load_recorded_extractor(record: Record, beside: str | Path | None = None) ->
     name, backend = settings["model"], settings["backend"]
     places = [Path(name)] + ([] if beside is None else [Path(beside) / name, Path(beside).parent / name])
     folder = next((place for place in places if place.is_dir()), None)
-    asked = {key: settings[key] for key in ASKED if key in settings}
+    names = ASKED_OF_PRESETS if "preset" in settings else ASKED
+    asked = {key: settings[key] for key in names if key in settings}
     try:
         extractor = RegionExtractor.from_pretrained(
             name if folder is None else folder,

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoConfig
 
+from mmpt.configuration.configuration_bottom_up import PRESETS, Background, BottomUpConfig
 from mmpt.configuration.errors import MmptRuntimeError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.modeling_mmpt.devices import device_of
+from mmpt.processing.region_extraction.bottom_up_backend import BottomUpBackend
 from mmpt.processing.region_extraction.box_backend import BoxBackend
 from mmpt.processing.region_extraction.detector_backend import Arrays, DetectorBackend
 from mmpt.processing.region_extraction.extractor_loading import (
     is_detector,
+    load_bottom_up,
     load_detector,
     load_encoder,
     load_image_processor,
@@ -32,6 +35,9 @@ from mmpt.processing.regions import Regions, check_boxes
 
 BACKENDS = ("detector", "grid", "boxes")
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+Backend = DetectorBackend | GridBackend | BoxBackend | BottomUpBackend
 
 
 class RegionExtractor:
@@ -51,7 +57,7 @@ class RegionExtractor:
 
     def __init__(
         self,
-        backend: DetectorBackend | GridBackend | BoxBackend,
+        backend: Backend,
         preparation: ImagePreparation,
         *,
         model: str,
@@ -79,11 +85,14 @@ class RegionExtractor:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         """What made the regions, as JSON: the `extractor` of a region store."""
         backend.model.to(self._device)
+        if backend.feature_dim is not None:
+            self.feature_dim: int = backend.feature_dim
+            """Numbers in one region's feature."""
+            return
         # One grey image: what is wrong with every image shows itself here, before the first.
         grey = self.prepare(Image.new("RGB", (96, 64), (128, 128, 128)))
         whole = [np.asarray([[0, 0, 1, 1]], dtype=np.float32)] if self.needs_boxes else None
-        self.feature_dim: int = self.extract_prepared([grey], boxes=whole)[0].feature_dim
-        """Numbers in one region's feature."""
+        self.feature_dim = self.extract_prepared([grey], boxes=whole)[0].feature_dim
 
     @classmethod
     def from_pretrained(
@@ -94,6 +103,8 @@ class RegionExtractor:
         max_regions: int | None = 36,
         min_regions: int = 1,
         threshold: float = 0.0,
+        preset: str | None = None,
+        background: Background | None = None,
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str = "float32",
@@ -107,6 +118,10 @@ class RegionExtractor:
             max_regions: the most regions of an image; None keeps all. Given boxes are all kept.
             min_regions: of a detector, the fewest, below the threshold too.
             threshold: of a detector, the lowest score that is kept.
+            preset: of bottom-up attention's detector, the released model whose regions are wanted (`PRESETS`); the
+                rules that its folder holds by default. It sets the three numbers before, too.
+            background: of the same, "first" or "none": class probabilities with the background as class 0 or without
+                it; the preset tells by default.
             device: a GPU if there is one, by default.
 
         Raises:
@@ -121,11 +136,24 @@ class RegionExtractor:
         config = load_pretrained(AutoConfig, name, "the extractor", revision=revision)
         if backend is None:
             backend = recognise_backend(config, str(name))
+        limits = (max_regions, min_regions, threshold)
+        bottom_up = isinstance(config, BottomUpConfig)
         _check_backend(backend, min_regions, threshold)
+        _check_preset(str(name), config, backend, limits, preset or background)
         revision = getattr(config, "_commit_hash", None) or revision
         processor = load_image_processor(str(name), revision)
-        chosen: DetectorBackend | GridBackend | BoxBackend
-        if backend == "detector":
+        chosen: Backend
+        if isinstance(config, BottomUpConfig):
+            used = None if preset is None else config.use_preset(preset)
+            if used is not None:
+                processor.use_preset(used)
+            chosen = BottomUpBackend(
+                load_bottom_up(str(name), config=config, revision=revision),
+                preset=preset,
+                background=background or (used.background if used else "first"),
+                given=backend == "boxes",
+            )
+        elif backend == "detector":
             detector = load_detector(str(name), config=config, revision=revision)
             chosen = DetectorBackend(detector, max_regions=max_regions, min_regions=min_regions, threshold=threshold)
         else:
@@ -133,7 +161,7 @@ class RegionExtractor:
             chosen = GridBackend(encoder, max_regions=max_regions) if backend == "grid" else BoxBackend(encoder)
         return cls(
             chosen,
-            ImagePreparation(processor, uncropped=not is_detector(config)),
+            ImagePreparation(processor, uncropped=not (bottom_up or is_detector(config))),
             model=Path(name).name if Path(name).is_dir() else str(name),  # where a folder lies is this machine's affair
             revision=revision,
             device=device,
@@ -149,7 +177,7 @@ class RegionExtractor:
     @property
     def needs_boxes(self) -> bool:
         """Whether images come with the boxes that features are wanted of."""
-        return isinstance(self._backend, BoxBackend)
+        return self._backend.name == "boxes"
 
     def __call__(
         self,
@@ -198,6 +226,9 @@ class RegionExtractor:
                 batch = rows[start : start + self.batch_size]
                 arrays = self._run([images[row] for row in batch], checked and [checked[row] for row in batch])
                 for row, fields in zip(batch, arrays, strict=True):
+                    if self._backend.pixel_boxes:
+                        size = np.asarray([images[row].width, images[row].height] * 2, dtype=np.float32)
+                        fields["boxes"] = (fields["boxes"] / size).clip(0, 1)
                     found[row] = Regions(
                         **fields,
                         width=images[row].width,
@@ -214,7 +245,7 @@ class RegionExtractor:
         try:
             with torch.inference_mode():
                 with nullcontext() if lower is None else torch.autocast(self._device.type, lower):
-                    output = self._backend.forward(inputs)
+                    output = self._backend.forward(inputs, boxes)
                 return self._backend.regions(output, boxes)
         except torch.OutOfMemoryError as error:
             shape = tuple(inputs["pixel_values"].shape)
@@ -254,6 +285,24 @@ def _check_backend(backend: str, min_regions: int, threshold: float) -> None:
         raise MmptValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     if backend != "detector" and (threshold > 0 or min_regions > 1):
         raise MmptValueError(f"got threshold or min_regions, but regions of the backend {backend!r} have no scores")
+
+
+def _check_preset(name: str, config: Any, backend: str, limits: tuple[Any, ...], asked: str | None) -> None:
+    """Refuse a preset where there is none, and other rules where a preset or its folder has them."""
+    if not isinstance(config, BottomUpConfig):
+        if asked is not None:
+            raise MmptValueError(
+                f"got the preset or background {asked!r}, but {name} is of type {config.model_type!r}; presets are of "
+                "bottom-up attention's detector, which `mmpt convert` makes of the published files"
+            )
+        return
+    if limits != (36, 1, 0.0):
+        raise MmptValueError(
+            f"max_regions, min_regions and threshold are {limits}, but {name} selects by the rules of a preset; leave "
+            f"them out and give preset: one of {', '.join(PRESETS)}"
+        )
+    if backend == "grid":
+        raise MmptValueError(f"got the backend 'grid', but {name} is a detector of regions; give 'detector' or 'boxes'")
 
 
 def _checked_boxes(boxes: NDArray[Any], row: int) -> NDArray[np.float32]:

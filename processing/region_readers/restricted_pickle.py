@@ -202,9 +202,9 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 def _finished(value: Any) -> Any:
-    """Return the value with its arrays in place, two levels deep: an item's fields lie no deeper."""
+    """Return the value with its arrays in place, in dicts too."""
     if isinstance(value, _Array):
         value = value.value
     if isinstance(value, dict):
-        return {key: item.value if isinstance(item, _Array) else item for key, item in value.items()}
+        return {key: _finished(item) for key, item in value.items()}
     return value
