@@ -9,15 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bottom_up_files import (
-    DEPTHS,
-    draw_weights,
-    photo,
-    save_caffe_checkpoint,
-    save_detectron2_pickle,
-    save_research_folder,
-    save_weights,
-)
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,6 +21,15 @@ from mmpt.modeling_mmpt.bottom_up_selection import select_nms_filter, select_tsv
 from mmpt.modeling_mmpt.box_geometry import box_overlaps, centred_anchors, suppress
 from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpConvolution
 from mmpt.modeling_mmpt.roi_pooling import AlignPooler, MaxPooler
+from tests.factories.bottom_up_files import (
+    DEPTHS,
+    draw_weights,
+    photo,
+    save_caffe_checkpoint,
+    save_detectron2_pickle,
+    save_research_folder,
+    save_weights,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from bottom_up_files import golden_case, golden_folder, key_shapes, save_weights
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mmpt import BottomUpConfig, BottomUpDetector, BottomUpImageProcessor, from_predecessor
 from mmpt.modeling_mmpt.bottom_up_selection import Chosen, select_maxnms, select_perclass, select_tsv, survivors
 from mmpt.modeling_mmpt.box_geometry import GEOMETRIES, propose, rounded_anchors
+from tests.factories.bottom_up_files import golden_case, golden_folder, key_shapes, save_weights
 
 SMALL = (
     "astronaut_portrait_10_36",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from bottom_up_files import draw_weights, photo, save_research_folder
 from transformers import LxmertConfig, LxmertForQuestionAnswering
 from typer.testing import CliRunner
 
 from mmpt import RegionStore
 from mmpt.commands.main import app
+from tests.factories.bottom_up_files import draw_weights, photo, save_research_folder
 from tests.factories.heads import config_of, mlp, with_heads
 from tests.factories.paths import ROOT
 
