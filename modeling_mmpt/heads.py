@@ -16,15 +16,15 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.self_contained import saved_class
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
-from mmpt.modeling_mmpt.input_checks import check_inputs, check_objective_labels, refuse_unknown_inputs
-from mmpt.modeling_mmpt.modeling_base import (
-    HEADS,
-    MmptBackbone,
-    MmptModelOutput,
-    MmptPreTrainedModel,
-    returns_states,
+from mmpt.modeling_mmpt.input_checks import (
+    LAYOUT_INPUTS,
+    check_inputs,
+    check_objective_labels,
+    refuse_unknown_inputs,
 )
+from mmpt.modeling_mmpt.modeling_base import HEADS, MmptBackbone, MmptModelOutput, MmptPreTrainedModel
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled, mean_over, smooth_l1
+from mmpt.modeling_mmpt.unpadding import places_of_labels
 
 logger = logging.getLogger(__name__)
 
@@ -359,17 +359,8 @@ class MmptForPreTraining(MmptPreTrainedModel):
         check_objective_labels(self, labels, inputs | scores, loss_denominators)
         labelled = {name: is_labelled(given) for name, given in labels.items()}
         kwargs["return_dict"] = True
-        if labels and task_ids is None and not returns_states(self.config, kwargs):
-            sizes = {
-                "tokens": None
-                if inputs_embeds is input_ids
-                else (input_ids if inputs_embeds is None else inputs_embeds),
-                "regions": region_features,
-            }
-            for reads, given in sizes.items():
-                if given is not None:
-                    kwargs[f"read_{reads}"] = _read_places(reads, labelled, given)
-        states: MmptModelOutput = self.backbone(**inputs, **kwargs)
+        layout = {name: value for name, value in kwargs.items() if name in LAYOUT_INPUTS}
+        states: MmptModelOutput = self.backbone(**inputs, reads="labelled" if labels else "all", **kwargs)
         read = {
             "tokens": _without_task_token(states.text_last_hidden_state, task_ids),
             "regions": states.region_last_hidden_state,
@@ -390,18 +381,26 @@ class MmptForPreTraining(MmptPreTrainedModel):
                 continue
             if hidden is None:
                 raise MmptValueError(f"{names[0]}_labels were given, but the backbone has no state for them")
+            there = torch.stack([labelled[name] for name in names]).any(0)
+            chosen = places_of_labels(reads, there, layout)
             losses = self._objective_losses(
                 reads,
-                hidden,
-                {name: (labels[name], labelled[name]) for name in names},
-                weights,
+                _rows_at(chosen, hidden, there),
+                {
+                    name: (_rows_at(chosen, labels[name], there), _rows_at(chosen, labelled[name], there))
+                    for name in names
+                },
+                {
+                    name: _rows_at(chosen, score, there)
+                    for name, score in weights.items()
+                    if score is not None and name in names
+                },
                 loss_denominators,
                 output,
             )
             if align:
-                selected = torch.stack([labelled[name] for name in names]).any(0)
                 for field in {LOGITS_FIELDS[OBJECTIVES[name].head] for name in names}:
-                    setattr(output, field, _aligned(output[field], selected))
+                    setattr(output, field, _aligned(output[field], chosen, there))
             for name, loss in losses.items():
                 weighted = self.config.objective_weights[name] * loss
                 total = weighted if total is None else total + weighted
@@ -420,34 +419,32 @@ class MmptForPreTraining(MmptPreTrainedModel):
         reads: str,
         hidden: Tensor,
         labels: dict[str, tuple[Tensor, Tensor]],
-        weights: dict[str, Tensor | None],
+        weights: dict[str, Tensor],
         denominators: dict[str, Tensor] | None,
         output: MmptForPreTrainingOutput,
     ) -> dict[str, Tensor]:
         """Return the loss of each objective in `labels`, all of which read `hidden`, and fill in `output`.
 
         Args:
-            labels: by objective, and where there is one: (batch,) or (batch, tokens or regions).
+            hidden: (selected, size); `weights` by objective (selected,).
+            labels: by objective (selected, ...), and where there is one, (selected,).
         """
-        selected = torch.stack([there for _, there in labels.values()]).any(0)  # where any of these has a label
-        heads = {OBJECTIVES[name].head for name in labels}
-        predictions = self.heads(reads, hidden[selected], heads, self._decode)
+        predictions = self.heads(reads, hidden, {OBJECTIVES[name].head for name in labels}, self._decode)
         losses = {}
         for name, (given, there) in labels.items():
             objective = OBJECTIVES[name]
-            prediction, target = predictions[objective.head], given[selected]
+            prediction = predictions[objective.head]
             setattr(output, LOGITS_FIELDS[objective.head], prediction)
-            labelled = there[selected]
-            prediction, target = prediction[labelled], target[labelled]
+            # What has no label counts for nothing; any number that is a label stands for it in the meantime.
+            target = given.masked_fill(~there.view(-1, *(1,) * (given.dim() - 1)), 0)
             smooth = name == "mrfr" and self.config.region_feature_loss == "smooth_l1"
             values = (smooth_l1 if smooth else objective.loss)(prediction, target)
-            weight = weights.get(name)
-            if self.config.confidence_weighted_classes and weight is not None:
-                values = values * weight[selected][labelled]
-            count = labelled.sum()
-            loss = mean_over(values, count if denominators is None else denominators[name])
+            if self.config.confidence_weighted_classes and name in weights:
+                values = values * weights[name]
+            count = there.sum()
+            loss = mean_over(values.masked_fill(~there, 0), count if denominators is None else denominators[name])
             with torch.no_grad():
-                metric = mean_over(objective.metric(prediction, target), count)
+                metric = mean_over(objective.metric(prediction, target).masked_fill(~there, 0), count)
             setattr(output, f"{name}_loss", loss)
             setattr(output, f"{name}_count", count)
             setattr(output, f"{name}_{objective.metric_name}", metric)
@@ -458,27 +455,17 @@ class MmptForPreTraining(MmptPreTrainedModel):
         return self.backbone.region_embeddings.feature_projection(hidden, bias)
 
 
-def _read_places(reads: str, labelled: dict[str, Tensor], given: Tensor) -> Tensor:
-    """Return (batch, tokens or regions), True at the first place of each row and where there is a label.
-
-    Args:
-        reads: "tokens" or "regions".
-        labelled: by objective, where there is one.
-        given: (batch, tokens or regions, ...).
-    """
-    read = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
-    for name, there in labelled.items():
-        if OBJECTIVES[name].reads == reads:
-            read |= there
-    read[:, 0] = True
-    return read
+def _rows_at(chosen: Tensor | None, values: Tensor, like: Tensor) -> Tensor:
+    """Return (selected, ...) of (*like.shape, ...), all where None are chosen."""
+    flat = values.flatten(0, like.dim() - 1)
+    return flat if chosen is None else flat.index_select(0, chosen)
 
 
-def _aligned(prediction: Tensor, selected: Tensor) -> Tensor:
-    """Return (batch, ..., width), the predictions, (selected, width), at their places and -100 elsewhere."""
-    aligned = prediction.new_full((*selected.shape, prediction.shape[-1]), IGNORED)
-    aligned[selected] = prediction
-    return aligned
+def _aligned(prediction: Tensor, chosen: Tensor | None, there: Tensor) -> Tensor:
+    """Return (batch, ..., width), the predictions, (selected, width), at their places and -100 where no label is."""
+    aligned = prediction.new_full((there.numel(), prediction.shape[-1]), IGNORED)
+    aligned = prediction if chosen is None else aligned.index_copy(0, chosen, prediction)
+    return aligned.unflatten(0, there.shape).masked_fill(~there[..., None], IGNORED)
 
 
 def _without_task_token(text: Tensor | None, task_ids: Tensor | None) -> Tensor | None:

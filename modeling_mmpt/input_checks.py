@@ -80,7 +80,14 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 """The inputs of a backbone with their axes behind that of the batch."""
 
-PASSED_TO_A_BACKBONE = ("late", "read_tokens", "read_regions")
+LAYOUT_PARTS = ("places", "grid", "read", "read_grid")
+LAYOUT_INPUTS = (
+    *(f"layout_{name}_{part}" for name in ("text", "regions", "joint") for part in LAYOUT_PARTS),
+    *("layout_labelled_tokens", "layout_labelled_regions"),
+)
+"""What a collator says about a batch's padding; see `unpadding.py`."""
+
+PASSED_TO_A_BACKBONE = ("late", "reads")
 INTEGERS = (torch.int64, torch.int32)
 BOX_TOLERANCE = 0.01  # as of the processor, which clamps what it lets pass
 TEXTS, REGIONS = ("input_ids", "inputs_embeds"), ("region_features",)
@@ -97,7 +104,11 @@ def refuse_unknown_inputs(model: Any, unread: Mapping[str, Any], known: Iterable
         TypeError: naming the input that is probably meant.
     """
     for name, value in unread.items():
-        if name in LIBRARY_INPUTS or (name in EMPTY_LIBRARY_INPUTS and (value is None or value is False)):
+        if (
+            name in LAYOUT_INPUTS
+            or name in LIBRARY_INPUTS
+            or (name in EMPTY_LIBRARY_INPUTS and (value is None or value is False))
+        ):
             continue
         owner = type(model).__name__
         if name in FLASH_INPUTS:

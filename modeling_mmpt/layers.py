@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
 from mmpt.modeling_mmpt.dropout import MmptDropout, apply_dropout
-from mmpt.modeling_mmpt.unpadding import Packing
+from mmpt.modeling_mmpt.unpadding import Layout, Places, PooledPlaces
 
 PLAIN_ATTENTION_KEYS = 200
 """Up to so many keys, half precision on a CPU is attended to without the fused kernel."""
@@ -46,15 +46,15 @@ class MmptAttention(nn.Module):
         hidden: Tensor,
         context: Tensor,
         attention_mask: Tensor | None,
-        queries: Packing | None = None,
-        keys: Packing | None = None,
+        queries: Places | None = None,
+        keys: Places | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, queries, query_size) and the weights (batch, heads, queries, keys), None unless eager.
 
         Args:
-            queries: of `hidden`, where it is packed: (places, query_size), and so is what is returned.
-            keys: of `context`, where it is packed.
+            queries: of `hidden`, where it is unpadded: (places, query_size), and so is what is returned.
+            keys: of `context`, where it is unpadded.
         """
         if torch.is_autocast_enabled(hidden.device.type):
             # Once, and not by each of the three projections.
@@ -87,10 +87,10 @@ class MmptAttention(nn.Module):
         attended = attended.reshape(batch, length, -1)
         return self.output(attended if queries is None else queries.join_heads(attended)), weights
 
-    def _split_heads(self, projected: Tensor, packing: Packing | None) -> Tensor:
+    def _split_heads(self, projected: Tensor, places: Places | None) -> Tensor:
         """Return (batch, heads, length, head_dim)."""
-        if packing is not None:
-            return packing.split_heads(projected, self.head_dim)
+        if places is not None:
+            return places.split_heads(projected, self.head_dim)
         return projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
@@ -123,45 +123,54 @@ class MmptLayer(GradientCheckpointingLayer):
         self,
         hidden: Tensor,
         attention_mask: Tensor | None,
-        packing: Packing | None = None,
-        read: Packing | None = None,
+        places: Places | None = None,
+        read: Places | PooledPlaces | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Return (batch, length, hidden).
 
         Args:
-            packing: of `hidden`, where it is packed: (places, hidden), and so is what is returned.
-            read: places among these, alone in what is returned.
+            places: of `hidden`, where it is unpadded: (places, hidden), and so is what is returned.
+            read: some of them, which are alone in what is returned.
         """
-        asked, places = hidden, packing
-        if read is not None and packing is not None:
-            asked, places = read.select(hidden, packing), read
-        attended, _ = self.attention(asked, hidden, attention_mask, queries=places, keys=packing, **kwargs)
+        asked, queries = hidden, places
+        if read is not None:
+            asked, queries = read.select(hidden), read if isinstance(read, Places) else None
+            attention_mask = _of_any_query(attention_mask)
+        attended, _ = self.attention(asked, hidden, attention_mask, queries=queries, keys=places, **kwargs)
         return self.feed_forward(self.attention_layer_norm(asked + self.dropout(attended)))
 
 
-def run_layers(
-    layers: nn.ModuleList,
-    hidden: Tensor,
-    attention_mask: Any,
-    packing: Packing | None = None,
-    read: Packing | None = None,
-    **kwargs: Any,
+def run_layers(layers: Any, hidden: Tensor, attention_mask: Any, layout: Layout | None, **kwargs: Any) -> Tensor:
+    """Return `hidden` after the layers, in its own shape."""
+    for layer in layers:
+        hidden = layer(hidden, attention_mask, None if layout is None else layout.computed, **kwargs)
+    return hidden
+
+
+def run_last_layers(
+    layers: Any, hidden: Tensor, attention_mask: Any, layout: Layout | None, pooled: PooledPlaces | None, **kwargs: Any
 ) -> Tensor:
-    """Return `hidden` after the layers, in its own shape.
+    """Return (batch, length, hidden) after the last layers of a stream, zero where nothing is read.
+
+    The very last one is computed where its output is read alone: what no head reads costs nothing.
 
     Args:
-        packing: of `hidden`, where it is packed.
-        read: the places among these where the result is read. The last layer is computed there alone, and what is
-            returned is (batch, length, hidden), zero elsewhere: what no head reads costs nothing.
+        layout: of `hidden`, where it is unpadded.
+        pooled: where it is not, the places that are read; None for all.
     """
-    for layer in layers if read is None else layers[: max(len(layers) - 1, 0)]:
-        hidden = layer(hidden, attention_mask, packing, **kwargs)
-    if read is None or packing is None:
-        return hidden
-    if not layers:
-        return packing.unpack(hidden)
-    return read.unpack(layers[-1](hidden, attention_mask, packing, read, **kwargs))
+    read = pooled if layout is None else layout.read
+    if layers:
+        hidden = run_layers(layers[:-1], hidden, attention_mask, layout, **kwargs)
+        hidden = layers[-1](hidden, attention_mask, None if layout is None else layout.computed, read, **kwargs)
+    if layout is not None:
+        return layout.unpack(hidden, only_read=len(layers) > 0)
+    return pooled.unpack(hidden) if pooled is not None and layers else hidden
+
+
+def _of_any_query(mask: Any) -> Any:
+    """Return a mask (batch, 1, queries, keys) for another number of queries: all attend to the same keys."""
+    return mask[:, :, :1] if isinstance(mask, Tensor) and mask.dim() == 4 else mask
 
 
 class MmptCoAttentionLayer(GradientCheckpointingLayer):
@@ -206,8 +215,8 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         regions: Tensor,
         text_mask: Tensor | None,
         region_mask: Tensor | None,
-        text_packing: Packing | None = None,
-        region_packing: Packing | None = None,
+        text_places: Places | None = None,
+        region_places: Places | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return text, regions and the weights of text to regions (batch, heads, tokens, regions) and back.
@@ -215,15 +224,15 @@ class MmptCoAttentionLayer(GradientCheckpointingLayer):
         Args:
             text_mask: for regions as queries and text as keys.
             region_mask: for text as queries and regions as keys.
-            text_packing: of `text`, where it is packed; `region_packing` the same of `regions`.
+            text_places: of `text`, where it is unpadded; `region_places` the same of `regions`.
         """
         region_attention = self.text_attention if self.shared else self.region_attention
         region_layer_norm = self.text_layer_norm if self.shared else self.region_layer_norm
         text_update, text_to_region = self.text_attention(
-            text, regions, region_mask, queries=text_packing, keys=region_packing, **kwargs
+            text, regions, region_mask, queries=text_places, keys=region_places, **kwargs
         )
         region_update, region_to_text = region_attention(
-            regions, text, text_mask, queries=region_packing, keys=text_packing, **kwargs
+            regions, text, text_mask, queries=region_places, keys=text_places, **kwargs
         )
         text = self.text_layer_norm(text + self.dropout(text_update))
         regions = region_layer_norm(regions + self.dropout(region_update))

@@ -3,14 +3,20 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    create_bidirectional_mask,
+    eager_mask,
+    flash_attention_mask,
+    sdpa_mask,
+)
 from transformers.utils import ModelOutput
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
@@ -24,8 +30,11 @@ from mmpt.modeling_mmpt.embeddings import (
     SharedTextModules,
     attend_to_some_region,
 )
-from mmpt.modeling_mmpt.input_checks import check_flags, check_inputs, values_are_known
-from mmpt.modeling_mmpt.unpadding import Packing
+from mmpt.modeling_mmpt.input_checks import LAYOUT_INPUTS, check_inputs, values_are_known
+from mmpt.modeling_mmpt.unpadding import PooledPlaces
+
+Reads = Literal["all", "pooled", "labelled"]
+"""Where a backbone's last states are read: everywhere, in the places that are pooled, or there and at labels."""
 
 
 @dataclass
@@ -290,33 +299,6 @@ class MmptBackbone(MmptPreTrainedModel):
             regions = (embedded, attend_to_some_region(region_attention_mask))
         return text, regions
 
-    def _read_also_firsts(
-        self,
-        text: tuple[Tensor, Tensor] | None,
-        regions: tuple[Tensor, Tensor] | None,
-        read: tuple[Tensor | None, Tensor | None],
-        has_task: bool,
-    ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-        """Return which places of text and regions are read, and the first valid place of each row.
-
-        Args:
-            text: the embedded text and its mask, as `_embed` returns them; `regions` the same.
-            read: what was given as `read_tokens` and `read_regions`.
-            has_task: whether there is a task embedding behind the text's first token.
-        """
-        firsts: list[Tensor | None] = [None, None]
-        places = list(read)
-        for number, (name, part) in enumerate((("read_tokens", text), ("read_regions", regions))):
-            if part is None:
-                continue
-            hidden, mask = part
-            firsts[number] = first = first_places(mask, has_task and name == "read_tokens")
-            given = places[number]
-            if given is not None:
-                check_flags(name, given, hidden.shape[:2])
-                places[number] = given if first is None else given.scatter(1, first[:, None], True)
-        return (places[0], places[1]), (firsts[0], firsts[1])
-
     def _pool(
         self,
         text: Tensor | None,
@@ -336,25 +318,59 @@ class MmptBackbone(MmptPreTrainedModel):
         return text_pooled, region_pooled, joined
 
 
-def pack_sequences(
-    config: MmptConfig, hidden: Tensor, valid: Tensor, read: Tensor | None
-) -> tuple[Tensor, Any, Packing | None, Packing | None]:
-    """Return the input of encoder layers and its attention mask; packed, with both packings, where `read` is given.
+def key_mask(config: MmptConfig, queries: Tensor, valid: Tensor, context: Tensor | None = None) -> Any:
+    """Return the mask of keys as the attention implementation takes it, for any number of queries; None for no mask.
 
-    Flex attention's mask is made for every query, so there nothing is packed.
+    transformers' own is made after a look at its numbers, for which a GPU has to be waited for.
 
     Args:
-        hidden: (batch, length, hidden).
-        valid: (batch, length), False in padding.
-        read: (batch, length), True where the encoder's output is read.
+        queries: (batch, queries, size).
+        valid: (batch, keys), True where keys are attended to.
+        context: (batch, keys, size), if the queries are not of the same sequence.
     """
-    if read is None or config._attn_implementation == "flex_attention":
-        return hidden, create_bidirectional_mask(config, hidden, valid), None, None
-    packing = Packing(valid | read)
-    mask = create_bidirectional_mask(config, hidden[:, : packing.width], packing.close_up(valid))
-    if mask is not None and mask.dim() == 4:
-        mask = mask[:, :, :1]  # every query attends to the same keys
-    return packing.pack(hidden), mask, packing, Packing(read, packing.keep)
+    makes: Any = ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation or "eager"]
+    if makes not in (eager_mask, sdpa_mask, flash_attention_mask):
+        return create_bidirectional_mask(config, queries, valid, encoder_hidden_states=context)
+    if values_are_known(valid) and bool(valid.all()):
+        return None
+    if makes is flash_attention_mask:
+        return valid
+    mask = valid[:, None, None]
+    if makes is sdpa_mask:
+        return mask
+    lowest = torch.finfo(queries.dtype).min
+    return torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
+
+
+def pooled_places(parts: list[Tensor], firsts: list[Tensor | None]) -> PooledPlaces:
+    """Return the first valid place of each part of a sequence, text and regions, say.
+
+    Args:
+        parts: (batch, length, size) each.
+        firsts: as `first_places` returns them, one for each part.
+    """
+    places, start = [], 0
+    for part, first in zip(parts, firsts, strict=True):
+        zeros = torch.zeros(part.shape[0], dtype=torch.long, device=part.device)
+        places.append((zeros if first is None else first) + start)
+        start += part.shape[1]
+    return PooledPlaces(torch.stack(places, 1), start)
+
+
+def take_layout(
+    config: MmptConfig, flags: dict[str, Any], reads: Reads, has_task: bool
+) -> tuple[dict[str, Tensor], Reads]:
+    """Take the layout of the batch out of `flags`; return what of it is used, and where states are read.
+
+    Hidden states and attentions of every layer are padded and whole, flex attention's mask is made for every query,
+    and no layout knows of a task embedding.
+    """
+    given = {name: flags.pop(name) for name in LAYOUT_INPUTS if name in flags}
+    if reads not in ("all", "pooled", "labelled"):
+        raise MmptValueError(f"reads is {reads!r}, expected 'all', 'pooled' or 'labelled'")
+    if returns_states(config, flags) or config._attn_implementation == "flex_attention":
+        return {}, "all"
+    return {} if has_task else given, reads
 
 
 def pools_regions(config: MmptConfig) -> bool:
@@ -365,12 +381,10 @@ def pools_regions(config: MmptConfig) -> bool:
 def returns_states(config: MmptConfig, flags: dict[str, Any]) -> bool:
     """Return whether hidden states or attentions of every layer are asked for, by the call or the configuration.
 
-    Where they are not, the last layer need not be computed where nothing is read. When compiling, exporting or tracing
-    it is, because the number of places depends on the data.
+    Where they are not, nothing need be computed where no head reads it.
     """
     names = ("output_hidden_states", "output_attentions")
-    asked = any(getattr(config, name, False) if flags.get(name) is None else flags[name] for name in names)
-    return asked or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return any(getattr(config, name, False) if flags.get(name) is None else flags[name] for name in names)
 
 
 def text_mask(attention_mask: Tensor | None, text: Tensor, has_task: bool) -> Tensor:

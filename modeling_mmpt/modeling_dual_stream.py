@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -12,14 +11,19 @@ from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.input_checks import check_keywords
-from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_layers
+from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_last_layers, run_layers
 from mmpt.modeling_mmpt.modeling_base import (
     MmptBackbone,
     MmptModelOutput,
     MmptPooler,
-    pack_sequences,
+    Reads,
+    first_places,
+    key_mask,
+    pooled_places,
     pools_regions,
+    take_layout,
 )
+from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of
 
 
 class MmptDualStreamModel(MmptBackbone):
@@ -82,8 +86,7 @@ class MmptDualStreamModel(MmptBackbone):
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
         late: bool = False,
-        read_tokens: Tensor | None = None,
-        read_regions: Tensor | None = None,
+        reads: Reads = "all",
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Any,
@@ -92,7 +95,9 @@ class MmptDualStreamModel(MmptBackbone):
         states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = self.config.output_attentions if output_attentions is None else output_attentions
         check_keywords(self, kwargs, late)
-        kwargs["return_dict"] = True
+        asked = dict(kwargs, output_hidden_states=states, output_attentions=weights)
+        layout, reads = take_layout(self.config, asked, reads, task_ids is not None)
+        kwargs = {name: value for name, value in kwargs.items() if name in asked} | {"return_dict": True}
         # One flag of the user switches on every stream and direction; the library knows only the first of each.
         flags: dict[str, Any] = dict(
             output_hidden_states=states,
@@ -116,7 +121,7 @@ class MmptDualStreamModel(MmptBackbone):
             task_ids=task_ids,
         )
         late = self.config.fusion == "late" or late
-        output = self._encode(inputs, late, (read_tokens, read_regions), **flags, **kwargs)
+        output = self._encode(inputs, late, layout, reads, **flags, **kwargs)
         output.text_hidden_states = output.hidden_states
         output.text_attentions = output.attentions
         return output
@@ -142,51 +147,95 @@ class MmptDualStreamModel(MmptBackbone):
         self,
         inputs: dict[str, Tensor | None],
         late: bool,
-        read: tuple[Tensor | None, Tensor | None],
+        given: dict[str, Tensor],
+        reads: Reads,
         **kwargs: Any,
     ) -> MmptModelOutput:
-        config = self.config
-        embedded_text, embedded_regions = self._embed(**inputs)
-        has_task = inputs["task_ids"] is not None
-        read, firsts = self._read_also_firsts(embedded_text, embedded_regions, read, has_task)
-        given = zip((embedded_text, embedded_regions), read, strict=True)
-        if any(part is not None and places is None for part, places in given):
-            read = (None, None)
-        text = regions = text_mask = region_mask = text_keys = region_keys = None
-        text_packing = region_packing = text_read = region_read = None
-        if embedded_text is not None:
-            text, text_mask, text_packing, text_read = pack_sequences(config, *embedded_text, read[0])
-        if embedded_regions is not None:
-            regions, region_mask, region_packing, region_read = pack_sequences(config, *embedded_regions, read[1])
-        if text_packing is not None and region_packing is not None:
-            text_keys, region_keys = text_mask, region_mask
-        elif embedded_text is not None and embedded_regions is not None:
-            (text, text_valid), (regions, region_valid) = embedded_text, embedded_regions
-            region_keys = create_bidirectional_mask(config, text, region_valid, encoder_hidden_states=regions)
-            text_keys = create_bidirectional_mask(config, regions, text_valid, encoder_hidden_states=text)
+        config, has_task = self.config, inputs["task_ids"] is not None
+        embedded = {
+            name: part
+            for name, part in zip(("text", "regions"), self._embed(**inputs), strict=True)
+            if part is not None
+        }
+        firsts = {name: first_places(valid, has_task and name == "text") for name, (_, valid) in embedded.items()}
+        layouts = {name: layout_of(name, given, valid, reads == "all") for name, (_, valid) in embedded.items()}
+        if None in layouts.values():
+            layouts = dict.fromkeys(layouts)
+        streams = {}
+        for name, (hidden, valid) in embedded.items():
+            layers = self.text_layers if name == "text" else self.region_layers
+            pooled = pooled_places([hidden], [firsts[name]]) if reads == "pooled" else None
+            streams[name] = _Stream(config, layers, hidden, valid, layouts[name], pooled)
+        text, regions = streams.get("text"), streams.get("regions")
 
-        text_done = region_done = 0
         stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, strict=True)
-        for number, (text_stop, region_stop) in enumerate(stops):
-            text = _run(self.text_layers[text_done:text_stop], text, text_mask, text_packing, **kwargs)
-            regions = _run(self.region_layers[region_done:region_stop], regions, region_mask, region_packing, **kwargs)
-            text_done, region_done = text_stop, region_stop
-            if text is not None and regions is not None and not late:
-                text, regions, *_ = self.co_attention_layers[number](
-                    text, regions, text_keys, region_keys, text_packing, region_packing, **kwargs
-                )
-        text = _run(self.text_layers[text_done:], text, text_mask, text_packing, text_read, **kwargs)
-        regions = _run(self.region_layers[region_done:], regions, region_mask, region_packing, region_read, **kwargs)
+        for number, (text_stop, region_stop) in enumerate([] if text is None or regions is None or late else stops):
+            text.run_to(text_stop, **kwargs)
+            regions.run_to(region_stop, **kwargs)
+            text.hidden, regions.hidden, *_ = self.co_attention_layers[number](
+                text.hidden,
+                regions.hidden,
+                text.mask_for(regions),
+                regions.mask_for(text),
+                text.places,
+                regions.places,
+                **kwargs,
+            )
+        text_states = None if text is None else text.run_to_the_end(**kwargs)
+        region_states = None if regions is None else regions.run_to_the_end(**kwargs)
 
-        text_pooled, region_pooled, joined = self._pool(text, regions, *firsts)
+        text_pooled, region_pooled, joined = self._pool(
+            text_states, region_states, firsts.get("text"), firsts.get("regions")
+        )
         return MmptModelOutput(
-            last_hidden_state=text if text is not None else regions,
+            last_hidden_state=text_states if text_states is not None else region_states,
             pooler_output=joined,
-            text_last_hidden_state=text,
-            region_last_hidden_state=regions,
+            text_last_hidden_state=text_states,
+            region_last_hidden_state=region_states,
             text_pooler_output=text_pooled,
             region_pooler_output=region_pooled,
         )
+
+
+class _Stream:
+    """One modality on its way through its layers, unpadded where it has a layout.
+
+    Args:
+        layers: of the modality alone.
+        hidden: (batch, length, size).
+        valid: (batch, length), False in padding.
+        pooled: where the last states are read; None for everywhere.
+    """
+
+    def __init__(
+        self,
+        config: MmptDualStreamConfig,
+        layers: nn.ModuleList,
+        hidden: Tensor,
+        valid: Tensor,
+        layout: Layout | None,
+        pooled: PooledPlaces | None,
+    ) -> None:
+        self.config, self.layers, self.layout, self.pooled = config, layers, layout, pooled
+        self.keys = valid if layout is None else layout.attended
+        self.mask = key_mask(config, hidden, self.keys)
+        self.hidden = hidden if layout is None else layout.pack(hidden)
+        self.places = None if layout is None else layout.computed
+        self._done = 0
+
+    def mask_for(self, other: "_Stream") -> Any:
+        """Return the mask of these keys for the queries of another stream."""
+        return key_mask(self.config, other.hidden, self.keys, self.hidden)
+
+    def run_to(self, stop: int, **kwargs: Any) -> None:
+        """Run the layers before number `stop` that have not run yet."""
+        self.hidden = run_layers(self.layers[self._done : stop], self.hidden, self.mask, self.layout, **kwargs)
+        self._done = stop
+
+    def run_to_the_end(self, **kwargs: Any) -> Tensor:
+        """Return (batch, length, size) after all layers."""
+        layers = self.layers[self._done :]
+        return run_last_layers(layers, self.hidden, self.mask, self.layout, self.pooled, **kwargs)
 
 
 class MmptDualStreamForPreTraining(MmptForPreTraining):
@@ -199,8 +248,3 @@ class MmptDualStreamForPreTraining(MmptForPreTraining):
         self.backbone = MmptDualStreamModel(config)
         self.add_heads(region_hidden_size=config.region_hidden_size or config.hidden_size)
         self.post_init()
-
-
-def _run(layers: nn.ModuleList, hidden: Tensor | None, *arguments: Any, **kwargs: Any) -> Tensor | None:
-    """Return `hidden` after the layers of its stream; None stays None."""
-    return None if hidden is None else run_layers(layers, hidden, *arguments, **kwargs)

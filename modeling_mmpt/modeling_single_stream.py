@@ -12,14 +12,19 @@ from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
 from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.input_checks import check_keywords
-from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_layers
+from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_last_layers
 from mmpt.modeling_mmpt.modeling_base import (
     MmptBackbone,
     MmptModelOutput,
     MmptPooler,
-    pack_sequences,
+    Reads,
+    first_places,
+    key_mask,
+    pooled_places,
     pools_regions,
+    take_layout,
 )
+from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of
 
 
 class MmptSingleStreamModel(MmptBackbone):
@@ -58,8 +63,7 @@ class MmptSingleStreamModel(MmptBackbone):
         inputs_embeds: Tensor | None = None,
         task_ids: Tensor | None = None,
         late: bool = False,
-        read_tokens: Tensor | None = None,
-        read_regions: Tensor | None = None,
+        reads: Reads = "all",
         **kwargs: Any,
     ) -> MmptModelOutput:
         """Encode text, regions or both.
@@ -78,11 +82,11 @@ class MmptSingleStreamModel(MmptBackbone):
             inputs_embeds: (batch, tokens, hidden), instead of `input_ids`.
             task_ids: (batch,), the task embedding that is put behind [CLS]; text outputs are one token longer.
             late: encode each modality by itself, as a model with `fusion="late"` does always.
-            read_tokens: (batch, tokens), True where the last state is read, the first one (which is pooled) among them.
-                The last layer is computed there, the others at these and at valid places; states elsewhere say nothing.
-                With regions in the input, `read_regions` is needed too. Not to be used with `output_hidden_states` or
-                `output_attentions`.
-            read_regions: (batch, regions), the same of the regions.
+            reads: where the last states are read, which are computed there alone; states elsewhere say nothing.
+                "pooled": in the places that are pooled. "labelled": in these and at the labels that the layout knows
+                of; without a layout, everywhere.
+            kwargs: the layout of the batch, if a collator made one (`unpadding.py`): nothing is computed in padding.
+                Neither has an effect where hidden states or attentions of every layer are returned.
 
         Raises:
             ValueError: if no input or two texts are given, or a shape does not fit the configuration.
@@ -101,22 +105,28 @@ class MmptSingleStreamModel(MmptBackbone):
             inputs_embeds=inputs_embeds,
             task_ids=task_ids,
         )
-        given = [part for part in (text, regions) if part is not None]
-        asked, firsts = self._read_also_firsts(text, regions, (read_tokens, read_regions), task_ids is not None)
-        read = [places for part, places in zip((text, regions), asked, strict=True) if part is not None]
-        if any(places is None for places in read):
-            read = [None] * len(read)
+        has_task = task_ids is not None
+        layout, reads = take_layout(self.config, kwargs, reads, has_task)
         kwargs["return_dict"] = True
+        given = {name: part for name, part in (("text", text), ("regions", regions)) if part is not None}
+        firsts = {name: first_places(part[1], has_task and name == "text") for name, part in given.items()}
         late = self.config.fusion == "late" or late
         if late and len(given) == 2:
             # The numbers of a block mask without its empty blocks, and with any attention backend.
-            output = _join([self._encode(*part, places, **kwargs) for part, places in zip(given, read, strict=True)])
+            parts = []
+            for name, (hidden, valid) in given.items():
+                pooled = pooled_places([hidden], [firsts[name]]) if reads == "pooled" else None
+                parts.append(self._encode(name, hidden, valid, layout, reads, pooled, **kwargs))
+            output = _join(parts)
         else:
-            joint, mask = (torch.cat(parts, dim=1) for parts in zip(*given, strict=True))
-            places = [part for part in read if part is not None]  # of all, or of none
-            output = self._encode(joint, mask, torch.cat(places, dim=1) if places else None, **kwargs)
+            joint, valid = (torch.cat(each, dim=1) for each in zip(*given.values(), strict=True))
+            pooled = None
+            if reads == "pooled":
+                pooled = pooled_places([hidden for hidden, _ in given.values()], list(firsts.values()))
+            name = "joint" if len(given) == 2 else next(iter(given))
+            output = self._encode(name, joint, valid, layout, reads, pooled, **kwargs)
         tokens = 0 if text is None else text[0].shape[1]
-        return self._split(output, tokens, regions is not None, *firsts)
+        return self._split(output, tokens, regions is not None, firsts.get("text"), firsts.get("regions"))
 
     def _unread_by_regions(self) -> Iterable[nn.Module]:
         return () if self._is_joint() else self._text_alone()
@@ -129,9 +139,21 @@ class MmptSingleStreamModel(MmptBackbone):
         return self.config.fusion != "late" and len(self.layers) > 0
 
     @capture_outputs
-    def _encode(self, hidden: Tensor, mask: Tensor, read: Tensor | None, **kwargs: Any) -> MmptModelOutput:
-        packed = pack_sequences(self.config, hidden, mask, read)
-        return MmptModelOutput(last_hidden_state=run_layers(self.layers, *packed, **kwargs))
+    def _encode(
+        self,
+        name: str,
+        hidden: Tensor,
+        valid: Tensor,
+        given: dict[str, Tensor],
+        reads: Reads,
+        pooled: PooledPlaces | None,
+        **kwargs: Any,
+    ) -> MmptModelOutput:
+        layout = layout_of(name, given, valid, reads == "all")
+        mask = key_mask(self.config, hidden, valid if layout is None else layout.attended)
+        if layout is not None:
+            hidden = layout.pack(hidden)
+        return MmptModelOutput(last_hidden_state=run_last_layers(self.layers, hidden, mask, layout, pooled, **kwargs))
 
     def _split(
         self, output: MmptModelOutput, tokens: int, has_regions: bool, *firsts: Tensor | None

@@ -2,13 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.embeddings import attend_to_some_region
 from mmpt.modeling_mmpt.layers import MmptAttention
-from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, text_mask
+from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, key_mask, text_mask
 
 
 class MmptAttentionPool(nn.Module):
@@ -49,8 +48,8 @@ class MmptPairAttention(nn.Module):
             mask: (2 * batch, length), True where a state counts.
         """
         (first, second), (first_mask, second_mask) = hidden.unflatten(0, (-1, 2)).unbind(1), _halves(mask)
-        first_keys = create_bidirectional_mask(self.config, second, first_mask, encoder_hidden_states=first)
-        second_keys = create_bidirectional_mask(self.config, first, second_mask, encoder_hidden_states=second)
+        first_keys = key_mask(self.config, second, first_mask, first)
+        second_keys = key_mask(self.config, first, second_mask, second)
         seen_by_first, _ = self.first_to_second(first, second, second_keys)
         seen_by_second, _ = self.second_to_first(second, first, first_keys)
         pooled = []

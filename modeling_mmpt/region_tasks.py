@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
-from mmpt.modeling_mmpt.input_checks import check_padding, check_positions, check_vectors
+from mmpt.modeling_mmpt.input_checks import check_padding, check_positions, check_vectors, values_are_known
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 
@@ -63,14 +63,14 @@ class MmptForGrounding(MmptTaskModel):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         counts = labels != IGNORED
         if self.config.grounding_loss == "bce":
-            # Selection first: a hidden logit times a weight of zero would still be a huge number.
-            losses = F.binary_cross_entropy_with_logits(logits[counts], labels[counts], reduction="sum")
-            return losses / len(labels)
+            # A hidden logit is a huge number, and would be one in a gradient too.
+            logits, labels = logits.masked_fill(~counts, 0), labels.masked_fill(~counts, 0)
+            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            return losses.masked_fill(~counts, 0).sum() / len(labels)
         best = labels.masked_fill(~counts, 0.0).max(1)
         found = best.values > 0
-        losses = F.cross_entropy(
-            logits.masked_fill(~counts, torch.finfo(logits.dtype).min)[found], best.indices[found], reduction="sum"
-        )
+        logits = logits.masked_fill(~counts, torch.finfo(logits.dtype).min)
+        losses = F.cross_entropy(logits, best.indices.masked_fill(~found, IGNORED), reduction="sum")
         return losses / found.sum().clamp(min=1)
 
 
@@ -122,7 +122,7 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
             # The collator pads labels for gathering. Looked at on a CPU alone, for a GPU would have to be waited for.
             if isinstance(labels, Tensor) and labels.dim() == logits.dim() and labels.is_floating_point():
                 beyond = labels[..., regions:]
-                if beyond.is_cuda or not (beyond > 0).any():
+                if not values_are_known(beyond) or not (beyond > 0).any():
                     labels, wider = labels[..., :regions], beyond.shape[-1]
                 if labels.shape[:-1] == phrase_positions.shape:  # what stands where there is no phrase is not read
                     labels = labels.masked_fill((phrase_positions < 0)[..., None], float(IGNORED))
@@ -130,8 +130,8 @@ class MmptForRegionToPhraseAlignment(MmptTaskModel):
             check_vectors(self, "labels", labels, logits.shape, what, bounded=True, distributions=True)
             check_padding(self, "labels", labels, None if mask is None else mask[:, None])
             labelled = is_labelled(labels.float()) & (phrase_positions >= 0)
-            divergence = F.kl_div(logits[labelled].log_softmax(-1), labels[labelled].float(), reduction="sum")
-            loss = divergence / len(labels)
+            targets = labels.float().masked_fill(~labelled[..., None], 0)
+            loss = F.kl_div(logits.log_softmax(-1), targets, reduction="sum") / len(labels)
             logits = F.pad(logits, (0, wider), value=torch.finfo(logits.dtype).min) if wider else logits
         return MmptTaskOutput(loss=loss, logits=logits, **views_of(states))
 

@@ -15,6 +15,7 @@ from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.input_checks import check_class_numbers, values_are_known
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
+from mmpt.modeling_mmpt.unpadding import without_layout
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
 SCALE = "contrastive.log_scale"
@@ -145,18 +146,20 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
             similarities = self.contrastive(alone.text_pooler_output, alone.region_pooler_output)
             contrastive_loss = _contrastive_loss(similarities, ~others) * (labels != IGNORED).any()
             to_images, to_texts = similarities.detach(), similarities.detach().t()
-        # A batch that shows one image only has no negatives: count is 0, and the scorer stays in the graph.
-        count = min(self.config.retrieval_negatives, int(others.sum(1).min()))
+        # As many negatives as every row has: none where the batch shows one image only, the scorer stays in the graph.
+        most = min(self.config.retrieval_negatives, len(labels) - 1)
+        count = others.sum(1).min().clamp(max=most)
         false_images, false_texts = (
-            near.masked_fill(~others, -math.inf).topk(count, dim=1).indices for near in (to_images, to_texts)
+            near.masked_fill(~others, -math.inf).topk(most, dim=1).indices for near in (to_images, to_texts)
         )
         rows = torch.arange(len(labels), device=labels.device)
-        repeated = rows.repeat_interleave(count)
+        repeated = rows.repeat_interleave(most)
         text_rows = torch.cat([rows, repeated, false_texts.flatten()])
         region_rows = torch.cat([rows, false_images.flatten(), repeated])
-        states = self.encode_to_pool(select_rows(inputs, text_rows, region_rows), **kwargs)
+        states = self.encode_to_pool(select_rows(inputs, text_rows, region_rows), **without_layout(kwargs))
         true, *negatives = self._scores(states.pooler_output).split([len(rows)] + 2 * [len(repeated)])
-        loss = self._ranking_loss(true, torch.cat([scores.view(len(rows), count) for scores in negatives], 1))
+        counts = (torch.arange(most, device=labels.device) < count).repeat(2)
+        loss = self._ranking_loss(true, torch.cat([scores.view(len(rows), most) for scores in negatives], 1), counts)
         return MmptTaskOutput(loss=loss if contrastive_loss is None else loss + contrastive_loss, logits=true)
 
     def embed_texts(self, **inputs: Tensor) -> Tensor:
@@ -193,12 +196,16 @@ class MmptForImageAndTextRetrieval(MmptTaskModel):
         others = torch.cat([logits[:, :1], logits[:, 2:]], 1)
         return logits[:, 1] - others.logsumexp(1)
 
-    def _ranking_loss(self, true: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of true pairs, (batch,), against the negatives of each, (batch, negatives)."""
+    def _ranking_loss(self, true: Tensor, negatives: Tensor, counts: Tensor) -> Tensor:
+        """Return the loss of true pairs, (batch,), against the negatives of each, (batch, negatives).
+
+        Args:
+            counts: (negatives,), False for those that are none of some row.
+        """
         if self.config.retrieval_loss == "margin":
             hinges = F.relu(self.config.retrieval_margin + negatives.sigmoid() - true.sigmoid()[:, None])
-            return hinges.sum() / max(hinges.numel(), 1)
-        scores = torch.cat([true[:, None], negatives], 1)
+            return hinges.masked_fill(~counts, 0).sum() / (counts.sum() * len(hinges)).clamp(min=1)
+        scores = torch.cat([true[:, None], negatives.masked_fill(~counts, torch.finfo(negatives.dtype).min)], 1)
         return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
 
 

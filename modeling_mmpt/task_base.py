@@ -19,7 +19,7 @@ from mmpt.modeling_mmpt.input_checks import (
     check_inputs,
     refuse_unknown_inputs,
 )
-from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel, returns_states
+from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
 from mmpt.modeling_mmpt.objectives import IGNORED
 
 Inputs = dict[str, Tensor | None]
@@ -169,21 +169,8 @@ class MmptTaskModel(MmptPreTrainedModel):
         return ("batch",), ("batch",)
 
     def encode_to_pool(self, inputs: Inputs, **kwargs: Any) -> Any:
-        """Return the backbone's output for its pooled vectors: the last layer is computed in the first places alone.
-
-        Everywhere, if hidden states or attentions are asked for.
-        """
-        if not returns_states(self.config, kwargs):
-            text = inputs.get("input_ids", inputs.get("inputs_embeds"))
-            task_token = int(inputs.get("task_ids") is not None)
-            for name, given, more in (
-                ("read_tokens", text, task_token),
-                ("read_regions", inputs.get("region_features"), 0),
-            ):
-                if given is not None:
-                    first = torch.arange(given.shape[1] + more, device=given.device) == 0
-                    kwargs[name] = first.expand(given.shape[0], -1)
-        return self.backbone(**inputs, **kwargs)
+        """Return the backbone's output for its pooled vectors: the last layer is computed in their places alone."""
+        return self.backbone(**inputs, reads="pooled", **kwargs)
 
     def refuse_other_fusion(self, reason: str) -> None:
         """Raise unless fusion is early.

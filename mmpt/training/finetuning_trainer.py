@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.modeling_mmpt.unpadding import without_layout
 from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, without_labels
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.tasks.layer_rates import parameter_groups
@@ -124,7 +125,7 @@ class FineTuningTrainer(CheckedTrainer):
         own = rows
         if self.accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0:
             own = min(max(state.remainder - self.accelerator.process_index * rows, 0), rows)
-            inputs = {name: value[: max(own, 1)] for name, value in inputs.items()}
+            inputs = {name: value[: max(own, 1)] for name, value in without_layout(inputs).items()}
         loss = None
         with torch.no_grad(), self.compute_loss_context_manager():
             if labels is None:

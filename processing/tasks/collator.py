@@ -11,6 +11,7 @@ from transformers.data.data_collator import DataCollatorMixin
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.input_checks import NOT_FOR_THE_MODEL as NOT_FOR_THE_MODEL
+from mmpt.modeling_mmpt.unpadding import batch_layout
 from mmpt.processing.batch_checks import check_tokenizer, tokens_of_a_text
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.tasks.encoding import Blank, TaskBatch, TaskEncoder
@@ -25,7 +26,7 @@ class TaskDataCollator(DataCollatorMixin):
     """Make the inputs and the labels of a task; `mmpt.tasks.table` has the functions for each.
 
     An example is a dict as `TaskDataset` gives it. Beside the model's inputs a batch has `rows` (batch,), the
-    examples' numbers.
+    examples' numbers, and the layout (`layout_...`), by which the model computes nothing in padding.
 
     Args:
         processor: tokenizer and region processor.
@@ -64,7 +65,23 @@ class TaskDataCollator(DataCollatorMixin):
         batch = self.inputs(self._encoder, examples)
         labels = {} if self.labels is None else self.labels(examples, batch, self._numbers)
         rows = torch.tensor([example.get("row", place) for place, example in enumerate(examples)])
-        return {**batch.tensors, **labels, "rows": rows}
+        return {**batch.tensors, **labels, **layout_of_rows(self.config, batch.tensors), "rows": rows}
+
+
+def layout_of_rows(config: MmptConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the layout of what a task's model encodes: a row for each choice, or for each image of a pair.
+
+    Args:
+        tensors: the masks, `attention_mask` and `region_attention_mask`, among others.
+    """
+    text, regions = tensors["attention_mask"].numpy(), tensors["region_attention_mask"].numpy()
+    if text.ndim == 3:
+        regions, text = regions.repeat(text.shape[1], 0), text.reshape(-1, text.shape[2])
+    elif regions.ndim == 3 and config.image_pair == "triplet":
+        regions = regions.reshape(len(regions), -1)
+    elif regions.ndim == 3:
+        text, regions = text.repeat(regions.shape[1], 0), regions.reshape(-1, regions.shape[2])
+    return batch_layout(config, text, regions)
 
 
 def without_labels(collator: TaskDataCollator) -> TaskDataCollator:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.modeling_mmpt.task_models import MODELS
+from mmpt.processing.tasks.collator import layout_of_rows
 from tests.factories.models import BATCH, REGION_COUNTS, REGIONS, STREAMS, tiny_batch, tiny_config
 
 CLASSES, CHOICES = 3, 4
@@ -53,6 +54,12 @@ def task_batch(task: str, seed: int = 0) -> dict[str, Tensor]:
     if task == "RegionToPhraseAlignment":
         batch["phrase_positions"] = torch.tensor([[1, 3], [2, -100], [-100, -100]])
     return batch
+
+
+def task_layout(config: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the layout of a task's batch, as the collator writes it."""
+    masks = {name: batch[name] for name in ("attention_mask", "region_attention_mask")}
+    return layout_of_rows(config, masks)
 
 
 def task_labels(task: str, seed: int = 0) -> Tensor:

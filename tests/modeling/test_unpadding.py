@@ -3,81 +3,91 @@
 from collections.abc import Iterator
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmpt.modeling_mmpt import unpadding as packing
-from mmpt.modeling_mmpt.unpadding import Packing
-from tests.factories.models import STREAMS, tiny_backbone, tiny_batch
+from mmpt.configuration.errors import MmptValueError
+from mmpt.modeling_mmpt import unpadding
+from mmpt.modeling_mmpt.unpadding import Layout, layout_of, make_layout
+from tests.factories.models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_layout, tiny_pretraining
 
 MULTIPLE = 4
 
 
 @pytest.fixture(autouse=True, scope="module")
 def few_at_a_time() -> Iterator[None]:
-    with patch.object(packing, "MULTIPLE", MULTIPLE):
+    with patch.object(unpadding, "MULTIPLE", MULTIPLE):
         yield
 
 
 @st.composite
-def masks(draw: st.DrawFn) -> Tensor:
-    """Return (batch, length) with one place or more, holes and empty rows among them."""
-    batch, length = draw(st.integers(1, 4)), draw(st.integers(1, 6))
-    places = draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length).filter(any))
-    return torch.tensor(places).view(batch, length)
+def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Return two masks (batch, length) of valid and of read places, holes and empty rows among them."""
+    batch, length = draw(st.integers(1, 4)), draw(st.integers(2, 6))
+    flags = st.lists(st.booleans(), min_size=batch * length, max_size=batch * length)
+    valid, read = (np.array(draw(flags)).reshape(batch, length) for _ in range(2))
+    return valid, read
+
+
+def laid_out(valid: np.ndarray, read: np.ndarray, reads_all: bool = False) -> tuple[Layout | None, Tensor]:
+    """Return the layout, and True at the places that are needed."""
+    parts = make_layout("text", valid, read)
+    needed = valid | read
+    needed[np.arange(len(valid)), valid.argmax(1)] = True
+    return layout_of("text", parts, torch.from_numpy(valid), reads_all), torch.from_numpy(needed)
 
 
 @settings(deadline=None)
 @given(masks())
-def test_what_is_packed_is_what_a_mask_selects(needed: Tensor) -> None:
-    some = Packing(needed)
-    keep = some.keep
+def test_what_is_packed_is_what_a_mask_selects(both: tuple[np.ndarray, np.ndarray]) -> None:
+    layout, needed = laid_out(*both)
+    count = min(-(-int(needed.sum()) // MULTIPLE) * MULTIPLE, needed.numel())
+    if layout is None:
+        assert count <= len(needed)
+        return
+    keep = torch.zeros(needed.numel(), dtype=torch.bool)
+    keep[layout.computed.numbers] = True
+    keep = keep.view(needed.shape)
     assert (keep | ~needed).all()
-    assert keep.sum() == min(-(-int(needed.sum()) // MULTIPLE) * MULTIPLE, needed.numel())
+    assert keep.sum() == len(layout.computed.numbers) == count
     hidden = torch.arange(1.0, 1 + 3 * keep.numel()).view(*keep.shape, 3)
-    packed = some.pack(hidden)
-    torch.testing.assert_close(packed, hidden[keep])
-    torch.testing.assert_close(some.unpack(packed), hidden * keep[..., None])
-    closed = some.close_up(keep)
-    assert closed.shape == (len(keep), some.width)
-    assert closed.sum(1).tolist() == keep.sum(1).tolist()
-    assert torch.equal(closed, closed.sort(dim=1, descending=True).values)
-
-
-@settings(deadline=None)
-@given(masks(), st.data())
-def test_places_of_a_packing_are_found_in_a_larger_one(needed: Tensor, data: st.DataObject) -> None:
-    whole = Packing(needed)
-    places = whole.keep.nonzero().tolist()
-    some = data.draw(st.lists(st.sampled_from(places), min_size=1, unique_by=tuple))
-    read = torch.zeros_like(needed)
-    read[tuple(torch.tensor(some).t())] = True
-    hidden = torch.arange(1.0, 1 + needed.numel()).view(*needed.shape, 1)
-    part = Packing(read, whole.keep)
-    assert (whole.keep | ~part.keep).all()
-    assert (part.keep | ~read).all()
-    torch.testing.assert_close(part.select(whole.pack(hidden), whole), hidden[part.keep])
+    torch.testing.assert_close(layout.pack(hidden), hidden[keep])
+    torch.testing.assert_close(layout.unpack(layout.pack(hidden), only_read=False), hidden * keep[..., None])
+    assert layout.read is not None
+    read = layout.unpack(layout.read.select(layout.pack(hidden)), only_read=True)
+    valid, wanted = (torch.from_numpy(mask) for mask in both)
+    wanted[torch.arange(len(valid)), valid.int().argmax(1)] = True
+    torch.testing.assert_close(read[wanted], hidden[wanted])
+    assert (read[~keep] == 0).all()
 
 
 @settings(deadline=None)
 @given(masks(), st.integers(1, 3))
-def test_heads_are_split_and_joined_as_of_padded_rows(needed: Tensor, heads: int) -> None:
-    some = Packing(needed)
-    keep, closed = some.keep, some.close_up(some.keep)
+def test_heads_are_split_and_joined_as_of_padded_rows(both: tuple[np.ndarray, np.ndarray], heads: int) -> None:
+    layout, _ = laid_out(*both)
+    if layout is None:
+        return
+    some = layout.computed
     draw = torch.Generator().manual_seed(0)
-    packed = torch.randn(int(keep.sum()), 2 * heads, generator=draw, dtype=torch.double, requires_grad=True)
+    packed = torch.randn(len(some.numbers), 2 * heads, generator=draw, dtype=torch.double, requires_grad=True)
     split = some.split_heads(packed, 2)
-    assert split.shape == (len(keep), heads, some.width, 2)
+    batch, width = some.grid.shape
+    assert split.shape == (batch, heads, width, 2)
     rows = split.transpose(1, 2).flatten(2)  # (batch, width, heads * 2)
-    torch.testing.assert_close(rows[closed], packed)
+    own = torch.zeros(batch * width, dtype=torch.bool)
+    own[some.slots] = True
+    own = own.view(batch, width)
+    torch.testing.assert_close(rows[own], packed)
     torch.testing.assert_close(some.join_heads(rows), packed)
-    there = closed[:, None, :, None]
+    assert not (layout.attended & ~own).any()
+    assert torch.equal(layout.attended[own], torch.from_numpy(both[0]).flatten()[some.numbers])
+    there = own[:, None, :, None]
     assert torch.autograd.gradcheck(lambda one: some.split_heads(one, 2) * there, packed)
-    grid = rows.detach().requires_grad_()
-    assert torch.autograd.gradcheck(some.join_heads, grid)
+    assert torch.autograd.gradcheck(some.join_heads, rows.detach().requires_grad_())
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -86,41 +96,53 @@ def test_valid_places_are_those_of_a_padded_batch(stream: str, attention: str) -
     model, batch = tiny_backbone(stream, attention=attention), tiny_batch()
     batch["attention_mask"][1] = torch.tensor([0, 0, 1, 1, 0])  # padded on both sides
     batch["region_attention_mask"][2] = 0
-    read = {name: torch.zeros_like(batch[mask]).bool() for name, mask in MASKS.items()}
-    for name, mask in MASKS.items():
-        read[name] |= batch[mask].bool()
-        read[name][:, 0] = True  # the place that is pooled, in padding in row 1
-    padded, packed = model(**batch), model(**batch, **read)
+    padded, packed = model(**batch), model(**batch, **tiny_layout(model.config, batch))
+    assert not torch.equal(padded.text_last_hidden_state, packed.text_last_hidden_state)
     torch.testing.assert_close(packed.pooler_output, padded.pooler_output, atol=1e-5, rtol=1e-5)
-    for name, states in (("read_tokens", "text_last_hidden_state"), ("read_regions", "region_last_hidden_state")):
-        torch.testing.assert_close(packed[states][read[name]], padded[states][read[name]], atol=1e-5, rtol=1e-5)
+    for name, states in (("attention_mask", "text"), ("region_attention_mask", "region")):
+        valid = batch[name].bool()
+        found, expected = packed[f"{states}_last_hidden_state"], padded[f"{states}_last_hidden_state"]
+        torch.testing.assert_close(found[valid], expected[valid], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("late", [False, True])
-def test_a_row_depends_on_no_other(stream: str, attention: str, late: bool) -> None:
-    model, batch = tiny_backbone(stream, attention=attention), tiny_batch()
+@pytest.mark.parametrize("fusion", ["early", "late"])
+def test_a_row_depends_on_no_other(stream: str, attention: str, fusion: str) -> None:
+    more = {"fusion": fusion} if fusion == "early" else {"fusion": fusion, "objective_weights": {"mlm": 1.0}}
+    model, batch = tiny_backbone(stream, attention=attention, **more), tiny_batch()
     batch["attention_mask"][1] = 0  # as if there were no text: every key is masked
-    read = {name: torch.zeros_like(batch[mask]).bool() for name, mask in MASKS.items()}
-    for places in read.values():
-        places[:, 0] = True
-    with patch.object(packing, "MULTIPLE", 1):
-        before = model(**batch, **read, late=late)
-        batch["region_features"][0] = 1e4
-        batch["input_ids"][0] = batch["input_ids"][0].flip(0)
-        after = model(**batch, **read, late=late)
+    layout = tiny_layout(model.config, batch)
+    before = model(**batch, **layout)
+    batch["region_features"][0] = 1e4
+    batch["input_ids"][0] = batch["input_ids"][0].flip(0)
+    after = model(**batch, **layout)
     assert not torch.equal(after.region_last_hidden_state[0], before.region_last_hidden_state[0])
     for name in ("text_last_hidden_state", "region_last_hidden_state", "pooler_output"):
         torch.testing.assert_close(after[name][1:], before[name][1:], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("missing", ["read_tokens", "read_regions"])
 @pytest.mark.parametrize("stream", STREAMS)
-def test_nothing_is_packed_where_one_modality_says_nothing(stream: str, missing: str) -> None:
-    model, batch = tiny_backbone(stream), tiny_batch()
-    read = {name: torch.ones_like(batch[mask]).bool() for name, mask in MASKS.items() if name != missing}
-    torch.testing.assert_close(model(**batch, **read).last_hidden_state, model(**batch).last_hidden_state)
+def test_a_layout_that_was_cut_as_loaders_cut_batches_is_not_used(stream: str) -> None:
+    model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
+    whole = batch | tiny_layout(model.config, batch)
+    for rows in (slice(0, 2), slice(2, 3)):
+        expected = model(**{name: value[rows] for name, value in batch.items()}).loss
+        torch.testing.assert_close(model(**{name: value[rows] for name, value in whole.items()}).loss, expected)
+    # accelerate joins the batches of all processes, and gives each its rows.
+    joined = {name: torch.cat([value, value])[len(batch["input_ids"]) :][:3] for name, value in whole.items()}
+    torch.testing.assert_close(model(**joined).loss, model(**batch).loss)
 
 
-MASKS = {"read_tokens": "attention_mask", "read_regions": "region_attention_mask"}
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_layout_of_another_batch_is_refused(stream: str) -> None:
+    model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
+    layout = tiny_layout(model.config, batch)
+    with pytest.raises(MmptValueError, match=r"of other masks.*layout_"):
+        model(**batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}, **layout)
+    labels = torch.full_like(batch["mlm_labels"], -100)
+    labels[2, 3] = 1
+    with patch.object(unpadding, "MULTIPLE", 1):
+        layout = tiny_layout(model.config, batch)
+    with pytest.raises(MmptValueError, match="labels of tokens at other places"):
+        model(**batch | {"mlm_labels": labels}, **layout)

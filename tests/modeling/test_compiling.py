@@ -1,0 +1,60 @@
+"""With a layout in the batch no shape depends on what a tensor holds: nothing waits for a device, everything compiles.
+
+Fake tensors have no numbers, so whatever asks for one raises.
+"""
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.factories.models import tiny_batch as padded_batch
+from tests.factories.models import tiny_labels as padded_labels
+from tests.factories.models import tiny_layout, tiny_pretraining
+from tests.factories.task_models import CASES, task_batch, task_labels, task_layout, tiny_task
+
+DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+
+
+def train_without_numbers(model: Any, batch: dict[str, Tensor]) -> None:
+    """Run a training step's passes on fake tensors."""
+    with FakeTensorMode() as fake:
+        for module in model.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, fake.from_tensor(weight))
+        output = model.train()(**{name: fake.from_tensor(value) for name, value in batch.items()})
+        assert output.loss.shape == ()
+        output.loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("stream", "attention"), [("single", "sdpa"), ("dual", "eager")])
+def test_pretraining_needs_no_number(stream: str, attention: str) -> None:
+    model, batch = tiny_pretraining(stream, attention=attention, **DROPOUT), padded_batch() | padded_labels()
+    train_without_numbers(model, batch | tiny_layout(model.config, batch))
+
+
+@pytest.mark.parametrize(
+    ("stream", "task", "more"),
+    [
+        *((stream, task, {}) for stream, task in CASES),
+        ("single", "Grounding", {"grounding_loss": "cross_entropy"}),
+        ("single", "QuestionAnswering", {"answer_reads": "second_last_token"}),
+        ("single", "QuestionAnswering", {"answer_loss": "kl"}),
+        ("single", "SequenceClassification", {"fusion": "late"}),
+        ("single", "SequenceClassification", {"fusion": "hybrid"}),
+        ("dual", "ImagesAndTextClassification", {"image_pair": "pair_attention"}),
+        ("single", "ImagesAndTextClassification", {"image_pair": "triplet"}),
+        ("dual", "ImageAndTextRetrieval", {"contrastive_size": 4}),
+    ],
+)
+def test_tasks_need_no_number(stream: str, task: str, more: dict[str, Any]) -> None:
+    model, batch = tiny_task(stream, task, **DROPOUT, **more), task_batch(task)
+    train_without_numbers(model, batch | task_layout(model.config, batch) | {"labels": task_labels(task)})
+
+
+def test_fake_tensors_find_a_wait() -> None:
+    model, batch = tiny_pretraining("single"), padded_batch() | padded_labels()
+    with pytest.raises(Exception, match="nonzero"):
+        train_without_numbers(model, batch)
