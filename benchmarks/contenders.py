@@ -25,7 +25,7 @@ from mmpt import (
     MmptSingleStreamConfig,
     MmptSingleStreamForPreTraining,
 )
-from mmpt.modeling_mmpt import heads, modeling_base, modeling_dual_stream, modeling_single_stream
+from mmpt.modeling_mmpt import heads, modeling_base, modeling_dual_stream, modeling_pretraining, modeling_single_stream
 from mmpt.modeling_mmpt.objectives import IGNORED
 
 PARTS = ("collate", "forward", "backward", "optimiser")
@@ -89,7 +89,7 @@ class CheckTimer:
         self._replaced: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> "CheckTimer":
-        for module in (heads, modeling_base, modeling_single_stream, modeling_dual_stream):
+        for module in (heads, modeling_pretraining, modeling_base, modeling_single_stream, modeling_dual_stream):
             for name in ("check_inputs", "check_objective_labels", "check_keywords", "refuse_unknown_inputs"):
                 if (check := getattr(module, name, None)) is not None:
                     self._replaced.append((module, name, check))

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
-from mmpt.modeling_mmpt import dropout, heads, layers, modeling_base, objectives
+from mmpt.modeling_mmpt import dropout, layers, modeling_base, modeling_pretraining, objectives
 from mmpt.modeling_mmpt import unpadding as packing
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.unpadding import Packing
@@ -90,7 +90,7 @@ def compared_labels(_: Any) -> Iterator[None]:
         return (labels != IGNORED).any(-1) if labels.is_floating_point() else labels != IGNORED
 
     with (
-        patch.object(heads, "is_labelled", compared),
+        patch.object(modeling_pretraining, "is_labelled", compared),
         patch.object(objectives, "most_likely", lambda scores: scores.argmax(-1)),
     ):
         yield

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
-from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled, kl_divergence, token_cross_entropy
+from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled
 
 LIBRARY_INPUTS = {
     "output_attentions": "every caller, PEFT",
@@ -478,10 +478,10 @@ def check_objective_labels(
         if shape is None:
             needed = "text (input_ids)" if row.reads == "tokens" else "regions (region_features)"
             raise MmptValueError(f"{name} were given without {needed}; pass both, or leave the labels out")
-        if row.loss is token_cross_entropy:
+        if row.target not in ("distribution", "features"):
             check_class_numbers(model, name, given, shape, size)
         else:
-            is_kl = row.loss is kl_divergence
+            is_kl = row.target == "distribution"
             what = "distribution a region" if is_kl else "feature a region"
             check_vectors(model, name, given, (*shape, size), what, bounded=is_kl, distributions=is_kl)
     for name, given in inputs.items():

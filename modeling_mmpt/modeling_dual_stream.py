@@ -9,7 +9,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.input_checks import check_keywords
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptLayer, run_last_layers, run_layers
 from mmpt.modeling_mmpt.modeling_base import (
@@ -23,6 +22,7 @@ from mmpt.modeling_mmpt.modeling_base import (
     pools_regions,
     take_layout,
 )
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of
 
 

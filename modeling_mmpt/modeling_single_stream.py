@@ -10,7 +10,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 from mmpt.configuration.configuration_mmpt import MmptSingleStreamConfig
 from mmpt.modeling_mmpt.embeddings import MmptRegionEmbeddings, MmptTextEmbeddings
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.input_checks import check_keywords
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptLayer, run_last_layers
 from mmpt.modeling_mmpt.modeling_base import (
@@ -24,6 +23,7 @@ from mmpt.modeling_mmpt.modeling_base import (
     pools_regions,
     take_layout,
 )
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of
 
 

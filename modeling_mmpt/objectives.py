@@ -59,6 +59,7 @@ class Objective:
     Args:
         corrupts: what the collator changes for it.
         reads: which output of the backbone its head reads.
+        target: what its labels are; the collator makes them by this word.
         head: the head's name; objectives may share one.
         output: the output field of the head's predictions.
         loss: numbers for each selected element, from predictions and labels.
@@ -70,6 +71,7 @@ class Objective:
 
     corrupts: Literal["tokens", "regions", "pair"]
     reads: Literal["tokens", "regions", "pair"]
+    target: Literal["token", "class", "distribution", "features", "match", "attribute", "answer"]
     head: str
     output: str
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -84,37 +86,37 @@ _NATS = "cross-entropy, nats"
 # fmt: off
 OBJECTIVES: dict[str, Objective] = {
     "mlm": Objective(
-        corrupts="tokens", reads="tokens", head="token", output="mlm_logits",
+        corrupts="tokens", reads="tokens", target="token", head="token", output="mlm_logits",
         loss=token_cross_entropy, metric=hit, metric_name="accuracy",
         title="masked language modelling", unit=_NATS,
     ),
     "mrc": Objective(
-        corrupts="regions", reads="regions", head="region_class", output="mrc_logits",
+        corrupts="regions", reads="regions", target="class", head="region_class", output="mrc_logits",
         loss=token_cross_entropy, metric=hit, metric_name="accuracy",
         title="masked region classification", unit=_NATS,
     ),
     "mrc_kl": Objective(
-        corrupts="regions", reads="regions", head="region_class", output="mrc_logits",
+        corrupts="regions", reads="regions", target="distribution", head="region_class", output="mrc_logits",
         loss=kl_divergence, metric=agreement, metric_name="agreement",
         title="masked region classification with KL divergence", unit="KL divergence, nats",
     ),
     "mrfr": Objective(
-        corrupts="regions", reads="regions", head="region_feature", output="mrfr_prediction",
+        corrupts="regions", reads="regions", target="features", head="region_feature", output="mrfr_prediction",
         loss=squared_error, metric=cosine, metric_name="cosine",
         title="masked region feature regression", unit="squared error",
     ),
     "itm": Objective(
-        corrupts="pair", reads="pair", head="matching", output="itm_logits",
+        corrupts="pair", reads="pair", target="match", head="matching", output="itm_logits",
         loss=token_cross_entropy, metric=hit, metric_name="accuracy",
         title="image-text matching", unit=_NATS,
     ),
     "mrc_attribute": Objective(
-        corrupts="regions", reads="regions", head="region_attribute", output="mrc_attribute_logits",
+        corrupts="regions", reads="regions", target="attribute", head="region_attribute", output="mrc_attribute_logits",
         loss=token_cross_entropy, metric=hit, metric_name="accuracy",
         title="attributes of masked regions", unit=_NATS,
     ),
     "qa": Objective(
-        corrupts="pair", reads="pair", head="answer", output="qa_logits",
+        corrupts="pair", reads="pair", target="answer", head="answer", output="qa_logits",
         loss=token_cross_entropy, metric=hit, metric_name="accuracy",
         title="question answering", unit=_NATS,
     ),

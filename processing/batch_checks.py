@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.processing.regions import Regions, wrong_distributions
 
 LARGEST = 2**63  # what example ids are kept in
@@ -48,7 +49,8 @@ def check_tokenizer(tokenizer: Any, config: MmptConfig) -> None:
             f"the tokenizer has {size} tokens, the model has vocab_size {config.vocab_size}; use the tokenizer that "
             "the model was made with, or call model.resize_token_embeddings(len(tokenizer))"
         )
-    if "mlm" in config.objective_weights and tokenizer.mask_token_id is None:
+    corrupted = {OBJECTIVES[name].corrupts for name in config.objective_weights}
+    if "tokens" in corrupted and tokenizer.mask_token_id is None:
         raise MmptValueError(
             "the tokenizer has no mask token, which objective 'mlm' needs; use a tokenizer with one, or add it with "
             "tokenizer.add_special_tokens({'mask_token': '[MASK]'}) and resize the embeddings"
@@ -113,17 +115,17 @@ def check_records(records: Sequence[Regions], config: MmptConfig) -> None:
         ValueError: naming the image, what it has and what the model expects.
     """
     # Read once: a configuration looks each name up in Python, which a batch of small images would notice.
-    objectives, classes = config.objective_weights, config.num_region_classes
+    targets, classes = {OBJECTIVES[name].target for name in config.objective_weights}, config.num_region_classes
     attributes = config.num_region_attributes
     check_feature_widths(records, config)
     for row, record in enumerate(records):
         if not len(record):
             continue
-        if "mrc_kl" in objectives or ("mrc" in objectives and record.class_probs is not None):
+        if "distribution" in targets or ("class" in targets and record.class_probs is not None):
             _check_probs(record, classes, row)
-        elif "mrc" in objectives:
+        elif "class" in targets:
             _check_labels(record.labels, classes, record.title(row), "labels", "num_region_classes")
-        if "mrc_attribute" in objectives:
+        if "attribute" in targets:
             name = record.title(row)
             _check_labels(record.attribute_labels, attributes, name, "attribute_labels", "num_region_attributes")
 

@@ -1,10 +1,8 @@
 """Whether the regions of a store are what a model reads, and the command that makes regions that are."""
 
-from mmpt.configuration.configuration_mmpt import MmptConfig, MmptDualStreamConfig
+from mmpt.configuration.configuration_mmpt import CLASS_OBJECTIVE_NAMES, MmptConfig, MmptDualStreamConfig
 from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.store.record import Record, describe_extractor
-
-CLASS_OBJECTIVES = ("mrc", "mrc_kl")
 
 
 def check_store_fits(config: MmptConfig, record: Record | None, where: str) -> None:
@@ -19,7 +17,7 @@ def check_store_fits(config: MmptConfig, record: Record | None, where: str) -> N
     """
     if record is None or "corpus" in record["extractor"]:
         return
-    reads_classes = any(name in config.objective_weights for name in CLASS_OBJECTIVES)
+    reads_classes = any(name in config.objective_weights for name in CLASS_OBJECTIVE_NAMES)
     classes = record.get("num_classes")
     space = record["extractor"].get("label_space")
     background = None if space is None else {"background_first": 0}.get(space)

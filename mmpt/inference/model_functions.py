@@ -10,8 +10,8 @@ from mmpt.modeling_mmpt.classification_tasks import (
     MmptForQuestionAnswering,
     MmptForSequenceClassification,
 )
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.region_tasks import MmptForGrounding, MmptForRegionToPhraseAlignment
 from mmpt.modeling_mmpt.retrieval_task import MmptForImageAndTextRetrieval
 from mmpt.modeling_mmpt.task_models import MODELS

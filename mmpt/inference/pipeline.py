@@ -15,7 +15,7 @@ from mmpt.configuration.pretrained import load_pretrained
 from mmpt.inference.batching import Example, example_rows, is_many, size_of, spans_of
 from mmpt.inference.image_inputs import ImageInput, ImageInputs
 from mmpt.inference.model_functions import check_function, main_function
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.task_models import MODELS
 from mmpt.processing.batch_checks import check_tokenizer

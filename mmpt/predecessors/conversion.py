@@ -14,9 +14,9 @@ from torch import Tensor
 from mmpt.configuration.configuration_bottom_up import BottomUpConfig
 from mmpt.configuration.configuration_mmpt import MmptConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.bert_keys import drop_buffers

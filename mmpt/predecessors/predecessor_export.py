@@ -27,7 +27,7 @@ from mmpt.configuration.configuration_tasks import MmptTaskConfig
 from mmpt.configuration.errors import MmptFileExistsError, MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.configuration.self_contained import open_to_umask
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.modeling_mmpt.task_models import MODELS, TASK_MODELS
 from mmpt.predecessors.families import FAMILIES, config_class_of

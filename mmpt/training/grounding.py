@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmpt.configuration.errors import MmptValueError
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import IGNORED, kl_divergence, squared_error
 from mmpt.processing.pairs.dataset import PairDataset
 from mmpt.processing.pretraining.collator import MmptDataCollator

@@ -10,7 +10,7 @@ from mmpt import register_auto_classes
 from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
 from mmpt.hub.model_card import Rows, Sample, measures_of, measures_of_objectives, write_card
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.modeling_mmpt.task_models import PRETRAINING_MODELS
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor

@@ -146,7 +146,7 @@ class MmptDataCollator(DataCollatorMixin):
 
         # Joint masking corrupts mismatched rows as well, but only the matching label of such a row is kept.
         text_rows, region_rows = deals["text"], deals["regions"]
-        if "mlm" in self.objectives:
+        if self._predicting("token"):
             input_ids, labels = mask_tokens(
                 batch["input_ids"].numpy(),
                 maskable_tokens & text_rows[:, None],
@@ -157,7 +157,8 @@ class MmptDataCollator(DataCollatorMixin):
                 words,
             )
             labels[mismatched] = IGNORED
-            batch["input_ids"], batch["mlm_labels"] = torch.from_numpy(input_ids), torch.from_numpy(labels)
+            batch["input_ids"] = torch.from_numpy(input_ids)
+            batch |= {f"{name}_labels": torch.from_numpy(labels.copy()) for name in self._predicting("token")}
         masked = self._mask_regions(batch, detected, region_rows, draws)
         predicted = masked & torch.from_numpy(~mismatched)[:, None]
         classified = predicted
@@ -168,8 +169,8 @@ class MmptDataCollator(DataCollatorMixin):
         if self.processor.image_processor.whole_image_region:
             set_whole_image_feature(batch["region_features"], detected & ~masked)
         batch["masked_regions"] = masked
-        if "itm" in self.objectives:
-            batch["itm_labels"] = torch.from_numpy(np.where(matching, np.where(mismatched, 0, 1), IGNORED))
+        for name in self._predicting("match"):
+            batch[f"{name}_labels"] = torch.from_numpy(np.where(matching, np.where(mismatched, 0, 1), IGNORED))
         if active is not None:
             for name in self.objectives:
                 if name != active:
@@ -316,17 +317,18 @@ class MmptDataCollator(DataCollatorMixin):
         """
         labels: dict[str, Tensor] = {}
         config, shape, offset = self.config, predicted.shape, int(self.processor.image_processor.whole_image_region)
-        if "mrfr" in self.objectives:
-            labels["mrfr_labels"] = torch.full_like(batch["region_features"], IGNORED)
-            labels["mrfr_labels"][predicted] = batch["region_features"][predicted]
-        if "mrc_kl" in self.objectives:
-            labels["mrc_kl_labels"] = torch.full((*shape, config.num_region_classes), float(IGNORED))
-        for name in ("mrc", "mrc_attribute"):
-            if name in self.objectives:
-                labels[f"{name}_labels"] = torch.full(shape, IGNORED)
+        classes, distributions = self._predicting("class"), self._predicting("distribution")
+        attributes = self._predicting("attribute")
+        for name in self._predicting("features"):
+            labels[f"{name}_labels"] = torch.full_like(batch["region_features"], IGNORED)
+            labels[f"{name}_labels"][predicted] = batch["region_features"][predicted]
+        for name in distributions:
+            labels[f"{name}_labels"] = torch.full((*shape, config.num_region_classes), float(IGNORED))
+        for name in (*classes, *attributes):
+            labels[f"{name}_labels"] = torch.full(shape, IGNORED)
         if config.confidence_weighted_classes:
-            for name, scores in (("mrc", "region_scores"), ("mrc_attribute", "region_attribute_scores")):
-                if name in self.objectives:
+            for names, scores in ((classes, "region_scores"), (attributes, "region_attribute_scores")):
+                if names:
                     labels[scores] = torch.ones(shape)
         arrays = {name: tensor.numpy() for name, tensor in labels.items()}  # the same memory, written to below
         seen, told = classified.numpy()[:, offset:], predicted.numpy()[:, offset:]
@@ -335,16 +337,16 @@ class MmptDataCollator(DataCollatorMixin):
             here = np.flatnonzero(seen[row])
             places = here + offset
             probs = None
-            if record.class_probs is not None and ("mrc" in self.objectives or "mrc_kl" in self.objectives):
+            if record.class_probs is not None and (classes or distributions):
                 probs = checked_probs(record, here, row)
-            if "mrc" in self.objectives:
+            for name in classes:
                 given = np.asarray(record.labels)[here] if probs is None else probs
-                arrays["mrc_labels"][row, places] = _classes(given, config.region_background_class)
-            if "mrc_kl" in self.objectives and probs is not None:
+                arrays[f"{name}_labels"][row, places] = _classes(given, config.region_background_class)
+            for name in distributions if probs is not None else ():
                 masked = told[row, here]
-                arrays["mrc_kl_labels"][row, places[masked]] = probs[masked]
-            if "mrc_attribute" in self.objectives:
-                arrays["mrc_attribute_labels"][row, places] = record.attribute_labels[here]  # type: ignore[index]
+                arrays[f"{name}_labels"][row, places[masked]] = probs[masked]  # type: ignore[index]
+            for name in attributes:
+                arrays[f"{name}_labels"][row, places] = record.attribute_labels[here]  # type: ignore[index]
             for name, scores in (
                 ("region_scores", record.scores),
                 ("region_attribute_scores", record.attribute_scores),
@@ -352,6 +354,10 @@ class MmptDataCollator(DataCollatorMixin):
                 if name in arrays and scores is not None:
                     arrays[name][row, places] = scores[here]
         return labels
+
+    def _predicting(self, target: str) -> list[str]:
+        """Return the objectives whose labels are of this kind, a word of the table."""
+        return [name for name in self.objectives if OBJECTIVES[name].target == target]
 
     def _check_arguments(self) -> None:
         for name in ("probability", "mismatch_probability", "hard_negative_rate"):
@@ -369,7 +375,7 @@ class MmptDataCollator(DataCollatorMixin):
             raise MmptValueError(
                 f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"
             )
-        if "qa" in self.objectives:
+        if self._predicting("answer"):
             raise MmptValueError(
                 "objective 'qa' needs answers, which this collator does not make; leave 'qa' out of objective_weights "
                 "or add qa_labels to the batch yourself"

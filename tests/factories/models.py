@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, MmptDualStreamConfig, MmptSingleStreamConfig
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
 from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled
 from mmpt.modeling_mmpt.unpadding import batch_layout, labelled_places

@@ -7,8 +7,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES, MmptDualStreamConfig, MmptSingleStreamConfig
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pairs.dataset import PairDataset

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.configuration.configuration_mmpt import OBJECTIVE_NAMES
-from mmpt.modeling_mmpt.heads import LOGITS_FIELDS, MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from tests.factories.models import (
     BATCH,
@@ -102,8 +102,8 @@ def test_labels_of_one_objective_run_its_head_alone(stream: str, name: str):
     output = model(
         **tiny_batch(), masked_regions=labels["masked_regions"], **{f"{name}_labels": labels[f"{name}_labels"]}
     )
-    filled = {field for field in LOGITS_FIELDS.values() if field in output}
-    assert filled == {LOGITS_FIELDS[OBJECTIVES[name].head]}
+    filled = {field for field in {row.output for row in OBJECTIVES.values()} if field in output}
+    assert filled == {OBJECTIVES[name].output}
     torch.testing.assert_close(output.loss, output[f"{name}_loss"])
 
 

@@ -234,7 +234,7 @@ def test_a_folder_is_written_whole_or_not_at_all(source: Path, tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmpt.modeling_mmpt.heads.MmptForPreTraining.save_pretrained", full)
+        patch.setattr("mmpt.modeling_mmpt.modeling_pretraining.MmptForPreTraining.save_pretrained", full)
         with pytest.raises(OSError, match="No space left"):
             convert(source, tmp_path / "ours")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "uniter"]

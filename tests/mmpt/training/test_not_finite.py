@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from mmpt.configuration.errors import MmptFloatingPointError
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.processing.pairs.dataset import PairDataset
 from mmpt.training.finite_watch import FiniteWatch
 from tests.factories.training import tiny_dataset, tiny_model, tiny_trainer

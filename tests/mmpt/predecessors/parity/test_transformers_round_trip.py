@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LxmertConfig, LxmertForPreTraining, VisualBertConfig, VisualBertForPreTraining
 
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.predecessors.conversion import convert, from_predecessor
 from mmpt.predecessors.predecessor_export import convert_back, export_predecessor
 
