@@ -1,6 +1,7 @@
 """Every argument of transformers' Trainer works in both trainers, is refused, or has nothing to do with either."""
 
 from dataclasses import fields
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,15 @@ REFUSED: dict[str, dict[str, Any]] = {
     "fine-tuning": {"train_sampling_strategy": "group_by_length"},
 }
 # Refused where the library beside it is installed and several processes run.
-REFUSED_ELSEWHERE = {"parallelism_config"}  # tensor, context and sequence parallelism
-IRRELEVANT = {  # read by scripts, by the launcher or by services, not by a trainer's computation
-    *("do_train", "do_eval", "do_predict", "local_rank", "debug", "use_cache", "run_name", "project"),
-    *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "liger_kernel_config"),
+REFUSED_ELSEWHERE = {"parallelism_config": "these models have no tensor, context or sequence parallelism"}
+IRRELEVANT = {
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "read by example scripts, not by Trainer"),
+    "local_rank": "set by the launcher",
+    "debug": "of the TPU and of sharding underflow, which print and compute nothing else",
+    "use_cache": "a cache of generation; these models do not generate",
+    **dict.fromkeys(("run_name", "project"), "names for trackers"),
+    **dict.fromkeys(("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "where a tracker writes"),
+    "liger_kernel_config": "read with use_liger_kernel alone, which is refused",
 }
 WORKS = {
     "output_dir",
@@ -182,7 +188,8 @@ KINDS = pytest.mark.parametrize("kind", ["pre-training", "fine-tuning"])
 
 
 def test_every_argument_of_transformers_is_in_the_table() -> None:
-    known = WORKS | IRRELEVANT | REFUSED_ELSEWHERE | {name for values in REFUSED.values() for name in values}
+    # What is refused says why in its own message, which the next test looks for.
+    known = WORKS | set(IRRELEVANT) | set(REFUSED_ELSEWHERE) | {name for values in REFUSED.values() for name in values}
     ours = PARAMETERS | {item.name for item in fields(TrainingArguments)}
     assert known == ours
 
@@ -195,7 +202,7 @@ def test_what_is_refused_is_refused_when_the_trainer_is_made(tmp_path: Path, kin
     given = {name: (REFUSED["both"] | REFUSED[kind])[name]}
     if name == "prediction_loss_only":
         given["compute_metrics"] = lambda prediction: {}
-    with pytest.raises(MmptError, match=f"does not take {name}="):
+    with pytest.raises(MmptError, match=rf"does not take {name}=.+: .{{20,}}(; |, or |leave)"):
         trainer(kind, tmp_path, **given)
 
 
@@ -259,6 +266,25 @@ def test_a_users_metric_chooses_the_best_checkpoint(tmp_path: Path, kind: str) -
     )  # fmt: skip
     made.train()
     assert made.state.best_global_step == 2
+
+
+@KINDS
+def test_noise_on_embeddings_changes_training_alone(tmp_path: Path, kind: str) -> None:
+    seen = []
+    for alpha in (None, 5.0):
+        torch.manual_seed(0)
+        model = tiny_model() if kind == "pre-training" else tiny_tasks.model("nlvr")
+        made = trainer(kind, tmp_path, model=model, neftune_noise_alpha=alpha, learning_rate=0.0)
+        seen.append((made.train().training_loss, made.evaluate()["eval_loss"]))
+    assert seen[0][0] != pytest.approx(seen[1][0], abs=1e-3)
+    assert seen[0][1] == pytest.approx(seen[1][1])
+
+
+def test_deepspeed_that_is_not_installed_is_one_sentence(tmp_path: Path) -> None:
+    if find_spec("deepspeed") is not None:
+        pytest.skip("deepspeed is installed")
+    with pytest.raises(MmptError, match=r"need a package that is not installed: .*deepspeed"):
+        trainer("pre-training", tmp_path, deepspeed={"zero_optimization": {"stage": 2}})
 
 
 @KINDS
