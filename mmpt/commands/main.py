@@ -86,7 +86,9 @@ def convert(
     family: Annotated[
         str,
         typer.Option(
-            "--from", help="uniter, visual_bert, lxmert, lxmert_original, vilbert, volta, oscar or bert; auto looks."
+            "--from",
+            help="uniter, visual_bert, lxmert, lxmert_original, vilbert, volta, oscar, bert or bottom_up (a detector); "
+            "auto looks.",
         ),
     ] = "auto",
     to: Annotated[
@@ -102,7 +104,10 @@ def convert(
         ),
     ] = "auto",
     labels: Annotated[
-        str | None, typer.Option(help="JSON with the names of the classes or answers of the head that is taken.")
+        str | None,
+        typer.Option(
+            help="JSON with the names of the classes or answers of the head that is taken; a text file for a detector."
+        ),
     ] = None,
     preset: Annotated[str, typer.Option(help="With --from bert: whose model its text part starts.")] = "uniter",
     settings: Annotated[

@@ -6,6 +6,7 @@ bert_keys              what all of them share: BERT's embeddings, layers and hea
 single_stream_families UNITER, VisualBERT, Oscar        dual_stream_families   LXMERT, ViLBERT
 volta                  VOLTA's numbered sub-layers      text_encoders          BERT, RoBERTa as a start
 fine_tuned_heads       theirs as heads of our tasks     task_heads             which of them a conversion takes
+detector_keys          the detectors that their regions come from
 families               their table, and how a checkpoint is recognised
 conversion             `from_predecessor`, `convert`    predecessor_export     the way back
 """

@@ -16,11 +16,13 @@ from transformers import AutoImageProcessor, AutoModel
 
 from mmpt import BottomUpConfig, BottomUpDetector, BottomUpImageProcessor, RegionExtractor, convert, from_predecessor
 from mmpt.configuration.configuration_bottom_up import PRESETS
+from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
 from mmpt.modeling_mmpt.bottom_up_selection import select_nms_filter, select_tsv
 from mmpt.modeling_mmpt.box_geometry import box_overlaps, centred_anchors, suppress
 from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpConvolution
 from mmpt.modeling_mmpt.roi_pooling import AlignPooler, MaxPooler
+from mmpt.processing.store_fit import check_store_fits, curing_command
 from tests.factories.bottom_up_files import (
     DEPTHS,
     draw_weights,
@@ -459,3 +461,25 @@ def test_odd_images_have_regions_of_their_own(mode: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(alone.boxes, beside.boxes)
     assert alone.boxes.min() >= 0
     assert alone.boxes.max() <= 1
+
+
+def test_a_store_that_does_not_fit_a_model_is_refused_with_the_command_that_cures_it() -> None:
+    record = {
+        "extractor": {"model": "butd", "label_space": "background_first"},
+        "feature_dim": 2048,
+        "num_classes": 1601,
+    }
+    uniter = MmptSingleStreamConfig.uniter()
+    check_store_fits(uniter, record, "regions")
+    check_store_fits(uniter, None, "regions")
+    with pytest.raises(
+        MmptValueError, match=r"1601 classes, the model predicts 1600\. .*mmpt extract .* --preset lxmert"
+    ):
+        check_store_fits(MmptDualStreamConfig.lxmert(), record, "regions")
+    with pytest.raises(MmptValueError, match=r"768 numbers, the model reads 2048\. .*--preset uniter"):
+        check_store_fits(uniter, record | {"feature_dim": 768}, "regions")
+    with pytest.raises(MmptValueError, match="no background, the model the background as class 0"):
+        check_store_fits(uniter, record | {"extractor": {"label_space": "no_background"}}, "regions")
+    oscar = MmptSingleStreamConfig.oscar()
+    check_store_fits(oscar, record | {"num_classes": 1594}, "regions")  # it predicts no classes
+    assert curing_command(oscar).count("--preset oscar") == 1

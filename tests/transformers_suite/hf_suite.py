@@ -113,10 +113,8 @@ def model_case(
             config = config_factory()
             inputs = inputs_factory(config)
             self.batch_size, self.seq_length = next(iter(inputs.values())).shape[:2]
-            self.num_hidden_layers = config.num_hidden_layers
-            self.hidden_size = config.hidden_size
-            self.num_attention_heads = config.num_attention_heads
-            self.vocab_size = config.vocab_size
+            for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
+                setattr(self, name, getattr(config, name, None))  # a detector has none of them
             self.__dict__.update(tester)
 
         def get_config(self) -> Any:
