@@ -47,9 +47,9 @@ test-newest: ## the test suite on the newest versions that setup.py allows, in .
 	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager -e ".[$(EXTRAS)]"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(PARALLEL)
 
-suite: $(INSTALLED) ## fetch transformers' own tests once (make test then runs them too) and run them on every task model
+suite: $(INSTALLED) ## fetch transformers' own tests once (make test then runs them too) and run them on every task model and the detector
 	$(BIN)/python tests/transformers_suite/fetch.py
-	OMP_NUM_THREADS=1 MMPT_TASK_SUITE=1 $(BIN)/python -m pytest $(PARALLEL) -q -rf tests/transformers_suite/test_task_suite.py
+	OMP_NUM_THREADS=1 MMPT_TASK_SUITE=1 $(BIN)/python -m pytest $(PARALLEL) -q -rf tests/transformers_suite/test_task_suite.py tests/transformers_suite/test_detector_suite.py
 
 fuzz: $(INSTALLED) ## 10,000 damaged feature files a reader, 2,000 annotation files a layout; an hour
 	$(BIN)/python -m tests.fuzz.run

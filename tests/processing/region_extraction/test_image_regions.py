@@ -87,7 +87,7 @@ def test_origin_tells_which_images(folder, extractor):
 
 
 def test_an_error_of_the_model_is_not_an_images(folder, extractor, monkeypatch):
-    def fail(inputs: Any) -> Any:
+    def fail(inputs: Any, boxes: None) -> Any:
         raise torch.OutOfMemoryError("no memory left")
 
     monkeypatch.setattr(extractor._backend, "forward", fail)
