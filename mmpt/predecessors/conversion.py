@@ -221,7 +221,7 @@ def carry_out(plan: ConversionPlan) -> Model:
     # What the checkpoint fills is never initialised first: that would cost more than reading it.
     complete = not plan.report.of("missing")
     with torch.device("meta" if complete else "cpu"):
-        model = plan.model_class(plan.config)
+        model = plan.model_class(cast("Any", plan.config))
     _assign(model, weights)
     model.__dict__["conversion_report"] = plan.report
     return model.eval()
@@ -258,7 +258,9 @@ def _report(
     may_be_random: tuple[str, ...],
 ) -> KeyReport:
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in model_class(config).saved_state_dict().items()}
+        expected = {
+            key: tuple(value.shape) for key, value in model_class(cast("Any", config)).saved_state_dict().items()
+        }
     fates, unknown, misfits, filled = [], [], [], set()
     for theirs in source:
         if theirs in keys.targets:

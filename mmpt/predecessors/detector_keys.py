@@ -106,8 +106,9 @@ def read_detector(
     if names is None:
         return None
     _check_yaml(source)
-    values = _sizes(source, names) | _vocabularies(source, labels)
-    config = (BottomUpConfig.x152_c4 if names is VINVL else BottomUpConfig)(**(values | overrides))
+    values: dict[str, Any] = _sizes(source, names) | _vocabularies(source, labels)
+    make: Any = BottomUpConfig.x152_c4 if names is VINVL else BottomUpConfig
+    config = make(**(values | overrides))
     return config, _key_map(source, names, config)
 
 
@@ -133,7 +134,7 @@ def _sizes(source: SourceCheckpoint, names: DetectorNames) -> dict[str, Any]:
     if anchors not in ANCHOR_SIZES:
         raise MmptValueError(f"{source.path} has {anchors} anchors a cell, expected 12 (ResNet-101) or 15 (VinVL)")
     inner = [source.shape(f"{names.convolution(stage, 0, 'conv2')[0]}.weight") for stage in STAGES]
-    values = {
+    values: dict[str, Any] = {
         "stem_width": source.shape(f"{names.stem()[0]}.weight")[0],
         "stage_depths": [source.count(names.stage(stage)) for stage in STAGES],
         "stage_widths": [source.shape(f"{names.convolution(s, 0, 'conv3')[0]}.weight")[0] for s in STAGES],

@@ -33,7 +33,7 @@ class BottomUpBackend:
     def __init__(self, model: BottomUpDetector, *, preset: str | None, background: Background, given: bool) -> None:
         if background not in get_args(Background):
             raise MmptValueError(f"background is {background!r}, expected one of {', '.join(get_args(Background))}")
-        self.model = model
+        self.model: Any = model
         self.name = "boxes" if given else "detector"
         self._preset = preset
         self._background = background

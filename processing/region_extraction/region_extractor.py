@@ -68,7 +68,7 @@ class RegionExtractor:
     ) -> None:
         _check_settings(dtype, batch_size)
         self.batch_size = batch_size
-        self._backend = backend
+        self._backend: Any = backend  # each reads its own output
         self._dtype = dtype
         self._device = device_of(device)
         self.prepare = preparation

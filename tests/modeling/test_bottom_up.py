@@ -18,9 +18,9 @@ from mmpt import BottomUpConfig, BottomUpDetector, BottomUpImageProcessor, Regio
 from mmpt.configuration.configuration_bottom_up import PRESETS
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
+from mmpt.modeling_mmpt.bottom_up_layers import BottomUpConvolution
 from mmpt.modeling_mmpt.bottom_up_selection import select_nms_filter, select_tsv
 from mmpt.modeling_mmpt.box_geometry import box_overlaps, centred_anchors, suppress
-from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpConvolution
 from mmpt.modeling_mmpt.roi_pooling import AlignPooler, MaxPooler
 from mmpt.processing.store_fit import check_store_fits, curing_command
 from tests.factories.bottom_up_files import (
