@@ -22,7 +22,7 @@ from mmpt.modeling_mmpt.bottom_up_layers import BottomUpConvolution
 from mmpt.modeling_mmpt.bottom_up_selection import select_nms_filter, select_tsv
 from mmpt.modeling_mmpt.box_geometry import box_overlaps, centred_anchors, suppress
 from mmpt.modeling_mmpt.roi_pooling import AlignPooler, MaxPooler
-from mmpt.processing.store_fit import check_store_fits, curing_command
+from mmpt.processing.store.fit import check_store_fits, curing_command
 from tests.factories.bottom_up_files import (
     DEPTHS,
     draw_weights,
