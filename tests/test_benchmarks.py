@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import collator, levers, loader, memory, scaling, step, trainer
+from benchmarks import collator, inference, levers, loader, memory, scaling, step, trainer
 from benchmarks.contenders import OURS, PEERS, make_contenders
 from benchmarks.flops import step_flops
 from benchmarks.workload import make_pairs
@@ -60,6 +60,7 @@ def test_every_contender_takes_a_step(kind: str) -> None:
 BENCHMARKS: dict[str, tuple[Any, list[str]]] = {
     "step": (step, ["--contenders", "single/bf16", "single-joint/bf16", "visual_bert/fp32", "--rounds", "1"]),
     "adaptive": (step, ["--contenders", "dual/fp32", "--regions", "adaptive", "--attention", "eager"]),
+    "inference": (inference, []),
     "memory": (memory, ["--contenders", "single"]),
     "levers": (levers, ["--streams", "single"]),
     "loader": (loader, ["--workers", "0"]),
