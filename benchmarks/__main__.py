@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = {
     "step": "a step of either stream beside LXMERT and VisualBERT of transformers",
+    "inference": "an answer of either stream beside LXMERT and VisualBERT of transformers",
     "memory": "the peak memory of a step, beside the same",
     "levers": "what each thing that makes a step fast is worth",
     "loader": "how long a step waits for a DataLoader over a store",

@@ -16,53 +16,58 @@ from torch import Tensor
 from benchmarks.contenders import Contender, make_contenders
 from benchmarks.measuring import median_ratio, parse, start, write
 from benchmarks.workload import SIZES, make_pairs
-from mmpt.modeling_mmpt import dropout, layers, modeling_base, modeling_pretraining, objectives
-from mmpt.modeling_mmpt import unpadding as packing
+from mmpt.modeling_mmpt import (
+    dropout,
+    layers,
+    modeling_dual_stream,
+    modeling_pretraining,
+    modeling_single_stream,
+    objectives,
+    unpadding,
+)
 from mmpt.modeling_mmpt.objectives import IGNORED
-from mmpt.modeling_mmpt.unpadding import Packing
+from mmpt.modeling_mmpt.unpadding import Layout
 
 
 @contextmanager
 def heads_everywhere(contender: Any) -> Iterator[None]:
-    """Run every head at every place and select from its predictions."""
-    model: Any = contender.model
-    run, losses = model.heads.forward, model._objective_losses
+    """Run every head at every place."""
 
-    def losses_everywhere(reads: str, hidden: Tensor, labels: dict[str, tuple[Tensor, Tensor]], *rest: Any) -> Any:
-        selected = torch.stack([there for _, there in labels.values()]).any(0)
-
-        def everywhere(reads: str, _: Tensor, names: set[str], projection: Tensor) -> dict[str, Tensor]:
-            return {name: made[selected] for name, made in run(reads, hidden, names, projection).items()}
-
-        with patch.object(model.heads, "forward", everywhere):
-            return losses(reads, hidden, labels, *rest)
+    def everywhere(reads: str, labelled: Tensor, given: Any) -> None:
+        return None
 
     # Behind the last layer there would be zeros where no head reads it by rights.
-    with last_layer_everywhere(contender), patch.object(model, "_objective_losses", losses_everywhere):
+    with last_layer_everywhere(contender), patch.object(modeling_pretraining, "places_of_labels", everywhere):
+        yield
+
+
+@contextmanager
+def instead_of_layouts(make: Callable[[str, Any, Tensor], Layout | None]) -> Iterator[None]:
+    """Let both backbones make something else of a batch's layout."""
+
+    def layout_of(name: str, given: Any, valid: Tensor, reads_all: bool) -> Layout | None:
+        return make(name, given, valid)
+
+    with (
+        patch.object(modeling_single_stream, "layout_of", layout_of),
+        patch.object(modeling_dual_stream, "layout_of", layout_of),
+    ):
         yield
 
 
 def last_layer_everywhere(_: Any) -> AbstractContextManager:
     """Compute the last layer wherever the others are computed."""
-
-    def all_that_are(needed: Tensor, among: Tensor | None = None) -> Packing:
-        return Packing(needed if among is None else among, among)
-
-    return patch.object(modeling_base, "Packing", all_that_are)
+    return instead_of_layouts(lambda name, given, valid: unpadding.layout_of(name, given, valid, reads_all=True))
 
 
 def padding(_: Any) -> AbstractContextManager:
-    """Compute in padding too."""
-
-    def everywhere(needed: Tensor, among: Tensor | None = None) -> Packing:
-        return Packing(torch.ones_like(needed) if among is None else needed, among)
-
-    return patch.object(modeling_base, "Packing", everywhere)
+    """Compute in padding too, and the last layer everywhere."""
+    return instead_of_layouts(lambda name, given, valid: None)
 
 
 def any_number_of_places(_: Any) -> AbstractContextManager:
     """Compute exactly the places that are needed."""
-    return patch.object(packing, "MULTIPLE", 1)
+    return patch.object(unpadding, "MULTIPLE", 1)
 
 
 def fused_attention(_: Any) -> AbstractContextManager:

@@ -18,6 +18,7 @@ from transformers import Pipeline, PreTrainedModel
 from transformers.image_utils import load_image
 
 from mmpt.configuration.errors import MmptImportError, MmptTypeError, MmptValueError
+from mmpt.modeling_mmpt.unpadding import batch_layout
 
 
 class MmptTaskPipeline(Pipeline):
@@ -98,7 +99,9 @@ class MmptTaskPipeline(Pipeline):
             max_length=self.model.config.max_position_embeddings,
             return_tensors="pt",
         )
-        return {"batch": dict(batch), "rows": rows}
+        masks = [batch[name].numpy() for name in ("attention_mask", "region_attention_mask")]
+        layout = {} if all(mask.all() for mask in masks) else batch_layout(self.model.config, *masks)
+        return {"batch": dict(batch) | layout, "rows": rows}
 
     def regions_of(self, row: Mapping[str, Any], extractor: Any) -> Any:
         """Return the regions of an input, in a form that the processor takes."""

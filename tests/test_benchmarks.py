@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import collator, levers, loader, memory, scaling, step, trainer
+from benchmarks import collator, inference, levers, loader, memory, scaling, step, trainer
 from benchmarks.contenders import OURS, PEERS, make_contenders
 from benchmarks.flops import step_flops
 from benchmarks.workload import make_pairs
 from mmpt.modeling_mmpt.dropout import apply_dropout
-from tests.factories.models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_pretraining
+from tests.factories.models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_layout, tiny_pretraining
 
 CPU = torch.device("cpu")
 
@@ -60,6 +60,7 @@ def test_every_contender_takes_a_step(kind: str) -> None:
 BENCHMARKS: dict[str, tuple[Any, list[str]]] = {
     "step": (step, ["--contenders", "single/bf16", "single-joint/bf16", "visual_bert/fp32", "--rounds", "1"]),
     "adaptive": (step, ["--contenders", "dual/fp32", "--regions", "adaptive", "--attention", "eager"]),
+    "inference": (inference, []),
     "memory": (memory, ["--contenders", "single"]),
     "levers": (levers, ["--streams", "single"]),
     "loader": (loader, ["--workers", "0"]),
@@ -110,7 +111,7 @@ def test_a_lever_changes_no_loss_and_no_gradient(stream: str, lever: str, ragged
     def outcome() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=contender.precision == "bf16"):
-            output = model(**batch)
+            output = model(**batch, **tiny_layout(model.config, batch))
         output.loss.backward()
         values = {name: value.detach() for name, value in output.items() if value.dim() == 0}
         return values, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

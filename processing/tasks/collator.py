@@ -71,10 +71,14 @@ class TaskDataCollator(DataCollatorMixin):
 def layout_of_rows(config: MmptConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the layout of what a task's model encodes: a row for each choice, or for each image of a pair.
 
+    Empty where nothing is padded: models then find the places that are pooled by themselves.
+
     Args:
         tensors: the masks, `attention_mask` and `region_attention_mask`, among others.
     """
     text, regions = tensors["attention_mask"].numpy(), tensors["region_attention_mask"].numpy()
+    if text.all() and regions.all():
+        return {}
     if text.ndim == 3:
         regions, text = regions.repeat(text.shape[1], 0), text.reshape(-1, text.shape[2])
     elif regions.ndim == 3 and config.image_pair == "triplet":

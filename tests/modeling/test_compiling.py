@@ -6,6 +6,7 @@ Fake tensors have no numbers, so whatever asks for one raises.
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -58,3 +59,19 @@ def test_fake_tensors_find_a_wait() -> None:
     model, batch = tiny_pretraining("single"), padded_batch() | padded_labels()
     with pytest.raises(Exception, match="nonzero"):
         train_without_numbers(model, batch)
+
+
+def test_a_training_step_is_one_graph() -> None:
+    config = {"num_hidden_layers": 1, "objective_weights": {"mlm": 1.0, "itm": 1.0}}
+    model, labels = tiny_pretraining("single", attention="sdpa", **config).train(), padded_labels()
+    batch = padded_batch() | {name: labels[name] for name in ("mlm_labels", "itm_labels")}
+    batch |= tiny_layout(model.config, batch)
+    losses, gradients = [], []
+    for way in (model, torch.compile(model, fullgraph=True, dynamic=False, backend="eager")):
+        model.zero_grad()
+        loss = way(**batch).loss
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-5)

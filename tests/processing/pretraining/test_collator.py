@@ -57,7 +57,9 @@ def joint() -> Batch:
 
 
 def test_a_batch_has_inputs_and_the_labels_of_every_objective(conditional: Batch) -> None:
-    assert set(conditional) == INPUTS | LABELS
+    layout = {name for name in conditional if name.startswith("layout_")}
+    assert set(conditional) - layout == INPUTS | LABELS
+    assert {len(conditional[name].shape) for name in layout} == {1, 2}
     rows, tokens = conditional["input_ids"].shape
     regions = conditional["region_features"].shape[1]
     shapes = {name: tuple(conditional[name].shape) for name in LABELS | {"masked_regions"}}
