@@ -206,8 +206,8 @@ def _table(
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
-    from mmpt.processing.store.record import check_same_regions, record_of
     from mmpt.processing.store.fit import check_store_fits
+    from mmpt.processing.store.record import check_same_regions, record_of
     from mmpt.training.task_sources import evaluation_table, nlvr_table, store_table
 
     if nlvr is not None and (pairs is not None or store is not None):

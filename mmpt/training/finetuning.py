@@ -13,8 +13,8 @@ from mmpt.hub.model_card import Rows, Sample, measures_of, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
-from mmpt.processing.store.record import check_same_regions, record_of
 from mmpt.processing.store.fit import check_store_fits
+from mmpt.processing.store.record import check_same_regions, record_of
 from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, TaskDataCollator, without_labels
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.inputs import candidate_inputs, pair_inputs

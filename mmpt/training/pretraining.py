@@ -17,8 +17,8 @@ from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.pairs.dataset import StepIndex
 from mmpt.processing.pretraining.collator import MmptDataCollator
 from mmpt.processing.processing_mmpt import MmptProcessor
-from mmpt.processing.store.record import Record, check_same_regions, record_of
 from mmpt.processing.store.fit import check_store_fits
+from mmpt.processing.store.record import Record, check_same_regions, record_of
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from mmpt.recipe.recipe import ModelSection, Recipe, build_config
 from mmpt.training.data_sources import Corpus, open_corpus

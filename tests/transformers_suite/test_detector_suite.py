@@ -5,11 +5,11 @@ import unittest
 
 import pytest
 import torch
-from fetch import shared_tests
-from hf_suite import NOT_FETCHED, model_case, register_names
 from torch import Tensor
 
 from mmpt import BottomUpConfig, BottomUpDetector, register_auto_classes
+from tests.transformers_suite.fetch import shared_tests
+from tests.transformers_suite.hf_suite import NOT_FETCHED, model_case, register_names
 
 if not os.environ.get("MMPT_TASK_SUITE"):
     pytest.skip("run `make suite`, which sets MMPT_TASK_SUITE", allow_module_level=True)
