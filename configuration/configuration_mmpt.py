@@ -16,14 +16,14 @@ from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE
 logger = logging.get_logger(__name__)
 
 OBJECTIVE_NAMES = ("mlm", "mrc", "mrc_kl", "mrfr", "itm")
-"""The five objectives: masked language modelling, masked region classification, the same with KL divergence, masked
-region feature regression, image-text matching."""
+"""The five objectives: masked language modelling (MLM), masked region classification with hard labels (MRC), the same
+with KL divergence (MRC-KL), masked region feature regression (MRFR) and image-text matching (ITM)."""
 
 OPTIONAL_OBJECTIVE_NAMES = ("mrc_attribute", "qa")
-"""LXMERT's two further ones: the attribute of a masked region, and the answer to a question."""
+"""LXMERT's two additional objectives: attribute classification of masked regions and question answering."""
 
 CLASS_OBJECTIVE_NAMES = ("mrc", "mrc_kl")
-"""The objectives that need classes of regions."""
+"""Objectives that need region classes."""
 
 MODEL_BOUNDS: dict[str, Bounds] = TASK_BOUNDS | {
     "vocab_size": AT_LEAST_ONE,
@@ -57,9 +57,9 @@ MODEL_BOUNDS: dict[str, Bounds] = TASK_BOUNDS | {
     "co_attention_hidden_size": AT_LEAST_ONE,
     "co_attention_num_heads": AT_LEAST_ONE,
 }
-"""The numbers that each field of either configuration may have."""
+"""Allowed range of each numeric field of both configurations."""
 
-# Keys that transformers itself hands to a configuration beside its fields.
+# Keys that transformers passes to a configuration in addition to its fields.
 _LIBRARY_KEYS = {
     "attn_implementation",
     "auto_map",
@@ -79,52 +79,53 @@ _LIBRARY_KEYS = {
 
 @strict
 class MmptConfig(MmptTaskConfig):
-    """What both streams share: BERT's fields, the embedding of regions, pooling, heads and objectives.
+    """Configure what both architectures share: BERT's fields, region embeddings, pooling, heads and objectives.
 
-    Fusion and the downstream tasks have their fields in `MmptTaskConfig`. Every field names the predecessor that needs
-    a value other than the default. Text fields are BERT's.
+    Text fields have BERT's names and meaning. The fields of fusion and of downstream tasks are in `MmptTaskConfig`.
+    The predecessors in brackets are those that need the value next to them.
 
     Args:
-        region_feature_dim: numbers in one region's feature (2048 for bottom-up attention, 256 for DETR).
-        region_box_dim: numbers of the box that are embedded: 0 none (VisualBERT), 4 x1 y1 x2 y2 (LXMERT), 5 with the
+        region_feature_dim: dimension of a region feature (2048 for bottom-up attention, 256 for DETR).
+        region_box_dim: dimension of the box input: 0 for no box (VisualBERT), 4 for x1 y1 x2 y2 (LXMERT), 5 with the
             area (ViLBERT, VOLTA), 6 with width and height (Oscar), 7 with width, height and area (UNITER).
         region_box_octaves: octaves of a Fourier encoding (sine and cosine of pi * 2^k * number) that is appended to
-            the box numbers; 0 in every predecessor.
-        region_projection_layer_norm: LayerNorm on the feature projection and on the box projection, each before they
-            are added (UNITER, LXMERT).
-        region_embedding_reduction: how the two projections join; "mean" in LXMERT.
+            the box input; 0 in every predecessor.
+        region_projection_layer_norm: apply a LayerNorm to the feature projection and to the box projection before
+            they are added (UNITER, LXMERT).
+        region_embedding_reduction: how the two projections are combined; "mean" in LXMERT.
         region_embedding_layer_norm: LayerNorm on the whole region embedding: "own" (UNITER, ViLBERT, some Oscar),
-            "shared" with the text's (VisualBERT), "none" (LXMERT, Oscar).
-        region_type_embedding: "shared" with the text's token types (UNITER), an "own" table (VisualBERT), "none".
-        region_type_vocab_size: rows of an own table; unused otherwise.
-        region_token_type_id: row that a region gets; `region_type_ids` of the input are added to it. 1 in UNITER and
-            in transformers' VisualBERT, 0 in the original VisualBERT.
+            "shared" with the text (VisualBERT), "none" (LXMERT, Oscar).
+        region_type_embedding: "shared" with the token types of the text (UNITER), an "own" table (VisualBERT), "none".
+        region_type_vocab_size: rows of an "own" type table; unused otherwise.
+        region_token_type_id: base row of a region in the type table. The `region_type_ids` of the input are added to
+            it. 1 in UNITER and in transformers' VisualBERT, 0 in the original VisualBERT.
         region_position_embedding: add a position embedding to regions, always row 0 (VisualBERT).
         region_mask_embedding: add a learned vector to the (zeroed) feature of a masked region (UNITER).
         pooler_size: width of the pooled vectors; None means `hidden_size` (1024 in ViLBERT, VOLTA).
         pooler_act: "tanh" (BERT, UNITER, LXMERT) or "relu" (ViLBERT, VOLTA).
-        pooled_fusion: pooled vector that matching reads: the "text"'s, or the product ("mul": ViLBERT, VOLTA) or "sum"
-            of text's and regions'.
+        pooled_fusion: pooled vector that image-text matching reads: "text", or the product ("mul": ViLBERT, VOLTA) or
+            "sum" of the pooled text and region vectors.
         pooled_dropout_prob: dropout on that vector before the heads that read it (0.1 in ViLBERT, VOLTA).
-        num_task_tokens: rows of a table of task embeddings, one of which is put behind [CLS] (20 in 12-in-1).
-        num_region_classes: logits of the region classifier, background included; 0 switches it off.
-        region_background_class: which of them is the background (0 in 1601-way predecessors); None where there is none.
-        num_region_attributes: logits of the attribute classifier (400 in LXMERT); 0 switches it off.
-        confidence_weighted_classes: weigh a region's class and attribute loss by the detector's confidence (LXMERT).
+        num_task_tokens: rows of a table of task embeddings, one of which is inserted after [CLS] (20 in 12-in-1).
+        num_region_classes: logits of the region classifier, background included; 0 disables it.
+        region_background_class: index of the background class (0 in 1601-way predecessors), or None.
+        num_region_attributes: logits of the attribute classifier (400 in LXMERT); 0 disables it.
+        confidence_weighted_classes: weight a region's class and attribute loss by the detector's confidence (LXMERT).
         tie_region_feature_decoder: regress features with the transposed input projection (UNITER).
-        region_feature_loss: "l2", the squared error, or "smooth_l1" with its bend at 1 (LXMERT, which calls it l2).
-        share_region_head_transform: one hidden layer for class, attribute and feature heads (LXMERT).
+        region_feature_loss: "l2", the squared error, or "smooth_l1" with beta 1 (LXMERT, which calls it l2).
+        share_region_head_transform: share one hidden layer among the class, attribute and feature heads (LXMERT).
         num_matching_classes: logits of image-text matching; 3 in Oscar+.
-        num_qa_labels: answers of the question-answering head (9500 in LXMERT); 0 switches it off.
-        objective_weights: weight of each objective in the total loss. An objective that is not named is off.
-        schema_version: version of this list of fields; older ones stay readable.
+        num_qa_labels: answers of the question-answering head (9500 in LXMERT); 0 disables it.
+        objective_weights: weight of each objective in the total loss. Objectives without an entry are disabled.
+        schema_version: version of this list of fields; older versions stay readable.
 
     Raises:
-        ValueError: for a key that is not a field (naming the nearest one). In a saved configuration that is a warning.
-        StrictDataclassError: of huggingface_hub, for a wrong type and for values that do not fit each other.
+        ValueError: for a key that is not a field; the message names the nearest field. In a saved configuration the
+            unknown key gives a warning.
+        StrictDataclassError: of huggingface_hub, for a wrong type and for values that contradict each other.
     """
 
-    # Never gathered as predictions by Trainer.
+    # Outputs that Trainer never gathers as predictions.
     _not_predictions = (
         *(
             f"{name}_{suffix}"
@@ -137,9 +138,9 @@ class MmptConfig(MmptTaskConfig):
     )
 
     follows: ClassVar[dict[str, str]] = {"pooler_size": "hidden_size"}
-    """Fields whose None means the value of another field."""
+    """Field -> the field whose value it takes when it is None."""
 
-    # Auto classes that know several classes of one configuration iterate over this, and None cannot be.
+    # Auto classes with several classes per configuration iterate over this list; None would raise.
     architectures: list[str] | None = field(default_factory=list)
 
     vocab_size: int = 30522
@@ -197,39 +198,39 @@ class MmptConfig(MmptTaskConfig):
             message = f"{type(self).__name__} has no field {key!r}; {hint}"
             if self.transformers_version is None:
                 raise MmptValueError(message)
-            # Only a saved configuration has a version. Other code may have set an attribute before it was saved, and
-            # a trained model must not become unreadable for that.
+            # Only a saved configuration has a version. Other code may have set an attribute before saving, and a
+            # trained model must stay loadable in that case.
             logger.warning(message)
         for name, source in self.follows.items():
             if getattr(self, name) is None:
                 setattr(self, name, getattr(self, source))
         if type(self).__module__.startswith("mmpt.") and "custom_pipelines" in kwargs:
-            # They are registered here; for those of a folder transformers would ask for trust_remote_code.
+            # mmpt registers its pipelines itself. For those of a folder, transformers would ask for trust_remote_code.
             saved = kwargs["custom_pipelines"]
             kwargs["custom_pipelines"] = {name: each for name, each in saved.items() if not name.startswith("mmpt-")}
         super().__post_init__(**kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration from saved values and changes to them, as `from_pretrained` does.
+        """Build a configuration from saved values and overrides, as `from_pretrained` does.
 
-        A saved field that equals the one that it follows by default takes over a change of that: a file does not say
-        whether the number was given or derived.
+        Some fields default to the value of another field (see `follows`). If both have the same saved value, an
+        override of the other field changes both: the file does not record whether the value was given or derived.
         """
-        names = {item.name for item in fields(cls)} - {"dtype"}  # "auto" is no type yet
+        names = {item.name for item in fields(cls)} - {"dtype"}  # here dtype may still be "auto", which is not a dtype
         changes = {name: value for name, value in kwargs.items() if name in names}
         for name, source in cls.follows.items():
             if source in changes and name not in changes and config_dict.get(name) == config_dict.get(source):
                 changes[name] = None
         kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in cls.follows}
-        # Together, because values that fit each other may not fit the old ones.
+        # All overrides at once: they are consistent with each other, but perhaps not with the old values.
         return super().from_dict(config_dict | changes, **kwargs)
 
     @property
     def keys_to_ignore_at_inference(self) -> list[str]:  # type: ignore[override]
-        """What a Trainer does not gather as predictions.
+        """Outputs that a Trainer does not gather as predictions.
 
-        Logits of tokens and regions are large, so they are gathered only where no objective reads the pair.
+        Logits of tokens and regions are large. They are gathered only if no objective reads the whole pair.
         """
         reads_pair = not {"itm", "qa"}.isdisjoint(self.objective_weights)
         large = ["mlm_logits", "mrc_logits", "mrfr_prediction", "mrc_attribute_logits"] if reads_pair else []
@@ -312,7 +313,7 @@ class MmptConfig(MmptTaskConfig):
 
 @strict
 class MmptSingleStreamConfig(MmptConfig):
-    """One encoder over text and regions together: UNITER, VisualBERT, Oscar and VOLTA's versions of them.
+    """Configure one encoder over text and regions together: UNITER, VisualBERT, Oscar and VOLTA's versions.
 
     Example:
 
@@ -331,7 +332,7 @@ class MmptSingleStreamConfig(MmptConfig):
 
     @classmethod
     def uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
-        """UNITER base (Chen et al. 2020, arXiv 1909.11740), cased vocabulary."""
+        """Return UNITER base with a cased vocabulary (Chen et al. 2020, arXiv 1909.11740)."""
         values: dict[str, Any] = dict(
             vocab_size=28996,
             region_type_embedding="shared",
@@ -343,13 +344,19 @@ class MmptSingleStreamConfig(MmptConfig):
 
     @classmethod
     def visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
-        """VisualBERT (Li et al. 2019, arXiv 1908.03557), with transformers' region type 1; the original code fed 0."""
+        """Return VisualBERT (Li et al. 2019, arXiv 1908.03557).
+
+        The region type is 1, as in transformers; the original code uses 0.
+        """
         values: dict[str, Any] = dict(objective_weights={"mlm": 1.0, "itm": 1.0})
         return cls(**(_VISUAL_BERT | values | overrides))
 
     @classmethod
     def oscar(cls, **overrides: Any) -> "MmptSingleStreamConfig":
-        """Oscar (Li et al. 2020, arXiv 2004.06165); VinVL is the same with `region_embedding_layer_norm="own"`."""
+        """Return Oscar (Li et al. 2020, arXiv 2004.06165).
+
+        VinVL is the same with `region_embedding_layer_norm="own"`.
+        """
         values: dict[str, Any] = dict(
             region_box_dim=6,
             region_projection_layer_norm=False,
@@ -362,36 +369,38 @@ class MmptSingleStreamConfig(MmptConfig):
 
     @classmethod
     def volta_uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
-        """VOLTA's controlled UNITER (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        """Return VOLTA's controlled UNITER (Bugliarello et al. 2021, arXiv 2011.15124)."""
         values: dict[str, Any] = dict(region_box_dim=5, region_type_embedding="shared", region_token_type_id=1)
         return cls(**(_VOLTA | values | overrides))
 
     @classmethod
     def volta_visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
-        """VOLTA's controlled VisualBERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        """Return VOLTA's controlled VisualBERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
         values: dict[str, Any] = dict(num_region_classes=1601, region_background_class=0)
         return cls(**(_VISUAL_BERT | _VOLTA | values | overrides))
 
 
 @strict
 class MmptDualStreamConfig(MmptConfig):
-    """One encoder a modality, joined by co-attention: ViLBERT, LXMERT and VOLTA's versions of them.
+    """Configure one encoder per modality, joined by co-attention: ViLBERT, LXMERT and VOLTA's versions.
 
     The fields of `MmptConfig` describe the text stream (`num_hidden_layers` counts its layers). Co-attention layer k
     runs before text layer `text_co_attention_layers[k]` and before region layer `region_co_attention_layers[k]`.
-    LXMERT's cross-modality layer is a shared co-attention without feed-forward, then an ordinary layer a stream.
+    LXMERT's cross-modality layer is a shared co-attention without feed-forward, then one ordinary layer per stream.
 
     Args:
         region_num_hidden_layers: layers of the region stream (6 in ViLBERT, 10 in LXMERT).
         region_hidden_size: width of the region stream (1024 in ViLBERT); None means `hidden_size`.
-        region_num_attention_heads: its heads (8 in ViLBERT); None means `num_attention_heads`.
-        region_intermediate_size: its feed-forward width (1024 in ViLBERT); None means `intermediate_size`.
-        text_co_attention_layers: text layers that a co-attention layer comes before; ascending.
-        region_co_attention_layers: the same for the region stream; as many.
+        region_num_attention_heads: attention heads of the region stream (8 in ViLBERT); None means
+            `num_attention_heads`.
+        region_intermediate_size: feed-forward width of the region stream (1024 in ViLBERT); None means
+            `intermediate_size`.
+        text_co_attention_layers: for each co-attention layer, the text layer it runs before; ascending.
+        region_co_attention_layers: the same for the region stream; both lists have the same length.
         co_attention_hidden_size: width of the co-attention (1024 in ViLBERT); None means `hidden_size`.
-        co_attention_num_heads: its heads (8 in ViLBERT); None means `num_attention_heads`.
-        share_co_attention: one set of weights for both directions (LXMERT).
-        co_attention_feed_forward: a feed-forward block a stream behind each co-attention (ViLBERT).
+        co_attention_num_heads: attention heads of the co-attention (8 in ViLBERT); None means `num_attention_heads`.
+        share_co_attention: use one set of weights for both directions (LXMERT).
+        co_attention_feed_forward: add one feed-forward block per stream after each co-attention (ViLBERT).
 
     Example:
 
@@ -461,7 +470,7 @@ class MmptDualStreamConfig(MmptConfig):
         if len(text) != len(region):
             raise MmptValueError(
                 f"text_co_attention_layers has {len(text)} entries and region_co_attention_layers {len(region)}; "
-                "each co-attention layer needs one place in either stream"
+                "each co-attention layer needs one position in each stream"
             )
         for name, layers, count in (
             ("text_co_attention_layers", text, self.num_hidden_layers),
@@ -474,7 +483,7 @@ class MmptDualStreamConfig(MmptConfig):
 
     @classmethod
     def vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
-        """ViLBERT base, 6 region layers and 6 co-attention layers (Lu et al. 2019, arXiv 1908.02265)."""
+        """Return ViLBERT base: 6 region and 6 co-attention layers (Lu et al. 2019, arXiv 1908.02265)."""
         values: dict[str, Any] = dict(
             region_hidden_size=1024,
             region_num_attention_heads=8,
@@ -491,7 +500,7 @@ class MmptDualStreamConfig(MmptConfig):
 
     @classmethod
     def lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
-        """LXMERT, 9 text, 5 region and 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
+        """Return LXMERT: 9 text, 5 region, 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
         values: dict[str, Any] = dict(
             region_box_dim=4,
             num_region_classes=1600,
@@ -507,12 +516,12 @@ class MmptDualStreamConfig(MmptConfig):
 
     @classmethod
     def volta_vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
-        """VOLTA's controlled ViLBERT, both streams 768 wide (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        """Return VOLTA's controlled ViLBERT, both streams 768 wide (Bugliarello et al. 2021, arXiv 2011.15124)."""
         return cls(**(_VOLTA | overrides))
 
     @classmethod
     def volta_lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
-        """VOLTA's controlled LXMERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
+        """Return VOLTA's controlled LXMERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
         return cls(**(_LXMERT | _VOLTA | overrides))
 
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
-"""The errors that mmpt raises: one base class, and below it the built-in kinds that callers tell apart."""
+"""Errors that mmpt raises: one base class, and one subclass per built-in error that callers may want to catch."""
 
 
 class MmptError(Exception):
-    """Something that was given or found is not usable; the message says what, what was expected and what to do.
+    """An input is not usable. The message says what was found, what was expected and what to do.
 
-    `except MmptError` catches every error of this package and none of a library. Each subclass is also the built-in
-    error of its name, so that `except ValueError` and `except FileNotFoundError` work as usual.
+    `except MmptError` catches every error of this package and none of a library. Each subclass also inherits from the
+    built-in error of its name, so `except ValueError` and `except FileNotFoundError` work as usual.
     """
 
 
@@ -25,7 +25,7 @@ class MmptKeyError(MmptError, KeyError):
 
 
 class MmptIndexError(MmptError, IndexError):
-    """A sequence does not have the position."""
+    """A sequence does not have the index."""
 
 
 class MmptImportError(MmptError, ModuleNotFoundError):
@@ -33,7 +33,7 @@ class MmptImportError(MmptError, ModuleNotFoundError):
 
 
 class MmptOSError(MmptError, OSError):
-    """The file system or an outside service refused."""
+    """The file system or an external service refused an operation."""
 
 
 class MmptFileNotFoundError(MmptError, FileNotFoundError):
@@ -41,11 +41,11 @@ class MmptFileNotFoundError(MmptError, FileNotFoundError):
 
 
 class MmptFileExistsError(MmptError, FileExistsError):
-    """A file or folder exists that would be overwritten."""
+    """A file or folder exists and would be overwritten."""
 
 
 class MmptPermissionError(MmptError, PermissionError):
-    """A file or folder must not be read or written."""
+    """A file or folder may not be read or written."""
 
 
 class MmptConnectionError(MmptError, ConnectionError):

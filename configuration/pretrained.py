@@ -1,4 +1,4 @@
-"""Loading what transformers saved, without running any code that lies beside it."""
+"""Load what transformers saved without running any code from the same folder."""
 
 import os
 import pickle
@@ -23,23 +23,23 @@ _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def load_pretrained(kind: Any, source: Any, what: str = "", **options: Any) -> Any:
-    """Return `kind.from_pretrained(source)` where no code of the source is run, and nobody is asked whether it may be.
+    """Return `kind.from_pretrained(source)` without running code of the source and without a prompt to allow it.
 
     Args:
         kind: a class with `from_pretrained`.
-        source: a folder, or a name on the Hub.
-        what: what is loaded; errors begin with it.
-        options: of `from_pretrained`.
+        source: a folder, or the name of a Hub repository.
+        what: description of what is loaded; error messages begin with it.
+        options: passed to `from_pretrained`.
 
     Raises:
-        MmptError: if there is no such folder or name, if what lies there is of another kind or damaged, if it asks for
-            code of its own, or if it holds a pickle of more than tensors.
+        MmptError: if the folder or name does not exist, if its content is of another kind or damaged, if it needs
+            custom code, or if it holds a pickle of more than tensors.
     """
     text = str(source)
     shown = f"{what} {text!r}".strip()
     looks_local = text.startswith(("/", "./", "../", "~")) or text.count("/") > 1
     if looks_local and not os.path.exists(text):
-        raise MmptFileNotFoundError(f"{shown} is not there; give a folder, or the name of a model on the Hub")
+        raise MmptFileNotFoundError(f"{shown} does not exist; give a folder, or the name of a model on the Hub")
     try:
         with refuse_code(source):
             return kind.from_pretrained(text, trust_remote_code=False, **options)
@@ -53,10 +53,10 @@ def load_pretrained(kind: Any, source: Any, what: str = "", **options: Any) -> A
 
 @contextmanager
 def refuse_code(source: Any) -> Iterator[None]:
-    """Turn a library's advice to run code from data into an error that says what was refused, and does not advise it.
+    """Replace a library error that advises running code from data by one that says what was refused.
 
     Raises:
-        ValueError: in place of an error that has such advice.
+        ValueError: in place of an error with such advice.
     """
     try:
         yield
@@ -65,15 +65,15 @@ def refuse_code(source: Any) -> Iterator[None]:
     except (ValueError, OSError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
         if not (isinstance(error, pickle.UnpicklingError) or _ADVICE.search(str(error))):
             raise
-        refused = "it asks for Python code of its own" if "trust_remote_code" in str(error) else "it holds a pickle"
+        refused = "it needs custom Python code" if "trust_remote_code" in str(error) else "it holds a pickle"
         raise MmptValueError(
-            f"{source} is refused: {refused}, and loading that could run any code ({reason_of(error)}). Nothing of it "
-            "was run. Use a source whose weights are safetensors and whose classes transformers or this package has"
+            f"{source} is refused: {refused}, and loading that could run any code ({reason_of(error)}). None of it was "
+            "run. Use a source with safetensors weights whose classes are part of transformers or of this package"
         ) from None
 
 
 def reason_of(error: BaseException) -> str:
-    """Return a library's message on one line, without the sentences that advise to run code from data."""
+    """Return a library's message on one line, without sentences that advise running code from data."""
     text = _COLOURS.sub("", str(error))
     if _ADVICE.search(text):
         sentences = re.split(r"(?<=[.!?])\s+|\n+", text)

@@ -1,8 +1,8 @@
 # Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
-"""Folders that carry their own code: what makes a saved model or processor load where mmpt is not installed.
+"""Saved folders that include their code, so that a model or processor loads where mmpt is not installed.
 
-Beside weights and configuration lie, flat, the module of the saved class and every module of mmpt that it imports;
-`auto_map` tells the Auto classes of transformers where each class is. A model that was loaded from such a folder is
+Next to weights and configuration, without subfolders, are the module of the saved class and every mmpt module that it
+imports. `auto_map` maps each Auto class of transformers to its class. A model that was loaded from such a folder is
 saved with the same files.
 """
 
@@ -17,30 +17,30 @@ from mmpt.configuration.errors import MmptImportError
 
 LICENCE = "# Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.\n"
 HOMES = ("mmpt", "transformers_modules")
-"""Top-level names of the packages whose code travels: this one, and what transformers loaded out of saved folders."""
+"""Packages whose code is saved along: this one, and the one into which transformers loads code of saved folders."""
 
 _IMPORT = re.compile(r"^( *)from (mmpt(?:\.\w+)*)?\.(\w+) import ", re.MULTILINE)
 
 
 class SelfContained:
-    """First base of a class whose `save_pretrained` and `push_to_hub` give a self-contained folder.
+    """Make `save_pretrained` and `push_to_hub` write a self-contained folder; must be the first base class.
 
-    A subclass outside of this package is saved as transformers does it, without code.
+    A subclass defined outside this package is saved as transformers does, without code.
     """
 
     def hub_classes(self) -> dict[str, type]:
-        """Return the class that each Auto class is to load from the folder, by the Auto class's name."""
+        """Return Auto class name -> the class that it loads from the folder."""
         raise NotImplementedError
 
     def set_auto_map(self, auto_map: dict[str, str]) -> None:
-        """Put `auto_map` where it will be saved."""
+        """Store `auto_map` so that it is saved."""
         self.auto_map = auto_map
 
     def forget_auto_map(self) -> None:
-        """Take away what transformers does not put there when it loads; called after saving."""
+        """Remove after saving what a freshly loaded object does not have."""
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-        """Save as transformers does, with the code of the class beside."""
+        """Save as transformers does, and add the code of the class."""
         if travels(saved_class(self)):
             self.set_auto_map({name: _reference(cls) for name, cls in self.hub_classes().items()})
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
@@ -51,9 +51,9 @@ class SelfContained:
         return saved
 
     def _upload_modified_files(self, working_dir: Any, repo_id: str, files_timestamps: Any, **kwargs: Any) -> Any:
-        # save_pretrained(..., push_to_hub=True) of transformers uploads before it returns.
+        # transformers' save_pretrained(..., push_to_hub=True) uploads before it returns, so the code is written here.
         self._write_code(working_dir)
-        # It takes every folder in which something changed meanwhile, links, and hidden files: none of them is saved.
+        # It would also upload links, hidden files and every folder changed meanwhile; none of these is part of a save.
         for name in os.listdir(working_dir):
             path = Path(working_dir, name)
             if name.startswith(".") or path.is_symlink() or (path.is_dir() and name in files_timestamps):
@@ -66,12 +66,12 @@ class SelfContained:
 
 
 def saved_class(instance: Any) -> type:
-    """Return the class that is saved; in training, FSDP puts one of its own in front of it."""
+    """Return the class that is saved, without the subclass that FSDP inserts in training."""
     return next(cls for cls in type(instance).__mro__ if not cls.__name__.startswith("FSDP"))
 
 
 def open_to_umask(folder: Path) -> None:
-    """Give weight files the mode that the umask gives other files; safetensors writes them for their owner only."""
+    """Set the mode of weight files to what the umask gives; safetensors makes them readable for their owner only."""
     probe = folder / f".mode-{os.getpid()}"
     for file in folder.glob("*.safetensors"):
         if not file.is_symlink() and file.stat().st_mode & 0o777 == 0o600:
@@ -81,9 +81,9 @@ def open_to_umask(folder: Path) -> None:
 
 
 def write_code(classes: list[type], folder: Path) -> None:
-    """Write the modules of classes, and those of mmpt that they import, into a folder that is there.
+    """Write the modules of classes, and the mmpt modules that they import, into an existing folder.
 
-    Only the form of the imports among them changes, because they lie flat there, and licence and version stand on top.
+    Imports among them become relative because the folder has no subfolders. A header gives licence and version.
     """
     waiting, done = [cls.__module__ for cls in classes], set()
     while waiting:
@@ -101,7 +101,7 @@ def write_code(classes: list[type], folder: Path) -> None:
 
 
 def travels(cls: type) -> bool:
-    """Return whether a class is saved with its code."""
+    """Return whether the code of a class is saved with it."""
     return cls.__module__.split(".")[0] in HOMES
 
 
@@ -112,7 +112,7 @@ def _reference(cls: type) -> str:
 def _source_of(module: str) -> str:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise MmptImportError(f"the source of {module} is not there, expected it beside the class that is saved")
+        raise MmptImportError(f"the source of {module} does not exist, expected it next to the class that is saved")
     return Path(spec.origin).read_text(encoding="utf-8")
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The mmpt authors. Licensed under the Apache License, Version 2.0.
-"""The bounds that numbers must keep, and one sentence for those that do not."""
+"""Allowed ranges of numbers, and the error for a number out of range."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from mmpt.configuration.errors import MmptValueError
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that a value may have; NaN and infinity are never among them.
+    """The allowed range of a value; NaN and infinity are never allowed.
 
     Args:
-        low: the lowest, or what the value must be above if `open_low`.
-        high: the highest, or what the value must be below if `open_high`; None is no bound.
+        low: lower bound, itself excluded if `open_low`.
+        high: upper bound, itself excluded if `open_high`; None means unbounded.
     """
 
     low: float
@@ -24,7 +24,7 @@ class Bounds:
     open_high: bool = False
 
     def hold(self, value: float) -> bool:
-        """Return whether a number keeps the bounds."""
+        """Return whether a number is within the bounds."""
         if isinstance(value, float) and not math.isfinite(value):
             return False
         if value < self.low or (self.open_low and value == self.low):
@@ -47,15 +47,15 @@ SHARE = Bounds(0, 1)
 
 
 def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bounds], where: str = "") -> None:
-    """Refuse a number that does not keep its bounds.
+    """Raise if a number is out of its bounds.
 
     Args:
-        values: by name; what is no number is left to the checks of types.
-        bounds: by name.
-        where: put before the name in the error.
+        values: name -> value; values that are not numbers are left to the type checks.
+        bounds: name -> bounds.
+        where: prefix of the name in the error.
 
     Raises:
-        MmptValueError: naming the value and what is expected.
+        MmptValueError: if a number is out of its bounds; the message has the value and the bounds.
     """
     for name, bound in bounds.items():
         value = values.get(name)

@@ -1,1 +1,1 @@
-"""Generated scenes of shapes: pictures, regions, texts and tasks with computed truth."""
+"""Generated scenes of shapes: images, regions, texts and tasks with computed labels."""

@@ -1,4 +1,4 @@
-"""Region features from the pixels of boxes, and a classifier of them: a detector's two outputs without a detector."""
+"""Region features from box pixels, and a classifier of them, replacing the two outputs of a detector."""
 
 import numpy as np
 import torch
@@ -7,25 +7,26 @@ from PIL import Image
 
 from mmpt.configuration.errors import MmptValueError
 
-CROP = 6  # a box becomes this many cells in each direction
+CROP = 6  # a box is resized to this many cells in each direction
 FEATURE_DIM = CROP * CROP * 4 + 6 + 2
-LEAST_CHROMA = 0.25  # of at most 2
-PENALTY = 1e-3  # on the squared weights; keeps the distributions soft: on scenes the likeliest class has 0.93
+LEAST_CHROMA = 0.25  # chroma is at most 2
+PENALTY = 1e-3  # L2 penalty; keeps the probabilities soft: on scenes the most probable class has 0.93
 
 
 def box_features(image: Image.Image, boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Compute features of roughly unit scale.
+    """Compute region features of roughly unit scale.
 
-    Colour and relative colourfulness of 6 x 6 cells, mean and spread of the colours, width and height of the box.
+    A feature has the colour and relative chroma of 6 x 6 cells, the mean and standard deviation of the colours, and
+    the width and height of the box.
 
     Args:
-        boxes: (regions, 4), pixels x1 y1 x2 y2.
+        boxes: (regions, 4), x1 y1 x2 y2 in pixels.
 
     Returns:
         (regions, 152), float32.
 
     Raises:
-        ValueError: if a box is empty or leaves the image.
+        ValueError: if a box is empty or exceeds the image.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     width, height = image.size
@@ -44,15 +45,15 @@ def box_features(image: Image.Image, boxes: NDArray[np.floating]) -> NDArray[np.
     crops = crops / 127.5 - 1.0
     cells = crops.reshape(len(boxes), CROP * CROP, 3)
     chroma = cells.max(axis=2) - cells.min(axis=2)
-    # Tells a shape from a grey ground whatever its colour; where all is grey there is none to tell.
+    # Separates a shape of any colour from the grey background; LEAST_CHROMA avoids amplifying noise in grey boxes.
     silhouette = 2.0 * chroma / np.maximum(chroma.max(axis=1, keepdims=True), LEAST_CHROMA) - 1.0
-    sides = ((boxes[:, 2:] - boxes[:, :2]) / 8 - 3).astype(np.float32)  # what a crop of fixed size does not tell
+    sides = ((boxes[:, 2:] - boxes[:, :2]) / 8 - 3).astype(np.float32)  # lost by resizing to a fixed size
     parts = (crops.reshape(len(boxes), CROP * CROP * 3), silhouette, cells.mean(axis=1), 2.0 * cells.std(axis=1), sides)
     return np.concatenate(parts, axis=1)
 
 
 class RegionClassifier:
-    """Multinomial logistic regression: class distributions of regions, as a detector gives them.
+    """Multinomial logistic regression that gives class probabilities of regions, as a detector does.
 
     Args:
         weight: (feature, classes).
@@ -65,7 +66,7 @@ class RegionClassifier:
 
     @classmethod
     def fit(cls, features: NDArray[np.floating], labels: NDArray[np.integer], num_classes: int) -> "RegionClassifier":
-        """Fit the classes of regions; the same input gives the same classifier.
+        """Fit the classifier; deterministic for a given input.
 
         Args:
             features: (regions, feature).
@@ -96,7 +97,7 @@ class RegionClassifier:
         return cls(weight.detach().numpy(), bias.detach().numpy())
 
     def probs(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return (regions, classes) distributions; each row sums to 1."""
+        """Return (regions, classes) probabilities; each row sums to 1."""
         logits = np.asarray(features, dtype=np.float64) @ self.weight + self.bias
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)

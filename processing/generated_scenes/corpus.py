@@ -1,4 +1,4 @@
-"""A corpus of rendered scenes with captions and statements, made from one seed: no file, no download."""
+"""Corpus of rendered scenes with captions and statements, generated from a seed without files or downloads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ from mmpt.processing.generated_scenes.texts import (
     caption_negative_scenes,
     plan_caption,
     statement_pair,
-    tell,
+    write_caption,
 )
 from mmpt.processing.regions import Regions
 
-TRAIN_CAPTIONS = 3  # captions of one training scene; another wording costs no rendering
-NEGATIVE_IMAGE_SHARE = 1 / 6  # captions with a rendered hard negative; all have written ones
-BOX_JITTER = 1.5  # pixels by which a found box's edges miss the tight one
+TRAIN_CAPTIONS = 3  # captions per training scene; more captions need no more rendering
+NEGATIVE_IMAGE_SHARE = 1 / 6  # fraction of captions with a hard-negative image; all have hard-negative texts
+BOX_JITTER = 1.5  # largest distance in pixels between the edges of a found box and the tight box
 _CLASSIFIER_SCENES = 320
-_CLASSIFIER, _TRAIN, _EVALUATION, _COMPOSITIONS = range(4)  # streams of random numbers
+_CLASSIFIER, _TRAIN, _EVALUATION, _COMPOSITIONS = range(4)  # random streams
 
 _COLUMNS = Features(
     {
@@ -52,15 +52,16 @@ class GeneratedScenes:
     """Generated scenes, the regions of their images, and pair tables.
 
     Args:
-        seed: what `build` was given.
-        scenes: every image's scene, those of hard negatives too.
-        found: every image's boxes in pixels as a detector would find them: in random order, not quite tight.
-        train: captions, some of which mention a part of the objects only, and statements beside them.
-        evaluation: captions of new scenes; one a scene. Their false texts are of both kinds that follow.
-        changed: the same, with one attribute changed as the only false text.
-        swapped: those where it is possible, with one attribute of two objects exchanged as the only false text.
+        seed: argument of `build`.
+        scenes: image id -> scene, including those of hard negatives.
+        found: image id -> (objects, 4) boxes in pixels, as of a detector: in random order and not exactly tight.
+        train: captions, of which some mention only part of the objects, and statements.
+        evaluation: captions of new scenes, one per scene, with the hard-negative texts of both tables below.
+        changed: rows of `evaluation` whose only hard-negative text has one attribute changed.
+        swapped: rows of `evaluation` whose only hard-negative text has an attribute of two objects swapped; rows where
+            no swap is possible are left out.
         compositions: captions of scenes whose (colour, shape) pairs never occur in `train`.
-        statements: statements about the scenes of `evaluation`, each with an image of which it is false.
+        statements: statements about the scenes of `evaluation`, each with an image for which it is false.
     """
 
     seed: int
@@ -77,7 +78,7 @@ class GeneratedScenes:
 
     @cached_property
     def regions(self) -> dict[str, Regions]:
-        """Every image's regions, with features of the found boxes; computed when they are first asked for."""
+        """Image id -> regions with features of the found boxes, computed on first access."""
         classifier = fit_scene_classifier(self.seed)
         return {
             image_id: scene_regions(image_id, scene, self.found[image_id], classifier)
@@ -86,7 +87,7 @@ class GeneratedScenes:
 
     @property
     def texts(self) -> list[str]:
-        """The texts for a tokenizer: those of training, true and false, and every attribute word."""
+        """Texts to train a tokenizer on: all training texts, hard negatives included, and every attribute word."""
         false = [text for texts in self.train["hard_negative_texts"] for text in texts]
         return [*self.train["text"], *false, " ".join(ATTRIBUTE_WORDS)]
 
@@ -99,19 +100,19 @@ class GeneratedScenes:
         statements: float = 0.25,
         partial_captions: float = 0.0,
     ) -> "GeneratedScenes":
-        """Generate the corpus; the same arguments give the same bits on one machine.
+        """Generate the corpus; on one machine, the same arguments give bit-identical results.
 
         Args:
-            train_scenes: scenes with captions in `train`.
-            eval_scenes: scenes in `evaluation`, and as many in `compositions`.
-            statements: share of the training and evaluation scenes that statements are made about. Each of these
-                gives two rows: one about the scene, one about its rearrangement.
-            partial_captions: share of the captions in `train` that mention one object, two, ... up to all, with equal
-                chance. From a short one matching learns what a long one would not teach it: that colour and shape
-                must be those of one object.
+            train_scenes: number of scenes with captions in `train`.
+            eval_scenes: number of scenes in `evaluation`, and in `compositions`.
+            seed: seed of all random numbers.
+            statements: fraction of the training and evaluation scenes with statements. Each of them gives two rows:
+                one about the scene, one about its rearrangement.
+            partial_captions: fraction of the captions in `train` that mention a random number of objects, from one to
+                all. Short captions teach matching that a colour and a shape must belong to the same object.
 
         Raises:
-            ValueError: if a size is not positive, the seed is negative or a share lies outside 0..1.
+            ValueError: if a size is not positive, the seed is negative or a fraction is outside 0..1.
         """
         for name, value in (("train_scenes", train_scenes), ("eval_scenes", eval_scenes)):
             if value < 1:
@@ -120,7 +121,7 @@ class GeneratedScenes:
             raise MmptValueError(f"seed is {seed}, expected 0 or more")
         for name, share in (("statements", statements), ("partial_captions", partial_captions)):
             if not 0 <= share <= 1:
-                raise MmptValueError(f"{name} is {share}, expected a share, 0..1")
+                raise MmptValueError(f"{name} is {share}, expected a fraction, 0..1")
         builder = _Builder(seed)
         train = builder.split(
             "train", _TRAIN, train_scenes, TRAIN_COMPOSITIONS, statements, TRAIN_CAPTIONS, partial_captions
@@ -133,8 +134,10 @@ class GeneratedScenes:
             found=builder.found,
             train=_table(train.captions + train.statements),
             evaluation=_table(evaluation.captions),
-            changed=_table([_told_false(row, 0) for row in evaluation.captions]),
-            swapped=_table([_told_false(row, 1) for row in evaluation.captions if len(row["hard_negative_texts"]) > 1]),
+            changed=_table([_one_negative(row, 0) for row in evaluation.captions]),
+            swapped=_table(
+                [_one_negative(row, 1) for row in evaluation.captions if len(row["hard_negative_texts"]) > 1]
+            ),
             compositions=_table(held_out.captions),
             statements=_table(evaluation.statements),
         )
@@ -147,7 +150,7 @@ class _Rows:
 
 
 class _Builder:
-    """The images made so far, and the layouts that no later scene may repeat."""
+    """Collect images, and the layouts that no later scene may repeat."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -167,7 +170,7 @@ class _Builder:
     ) -> _Rows:
         """Generate the scenes and rows of one split."""
         rows = _Rows([], [])
-        # Held-out pairs are too few to change one attribute into another of them.
+        # There are too few held-out pairs to change an attribute within them.
         negative_compositions = ALL_COMPOSITIONS if compositions is HELD_OUT_COMPOSITIONS else compositions
         statements_made = 0
         for index in range(count):
@@ -188,7 +191,8 @@ class _Builder:
                     if drawn.layout not in self.layouts:
                         images.append(f"{image_id}-false-{number}")
                         self._add(images[0], drawn, rng)
-                rows.captions.append(_row(tell(plan, scene), image_id, images, [tell(plan, other) for other in false]))
+                false_texts = [write_caption(plan, other) for other in false]
+                rows.captions.append(_row(write_caption(plan, scene), image_id, images, false_texts))
             if statements_made < round(statement_share * (index + 1)):
                 statements_made += 1
                 rows.statements.extend(self._statements(image_id, scene, compositions, rng))
@@ -214,7 +218,7 @@ class _Builder:
 
 
 def find_objects(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return pixel boxes and true classes of the objects, in random order, as a detector would find them."""
+    """Return (objects, 4) boxes in pixels and (objects,) true classes, in random order, as of a detector."""
     order = rng.permutation(len(scene.objects))
     miss = rng.uniform(-BOX_JITTER, BOX_JITTER, size=(len(order), 4))
     boxes = np.clip(scene.boxes[order] + miss, 0, IMAGE_SIZE).astype(np.float32)
@@ -222,7 +226,7 @@ def find_objects(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.flo
 
 
 def scene_regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], classifier: RegionClassifier) -> Regions:
-    """Render the scene and return the regions of its found boxes."""
+    """Render the scene and return the regions of its found boxes; boxes: (regions, 4) in pixels."""
     features = box_features(render(scene), boxes)
     probs = classifier.probs(features)
     return Regions.from_pixels(
@@ -238,7 +242,7 @@ def scene_regions(image_id: str, scene: Scene, boxes: NDArray[np.float32], class
 
 
 def fit_scene_classifier(seed: int) -> RegionClassifier:
-    """Fit the classes of `CLASS_NAMES` on scenes that no corpus has."""
+    """Fit a classifier of `CLASS_NAMES` on scenes that are in no corpus."""
     features, labels = [], []
     for index in range(_CLASSIFIER_SCENES):
         rng = np.random.default_rng((seed, _CLASSIFIER, index))
@@ -258,8 +262,8 @@ def _row(text: str, image_id: str, false_images: list[str], false_texts: list[st
     }
 
 
-def _told_false(row: dict[str, Any], kind: int) -> dict[str, Any]:
-    """Return the row with one false text: 0 the one with an attribute changed, 1 the one with two exchanged."""
+def _one_negative(row: dict[str, Any], kind: int) -> dict[str, Any]:
+    """Return the row with one hard-negative text: 0 with a changed attribute, 1 with a swapped attribute."""
     return _row(row["text"], row["image_id"], [], [row["hard_negative_texts"][kind]])
 
 

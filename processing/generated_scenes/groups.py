@@ -1,4 +1,4 @@
-"""Groups of scenes with rows about them: what a task of generated scenes is made of."""
+"""Groups of scenes with rows about them, the units from which tasks of generated scenes are built."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -12,11 +12,13 @@ CELLS = GRID * GRID
 
 
 class Group(NamedTuple):
-    """Scenes and rows in which every text meets every label, and every scene too, so that neither tells it alone.
+    """Scenes and rows balanced so that neither the text alone nor the scene alone determines the label.
+
+    Every text occurs with every label, and so does every scene.
 
     Args:
-        scenes: all different.
-        rows: for each the places of its scenes in `scenes`, and its columns apart from ids.
+        scenes: distinct scenes.
+        rows: for each row, the indices of its scenes in `scenes`, and its columns without ids.
     """
 
     scenes: list[Scene]
@@ -24,7 +26,7 @@ class Group(NamedTuple):
 
 
 def shuffled(rng: np.random.Generator, items: Iterable[T]) -> list[T]:
-    """Return the items in a drawn order."""
+    """Return the items in random order."""
     items = list(items)
     return [items[index] for index in rng.permutation(len(items))]
 
@@ -35,5 +37,5 @@ def draw_cells(rng: np.random.Generator, count: int) -> list[int]:
 
 
 def draw_scene(rng: np.random.Generator, count: int) -> Scene:
-    """Draw a scene of so many objects, each of a colour and shape of its own draw."""
+    """Draw a scene of `count` objects with independently drawn colour and shape."""
     return compose_scene(rng, [(*pick(rng, ALL_COMPOSITIONS), cell) for cell in draw_cells(rng, count)])

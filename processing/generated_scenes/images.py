@@ -1,4 +1,4 @@
-"""Generated scenes as files: images with pair tables to extract regions from, and annotated images for a detector."""
+"""Write generated scenes as files: images with pair tables, and annotated images to train a detector."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from mmpt.processing.generated_scenes.scenes import (
 )
 
 TABLES = ("train", "evaluation")
-_DETECTOR_SCENES = 4  # a stream of random numbers beside those of the generated corpus
+_DETECTOR_SCENES = 4  # random stream, distinct from those of the generated corpus
 
 
 def write_corpus(folder: str | Path, corpus: GeneratedScenes) -> None:
@@ -27,7 +27,7 @@ def write_corpus(folder: str | Path, corpus: GeneratedScenes) -> None:
     The tables have the columns of the corpus: text, image_id and the hard negatives.
 
     Raises:
-        FileExistsError: if the folder has images already.
+        FileExistsError: if the folder already has images.
     """
     folder = Path(folder)
     images = _new_images(folder)
@@ -39,13 +39,13 @@ def write_corpus(folder: str | Path, corpus: GeneratedScenes) -> None:
 
 
 def write_detector_scenes(folder: str | Path, count: int, seed: int) -> None:
-    """Write scenes of all compositions as `images/<number>.png` with `annotations.json`, in the layout of COCO.
+    """Write scenes of all compositions as `images/<number>.png`, with `annotations.json` in COCO's layout.
 
-    None of them is an image of a corpus: a detector trained on them has seen every class, but no image that regions
-    are extracted from.
+    The scenes differ from those of any corpus: a detector trained on them has seen every class, but none of the images
+    that regions are extracted from.
 
     Raises:
-        FileExistsError: if the folder has images already.
+        FileExistsError: if the folder already has images.
         ValueError: if `count` is not positive.
     """
     if count < 1:
@@ -83,7 +83,7 @@ def _coco_layout(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
 def _new_images(folder: Path) -> Path:
     images = folder / "images"
     if images.is_dir() and any(images.iterdir()):
-        raise MmptFileExistsError(f"{images} has files already; remove it, or choose another folder")
+        raise MmptFileExistsError(f"{images} already has files; remove it, or choose another folder")
     images.mkdir(parents=True, exist_ok=True)
     return images
 

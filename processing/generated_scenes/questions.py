@@ -1,7 +1,7 @@
 """Questions about generated scenes, with free answers and with choices.
 
-Scenes of a group are turns of one another: from each to the next, every object takes the next colour and place. Asked
-of all of them, a question has each of its answers equally often.
+The scenes of a group are rotations of each other: from one to the next, every object takes the next colour and place.
+Over all of them, each answer to a question is equally frequent.
 """
 
 from typing import Any
@@ -22,9 +22,10 @@ CHOICES = len(SHAPES)
 
 
 def question_group(rng: np.random.Generator, number: int) -> Group:
-    """Ask for colours, shapes and places in six scenes, and for numbers in three: 54 rows, all scenes of four objects.
+    """Return 54 rows: colours, shapes and places in six scenes, counts in three; every scene has four objects.
 
-    Places are six of the nine; over three groups, of numbers 3 n to 3 n + 2, each is the answer equally often.
+    A group uses six of the nine places. Over three groups, with numbers 3 n to 3 n + 2, each place is equally often
+    the answer.
     """
     scenes, rows = _turned_scenes(rng, number)
     counted, counts = _counted_scenes(rng)
@@ -33,22 +34,22 @@ def question_group(rng: np.random.Generator, number: int) -> Group:
 
 
 def choice_group(rng: np.random.Generator, number: int) -> Group:
-    """Ask for the colour, the shape or the place of two objects of four scenes; the number says which: 16 rows.
+    """Return 16 rows about the colour, shape or place (by `number`) of two objects in each of four scenes.
 
-    A scene shows two of the four choices, so that a model can first learn to find them, and then which of them is
-    meant. Each question is asked with the choices in two orders that make every number right once in a scene.
+    A scene shows two of the four choices, so a model can learn first to find these two, and then which one is right.
+    Each question occurs with two orders of the choices, so that within a scene every index is the right one once.
     """
     kind = ("colour", "shape", "place")[number % 3]
     hues, shapes, cells = shuffled(rng, COLOURS), shuffled(rng, SHAPES), draw_cells(rng, CELLS)
     values = {"colour": hues, "shape": shapes, "place": cells}[kind][:CHOICES]
     choices = [PLACES[value] for value in cells[:CHOICES]] if kind == "place" else [str(value) for value in values]
     orders = choices, choices[2:] + choices[:2]
-    step = pick(rng, (1, 3))  # odd: the two orders then have no number in common
+    step = pick(rng, (1, 3))  # odd, so that no index is right in both orders
     group = Group([], [])
     for turn in range(CHOICES):
         right = turn, (turn + step) % CHOICES
         objects = []
-        for index in range(CHOICES):  # two that are asked about, two others
+        for index in range(CHOICES):  # two objects of questions, two others
             hue, shape, cell = pick(rng, hues[CHOICES:]), shapes[index], cells[CHOICES + index]
             if kind == "colour" and index < 2:
                 hue = hues[right[index]]
@@ -68,12 +69,12 @@ def choice_group(rng: np.random.Generator, number: int) -> Group:
 
 
 def _turned_scenes(rng: np.random.Generator, number: int) -> tuple[list[Scene], list[tuple[int, str, str]]]:
-    """Return six scenes with one object of each shape, and (scene, question, answer), 36 of them."""
+    """Return six scenes with one object of each shape, and 36 tuples (scene, question, answer)."""
     hues, shapes = shuffled(rng, COLOURS), shuffled(rng, SHAPES)
     turns = len(hues)
     located = {
         SHAPES[(number // GRID + step) % len(SHAPES)] for step in range(2)
-    }  # the same while the cells take turns
+    }  # the same in three consecutive groups, while the cells rotate
     cells = shuffled(rng, [cell for cell in range(CELLS) if (cell // GRID + cell) % GRID != number % GRID])
     offsets = rng.permutation(turns)
     scenes, rows = [], []
@@ -88,21 +89,21 @@ def _turned_scenes(rng: np.random.Generator, number: int) -> tuple[list[Scene], 
                 rows.append((turn, PLACE_OF.format(shape), PLACES[cell]))
             else:
                 rows.append((turn, COLOUR_OF.format(shape), colour))
-            if colour in hues[:3]:  # in four of the turns, each time of another shape
+            if colour in hues[:3]:  # four of the six scenes have the colour, each on another shape
                 rows.append((turn, SHAPE_OF.format(colour), shape))
     return scenes, rows
 
 
 def _counted_scenes(rng: np.random.Generator) -> tuple[list[Scene], list[tuple[int, str, str]]]:
-    """Return three scenes with no, one and two objects of three shapes and of three colours, and 18 questions."""
+    """Return three scenes with zero, one and two objects of three shapes and three colours, and 18 questions."""
     hues, shapes = shuffled(rng, COLOURS), shuffled(rng, SHAPES)
     scenes, rows = [], []
     for turn in range(len(COUNTS)):
         counts = [(index + turn) % len(COUNTS) for index in range(len(COUNTS))]
-        dealt_shapes = [shape for shape, count in zip(shapes, counts, strict=False) for _ in range(count)] + [shapes[3]]
-        dealt_hues = [hue for hue, count in zip(hues, counts, strict=False) for _ in range(count)] + [hues[3]]
-        cells = draw_cells(rng, len(dealt_shapes))
-        scenes.append(compose_scene(rng, list(zip(shuffled(rng, dealt_hues), dealt_shapes, cells, strict=True))))
+        object_shapes = [s for s, count in zip(shapes, counts, strict=False) for _ in range(count)] + [shapes[3]]
+        object_hues = [hue for hue, count in zip(hues, counts, strict=False) for _ in range(count)] + [hues[3]]
+        cells = draw_cells(rng, len(object_shapes))
+        scenes.append(compose_scene(rng, list(zip(shuffled(rng, object_hues), object_shapes, cells, strict=True))))
         for hue, shape, count in zip(hues, shapes, counts, strict=False):
             rows.append((turn, SHAPES_COUNTED.format(shape), COUNTS[count]))
             rows.append((turn, COLOURS_COUNTED.format(hue), COUNTS[count]))

@@ -1,21 +1,21 @@
-"""Texts that mean objects of generated scenes: expressions, captions with phrases, and captions of one scene only."""
+"""Texts that refer to objects of generated scenes: referring expressions, phrases in captions, unique captions."""
 
 import numpy as np
 
 from mmpt.processing.generated_scenes.groups import Group, draw_cells, draw_scene, shuffled
 from mmpt.processing.generated_scenes.scenes import ALL_COMPOSITIONS, COLOURS, SHAPES, compose_scene, pick
-from mmpt.processing.generated_scenes.texts import Description, plan_caption, tell
+from mmpt.processing.generated_scenes.texts import Description, plan_caption, write_caption
 
 EXPRESSIONS = (("colour",), ("shape",), ("colour", "shape"), ("shape", "row"), ("colour", "column"))
-REFERENTS = 4  # objects of a scene, each of them meant once
-PHRASES = 3  # of a caption
-CAPTIONS = 3  # of a scene
+REFERENTS = 4  # objects per scene; there is one expression for each
+PHRASES = 3  # per caption
+CAPTIONS = 3  # per scene
 CAPTION_OBJECTS = 3
 _OPENERS = ("", "we see ")
 
 
 def expression_group(rng: np.random.Generator, number: int) -> Group:
-    """Mean each of the four objects of a scene once, by an expression that fits no other of them: 4 rows."""
+    """Return 4 rows, one unambiguous referring expression for each of the four objects of a scene."""
     scene = draw_scene(rng, REFERENTS)
     while len({item.composition for item in scene.objects}) < REFERENTS:
         scene = draw_scene(rng, REFERENTS)
@@ -28,10 +28,10 @@ def expression_group(rng: np.random.Generator, number: int) -> Group:
 
 
 def phrase_group(rng: np.random.Generator, number: int) -> Group:
-    """Tell a scene three times, each of its three phrases once at each place of the caption: 3 rows.
+    """Return 3 rows, captions of one scene with the same three phrases, each phrase once at each position.
 
-    Each phrase means one object; for odd numbers, one of them means two that have a shape or a colour in common which
-    no other object has.
+    Each phrase refers to one object. For odd `number`, one phrase refers to two objects with a shape or colour in
+    common that no other object has.
     """
     objects, phrases = _drawn_phrases(rng, plural=number % 2 == 1)
     cells = draw_cells(rng, len(objects))
@@ -40,42 +40,42 @@ def phrase_group(rng: np.random.Generator, number: int) -> Group:
     phrases = shuffled(rng, phrases)
     group = Group([scene], [])
     for turn in range(PHRASES):
-        text, told = pick(rng, _OPENERS), []
-        for place in range(PHRASES):
-            text += ("", " , ", " and ")[place]
-            entity = (place + turn) % PHRASES
-            words, meant = phrases[entity]
+        text, columns = pick(rng, _OPENERS), []
+        for position in range(PHRASES):
+            text += ("", " , ", " and ")[position]
+            entity = (position + turn) % PHRASES
+            words, referents = phrases[entity]
             start, text = len(text), text + words
-            told.append(
+            columns.append(
                 {
                     "text": words,
                     "start": start,
                     "end": len(text),
                     "entity_id": str(entity),
                     "types": ["object"],
-                    "boxes": [boxes[index] for index in meant],
+                    "boxes": [boxes[index] for index in referents],
                 }
             )
-        group.rows.append(((0,), {"text": text, "phrases": told}))
+        group.rows.append(((0,), {"text": text, "phrases": columns}))
     return group
 
 
 def caption_group(rng: np.random.Generator, number: int) -> Group:
-    """Write three captions of a scene of three objects, each naming the colour, shape and place of all: 3 rows.
+    """Return 3 rows, captions of one scene that name colour, shape and place of all its three objects.
 
-    Scenes of as many objects that differ in these have no caption in common.
+    Two scenes that differ in these attributes have no caption in common.
     """
     scene = draw_scene(rng, CAPTION_OBJECTS)
     captions: dict[str, None] = {}  # a set that keeps its order
     while len(captions) < CAPTIONS:
-        captions[tell(plan_caption(scene, rng), scene)] = None
+        captions[write_caption(plan_caption(scene, rng), scene)] = None
     return Group([scene], [((0,), {"text": text}) for text in captions])
 
 
 def _drawn_phrases(
     rng: np.random.Generator, plural: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[int, ...]]]]:
-    """Return the (colour, shape) of the objects, and of three phrases the words and which objects they mean."""
+    """Return (colour, shape) of the objects, and (words, indices of the objects) of three phrases."""
     objects = shuffled(rng, ALL_COMPOSITIONS)[:PHRASES]
     phrases = []
     if plural:

@@ -1,4 +1,4 @@
-"""Scenes of shapes: sampled, rearranged and rendered from a generator, with known boxes and classes."""
+"""Scenes of shapes with known boxes and classes: sampling, rearranging and rendering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from mmpt.configuration.errors import MmptValueError
 T = TypeVar("T")
 Composition = tuple[str, str]  # (colour, shape)
 
-# No colour or size begins with a vowel: "an" before a masked word would give it away.
+# No colour or size begins with a vowel, because "an" before a masked word would reveal it.
 COLOURS = {
     "red": (205, 50, 45),
     "green": (60, 160, 70),
@@ -32,31 +32,34 @@ PLACES = tuple("center" if row == column else f"{row} {column}" for row, column 
 
 CLASS_NAMES = tuple(f"{colour} {shape}" for colour, shape in product(COLOURS, SHAPES))
 ALL_COMPOSITIONS: tuple[Composition, ...] = tuple(product(COLOURS, SHAPES))
-# Three pairs, no more: each one makes the shape of a known colour easier to guess without the image.
+# Only three pairs: each one makes it easier to guess the shape from the colour without the image.
 HELD_OUT_COMPOSITIONS: tuple[Composition, ...] = (("red", "star"), ("blue", "triangle"), ("yellow", "circle"))
 TRAIN_COMPOSITIONS = tuple(pair for pair in ALL_COMPOSITIONS if pair not in HELD_OUT_COMPOSITIONS)
 
 GRID = 3
 CELL = 40  # pixels
 IMAGE_SIZE = GRID * CELL
-OBJECT_COUNTS = {2: 0.4, 3: 0.34, 4: 0.17, 5: 0.06, 6: 0.03}  # how many objects a scene has, with what chance
+OBJECT_COUNTS = {2: 0.4, 3: 0.34, 4: 0.17, 5: 0.06, 6: 0.03}  # number of objects -> probability
 BACKGROUND = (190, 190, 186)
-PIXEL_NOISE = 9.0  # standard deviation, of 255
-TINT = 14  # an object's colour differs from its name's by up to this, of 255
+PIXEL_NOISE = 9.0  # standard deviation, for values 0..255
+TINT = 14  # largest deviation of an object's RGB values, 0..255, from its named colour
 _SUPERSAMPLE = 2
 _TRIES = 16
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape.
+    """A shape in a scene.
 
     Args:
-        cell: the place in the 3 x 3 grid, counted in reading order; a cell holds at most one object.
+        colour: key of `COLOURS`.
+        shape: one of `SHAPES`.
+        size: key of `DIAMETERS`.
+        cell: index in the 3 x 3 grid in reading order; a cell has at most one object.
         left: left edge in pixels.
         top: top edge in pixels.
         diameter: width and height in pixels.
-        tint: what is added to the red, green and blue of the colour.
+        tint: offset added to the red, green and blue of the colour.
     """
 
     colour: str
@@ -80,7 +83,7 @@ class SceneObject:
 
     @property
     def place(self) -> str:
-        """The words for the cell."""
+        """Name of the cell, such as "top left"."""
         return PLACES[self.cell]
 
     @property
@@ -107,7 +110,7 @@ class Scene:
 
     @property
     def layout(self) -> frozenset[tuple[str, str, str, int]]:
-        """What a text can say of the scene: attributes and place of every object."""
+        """Attributes and cell of every object, which is all that a text can describe."""
         return frozenset((item.colour, item.shape, item.size, item.cell) for item in self.objects)
 
     @property
@@ -124,7 +127,7 @@ class Scene:
 
 def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
     """Draw one item uniformly."""
-    return items[int(rng.integers(len(items)))]  # Generator.choice takes ten times as long
+    return items[int(rng.integers(len(items)))]  # Generator.choice is ten times slower
 
 
 def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
@@ -150,7 +153,7 @@ def sample_scene(rng: np.random.Generator, compositions: Sequence[Composition]) 
 
 
 def compose_scene(rng: np.random.Generator, objects: Sequence[tuple[str, str, int]]) -> Scene:
-    """Return the scene of the given (colour, shape, cell), each of a drawn size and somewhere in its cell."""
+    """Return a scene of the given (colour, shape, cell), with random sizes and positions within the cells."""
     placed = [_place(rng, colour, shape, pick(rng, SIZES), cell) for colour, shape, cell in objects]
     return Scene(tuple(placed), _noise_seed(rng))
 
@@ -158,7 +161,7 @@ def compose_scene(rng: np.random.Generator, objects: Sequence[tuple[str, str, in
 def rearrange(scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]) -> Scene:
     """Return a different scene with the same colours, shapes and sizes.
 
-    Either the objects move, or one attribute is dealt anew among them (never to a pair outside `compositions`).
+    Either the objects move to other cells, or one attribute is permuted among them within `compositions`.
     """
     objects = scene.objects
     mode = pick(rng, ("places", "colour", "shape"))
@@ -166,9 +169,9 @@ def rearrange(scene: Scene, rng: np.random.Generator, compositions: Sequence[Com
         if mode == "places":
             break
         order = rng.permutation(len(objects))
-        dealt = [replace(item, **{mode: getattr(objects[k], mode)}) for item, k in zip(objects, order, strict=True)]
-        if all(item.composition in compositions for item in dealt):
-            moved = [_place(rng, o.colour, o.shape, o.size, o.cell) for o in dealt]
+        permuted = [replace(item, **{mode: getattr(objects[k], mode)}) for item, k in zip(objects, order, strict=True)]
+        if all(item.composition in compositions for item in permuted):
+            moved = [_place(rng, o.colour, o.shape, o.size, o.cell) for o in permuted]
             if (candidate := Scene(tuple(moved), _noise_seed(rng))).layout != scene.layout:
                 return candidate
     while True:  # nine cells for at most six objects: another arrangement exists
@@ -198,10 +201,10 @@ def change_attribute(scene: Scene, rng: np.random.Generator, compositions: Seque
 def swap_attributes(
     scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition], touching: Sequence[int]
 ) -> Scene | None:
-    """Return the scene with the colours or the shapes of two objects exchanged, or None if no exchange is possible.
+    """Return the scene with the colours or shapes of two objects swapped, or None if no swap is possible.
 
-    One of the two at least is among `touching`. The objects keep their order and places. The two differ in colour and
-    in shape, so that the exchange is more than a move: red star and blue circle become blue star and red circle.
+    At least one of the two is in `touching`. The objects keep their order and places. The two differ in both colour
+    and shape, so that a swap gives new pairs: red star and blue circle become blue star and red circle.
     """
     objects = scene.objects
     swaps = []

@@ -1,4 +1,4 @@
-"""Statements about one or two generated scenes: true or false, or entailed, open or contradicted."""
+"""Statements about one or two generated scenes: true or false, or entailed, neutral or contradicted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from mmpt.processing.generated_scenes.scenes import (
 )
 from mmpt.processing.generated_scenes.texts import Count, Description, Exists
 
-STATEMENTS = 2  # texts that are true of the one of two scenes, or pairs of scenes, and as many true of the other
+STATEMENTS = 2  # texts true of only the first of two scenes (or pairs of scenes), and texts true of only the second
 QUANTIFIERS: dict[str, Callable[[bool, bool], bool]] = {
     "both images have": lambda left, right: left and right,
     "exactly one image has": lambda left, right: left != right,
@@ -28,15 +28,15 @@ QUANTIFIERS: dict[str, Callable[[bool, bool], bool]] = {
     "the right image has": lambda left, right: right,
 }
 _TRIES = 24
-_OBJECTS = 3  # of a scene that is told true or false
-_COUNTED = 0.15  # chance that a statement tells how many objects there are, or where more are
-# Alone, colour and shape are learnt first; that both must be those of one object is learnt from them.
+_OBJECTS = 3  # per scene of true/false statements
+_COUNTED = 0.15  # probability that a statement counts or compares numbers of objects
+# A model first learns single colours and shapes, and then that both must belong to the same object.
 _NAMED = (("colour",), ("shape",), ("colour", "shape"), ("colour", "shape"), ("shape", "row"), ("colour", "column"))
-_BOTH = 0.5  # chance that a statement about two images is about both
+_BOTH = 0.5  # probability that a statement about two images begins with "both images have"
 
 
 class SceneStatement(Protocol):
-    """What is true or false of one scene, or of two."""
+    """A statement that is true or false of one scene or of two scenes."""
 
     def text(self) -> str:
         """Return the sentence."""
@@ -44,13 +44,13 @@ class SceneStatement(Protocol):
 
     @property
     def holds(self) -> Callable[..., bool]:
-        """Whether it is true of a scene, or of a left and a right one."""
+        """Function that returns whether the statement is true of one scene, or of a left and a right one."""
         ...
 
 
 @dataclass(frozen=True)
 class Images:
-    """Both of two images, one of them alone, the left or the right one have a described object."""
+    """State that both images, exactly one, the left or the right one have an object of the description."""
 
     quantifier: str
     what: Description
@@ -60,14 +60,14 @@ class Images:
         return f"{self.quantifier} a {self.what.words()}"
 
     def holds(self, *scenes: Scene) -> bool:
-        """Whether it is true of the left and the right scene."""
+        """Return whether the statement is true of the left and the right scene."""
         left, right = (_count(self.what, scene) > 0 for scene in scenes)
         return QUANTIFIERS[self.quantifier](left, right)
 
 
 @dataclass(frozen=True)
 class More:
-    """The image on one side has more described objects than the other."""
+    """State that the image on one side has more objects of the description than the other."""
 
     side: str
     what: Description
@@ -78,17 +78,17 @@ class More:
         return f"the {self.side} image has more {self.what.words(2)} than the {other} image"
 
     def holds(self, *scenes: Scene) -> bool:
-        """Whether it is true of the left and the right scene."""
+        """Return whether the statement is true of the left and the right scene."""
         left, right = (_count(self.what, scene) for scene in scenes)
         return left > right if self.side == "left" else right > left
 
 
 def entailment_group(rng: np.random.Generator, number: int) -> Group:
-    """Tell three statements of three scenes of four objects: 9 rows, each label once a statement and once a scene.
+    """Return 9 rows, three statements about three scenes; each label occurs once per statement and once per scene.
 
-    "the circle is red" is entailed where the only circle is red, and contradicted where it has another colour. Where no
-    circle is seen it is neutral: an image shows a part of the world, and a circle outside of it may have any colour.
-    Odd numbers give statements of the form "the red object is a circle".
+    "the circle is red" is entailed if the only circle is red, and contradicted if it has another colour. It is neutral
+    if there is no circle: an image shows part of the world, and a circle outside of it may have any colour. For odd
+    `number`, statements have the form "the red object is a circle".
     """
     hues, shapes = shuffled(rng, COLOURS), shuffled(rng, SHAPES)
     by_shape = number % 2 == 0
@@ -107,7 +107,7 @@ def entailment_group(rng: np.random.Generator, number: int) -> Group:
                 objects.append((colour, shape))
             text = f"the {shape} is {colour}" if by_shape else f"the {colour} object is a {shape}"
             group.rows.append(((turn,), {"text": text, "label": ENTAILMENT[name], "label_name": name}))
-        for hue in hues[3:5]:  # objects that no statement is about
+        for hue in hues[3:5]:  # distractor objects
             objects.append((pick(rng, hues), shapes[3]) if by_shape else (hue, pick(rng, SHAPES)))
         cells = draw_cells(rng, len(objects))
         group.scenes.append(compose_scene(rng, [(*item, cell) for item, cell in zip(objects, cells, strict=True)]))
@@ -115,9 +115,9 @@ def entailment_group(rng: np.random.Generator, number: int) -> Group:
 
 
 def truth_group(rng: np.random.Generator, number: int) -> Group:
-    """Tell statements of two scenes of three objects, each true of one of them: 8 rows.
+    """Return 8 rows, statements about two scenes of three objects, each true of exactly one scene.
 
-    The second scene is another draw, and in every fourth group the first one's objects rearranged.
+    The second scene is drawn independently or, in every fourth group, is a rearrangement of the first.
     """
     while True:
         one = draw_scene(rng, _OBJECTS)
@@ -127,33 +127,37 @@ def truth_group(rng: np.random.Generator, number: int) -> Group:
 
 
 def pair_truth_group(rng: np.random.Generator, number: int) -> Group:
-    """Tell statements of two pairs of scenes of three objects, each true of one pair: 8 rows.
+    """Return 8 rows, statements about two pairs of scenes of three objects, each true of exactly one pair.
 
-    The second pair is of other scenes, and in every fourth group the first pair with left and right exchanged.
+    The second pair is drawn independently or, in every fourth group, is the first pair with left and right swapped.
     """
     while True:
         scenes = _draw_pair(rng)
-        places = ((0, 1), (1, 0))
+        pairs = ((0, 1), (1, 0))
         if number % 4 != 3:
             scenes += _draw_pair(rng)
-            places = ((0, 1), (2, 3))
-        if rows := _opposed(rng, scenes, places, _draw_pair_statement):
+            pairs = ((0, 1), (2, 3))
+        if rows := _opposed(rng, scenes, pairs, _draw_pair_statement):
             return Group(scenes, rows)
 
 
 def _opposed(
     rng: np.random.Generator,
     scenes: list[Scene],
-    places: tuple[tuple[int, ...], tuple[int, ...]],
+    inputs: tuple[tuple[int, ...], tuple[int, ...]],
     draw: Callable[[np.random.Generator, list[Scene]], SceneStatement],
 ) -> list[tuple[tuple[int, ...], dict[str, Any]]] | None:
-    """Return rows of statements of which half are true at the first place alone, half at the second; or None."""
+    """Return rows of statements, half true of only the first input, half of only the second, or None if none is found.
+
+    Args:
+        inputs: indices into `scenes` of the two inputs to compare.
+    """
     rows = []
-    for here, there in (places, places[::-1]):
+    for here, there in (inputs, inputs[::-1]):
         texts: set[str] = set()
         for _ in range(_TRIES):
             drawn = draw(rng, [scenes[index] for index in here])
-            text, truths = drawn.text(), [drawn.holds(*(scenes[index] for index in place)) for place in (here, there)]
+            text, truths = drawn.text(), [drawn.holds(*(scenes[index] for index in each)) for each in (here, there)]
             if truths == [True, False] and text not in texts:
                 texts.add(text)
                 rows.append((here, {"text": text, "label": TRUTH["true"], "label_name": "true"}))
@@ -176,17 +180,17 @@ def _draw_statement(rng: np.random.Generator, scenes: list[Scene]) -> SceneState
 
 
 def _draw_pair_statement(rng: np.random.Generator, scenes: list[Scene]) -> SceneStatement:
-    """Draw a statement about an object of one of the two scenes; it may be false of them."""
+    """Draw a statement about an object of one of two scenes; the statement may be false."""
     item = pick(rng, pick(rng, scenes).objects)
     if rng.random() < _COUNTED:
         return More(pick(rng, ("left", "right")), _describe(item, pick(rng, (("colour",), ("shape",)))))
-    # "both" is seldom true, and the easiest to learn: an object in either image speaks for it.
+    # "both" is rarely true, and the easiest to learn: an object in either image makes it more probable.
     quantifier = "both images have" if rng.random() < _BOTH else pick(rng, tuple(QUANTIFIERS))
     return Images(quantifier, _describe(item, pick(rng, (("colour",), ("shape",), ("colour", "shape")))))
 
 
 def _draw_pair(rng: np.random.Generator) -> list[Scene]:
-    """Draw two scenes with one colour and shape in common, which else is rare."""
+    """Draw two scenes that share a (colour, shape), which independent draws rarely do."""
     one = draw_scene(rng, _OBJECTS)
     compositions = [one.objects[0].composition, *(pick(rng, ALL_COMPOSITIONS) for _ in range(_OBJECTS - 1))]
     cells = draw_cells(rng, _OBJECTS)

@@ -1,4 +1,4 @@
-"""A generated task for every task head: tables about scenes whose answers need the text and the image."""
+"""Generated tasks, one per task head, whose labels need both the text and the image."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,11 +27,11 @@ from mmpt.processing.regions import Regions
 IMAGE_COLUMNS = ("image_id", "second_image_id")
 TEXT_COLUMNS = ("text", "choices")
 LABEL_COLUMNS = ("label", "answers", "box")
-_STREAM = 16  # of random numbers; those of the generated corpus have lower numbers
+_STREAM = 16  # random stream; those of the generated corpus have lower numbers
 _SPLITS = ("train", "evaluation")
 
 Layout = frozenset[tuple[str, str, int]]
-"""Colour, shape and cell of every object: what the texts of a task can tell of a scene."""
+"""Colour, shape and cell of every object, which is all that the texts of a task can describe."""
 
 
 class _Kind(NamedTuple):
@@ -56,11 +56,11 @@ SCENE_TASKS = tuple(_KINDS)
 
 @dataclass(frozen=True)
 class SceneTask:
-    """A task about generated scenes: two tables, and the regions of the images of both.
+    """A task about generated scenes: two tables, and the regions of their images.
 
     Both tables have the columns of a pair table: text, image_id, question_id, and
 
-    | task | columns | accuracy of the best guess from text alone; from the image alone |
+    | task | columns | best accuracy from text alone; from the image alone |
     | --- | --- | --- |
     | vqa | answers, answer_scores | 0.23; 0.22 |
     | entailment | label, label_name | 1/3; 1/3 |
@@ -70,19 +70,21 @@ class SceneTask:
     | grounding | box | one of four regions; 1/4 |
     | phrases | phrases | one of the three or four regions; 1/3 |
     | retrieval | | one of all images; one of all captions |
-    | classification | label, label_name | 0.75; 0.75, and 0.925 from both: hints that need not be read together |
+    | classification | label, label_name | 0.75; 0.75, and 0.925 from both, with independent hints |
 
-    Rows are made in groups; in all but those of classification every text meets every label equally often, and every
-    scene too. So the figures are exact, by counting, for whole groups: numbers of rows that are multiples of 162 in
+    Rows are generated in groups. Except in classification, every text and every scene of a group occurs equally often
+    with every label. The figures are therefore exact for whole groups, when the number of rows is a multiple of 162 in
     vqa, 9 in entailment, 8 in nlvr and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last group is
-    cut where it is too long.
+    truncated if it is too long.
 
     Args:
         name: one of `SCENE_TASKS`.
-        seed: what `build` was given.
-        scenes: every image's scene. No scene is in both tables, nor twice in one.
-        found: every image's boxes in pixels as a detector would find them: in random order, not quite tight.
-        labels: the answers of vqa, the names of the labels of entailment, nlvr and nlvr2, or none.
+        seed: argument of `build`.
+        scenes: image id -> scene; no scene occurs twice, in one table or in both.
+        found: image id -> (objects, 4) boxes in pixels, as of a detector: in random order and not exactly tight.
+        train: rows to train on.
+        evaluation: rows to evaluate on.
+        labels: answers of vqa, label names of tasks with labels, otherwise empty.
     """
 
     name: str
@@ -97,7 +99,7 @@ class SceneTask:
 
     @cached_property
     def regions(self) -> Mapping[str, Regions]:
-        """Every image's regions, with features of the found boxes; computed when they are first asked for."""
+        """Image id -> regions with features of the found boxes, computed on first access."""
         classifier = fit_scene_classifier(self.seed)
         return {
             image_id: scene_regions(image_id, scene, self.found[image_id], classifier)
@@ -106,21 +108,24 @@ class SceneTask:
 
     @property
     def texts(self) -> list[str]:
-        """The texts for a tokenizer: those of training, and every word of an attribute, a place and a label."""
+        """Texts to train a tokenizer on: the training texts, and every word of an attribute, place or label."""
         return [*self.train["text"], " ".join((*ATTRIBUTE_WORDS, *PLACES, *self.labels))]
 
     @classmethod
     def build(cls, name: str, train_rows: int, evaluation_rows: int, seed: int = 0) -> "SceneTask":
-        """Generate a task; the same arguments give the same rows on one machine.
+        """Generate a task; on one machine, the same arguments give the same rows.
 
         Args:
             name: one of `SCENE_TASKS`.
+            train_rows: number of rows in `train`.
+            evaluation_rows: number of rows in `evaluation`.
+            seed: seed of all random numbers.
 
         Raises:
-            ValueError: if there is no such task, a number of rows is not positive or the seed is negative.
+            ValueError: if the task does not exist, a number of rows is not positive or the seed is negative.
         """
         if name not in _KINDS:
-            raise MmptValueError(f"there is no task {name!r}, expected one of {', '.join(_KINDS)}")
+            raise MmptValueError(f"task is {name!r}, expected one of {', '.join(_KINDS)}")
         for argument, value in (("train_rows", train_rows), ("evaluation_rows", evaluation_rows)):
             if value < 1:
                 raise MmptValueError(f"{argument} is {value}, expected at least 1 row")
@@ -132,14 +137,17 @@ class SceneTask:
 
 
 def blind_accuracy(table: Dataset, sees: Literal["text", "image"]) -> float:
-    """Return the best accuracy that is possible on a table from one modality alone.
+    """Return the best accuracy that one modality alone can reach on a table.
 
-    Rows that look alike to who sees only the text (with its choices), or only the image, get the most frequent label of
-    them. The label is `label`, the first of `answers`, or `box`. Texts that occur once are counted as known, so that
-    the figure is an upper bound where a table has few rows for each text.
+    Rows with the same text (and choices), or with the same image, all get their most frequent label. The label is the
+    column `label`, `answers` or `box`. Texts that occur only once count as right, so the accuracy is an upper bound if
+    a table has few rows per text.
+
+    Args:
+        sees: the modality that the guess may use.
 
     Raises:
-        ValueError: if the table has none of these labels.
+        ValueError: if the table has none of these columns.
     """
     label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
     if label is None:
@@ -153,7 +161,7 @@ def blind_accuracy(table: Dataset, sees: Literal["text", "image"]) -> float:
 
 
 class _Builder:
-    """The images made so far, and the layouts that no later scene may repeat."""
+    """Collect images, and the layouts that no later scene may repeat."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
@@ -173,11 +181,11 @@ class _Builder:
             group = kind.group(rng, number)
             while not self._is_new(group.scenes):
                 group = kind.group(rng, number)
-            for places, columns in group.rows[: count - len(rows)]:
-                ids = [f"{split}-{number:06d}-{place}" for place in places]
-                for image_id, place in zip(ids, places, strict=True):
+            for indices, columns in group.rows[: count - len(rows)]:
+                ids = [f"{split}-{number:06d}-{index}" for index in indices]
+                for image_id, index in zip(ids, indices, strict=True):
                     if image_id not in self.scenes:
-                        self._add(image_id, group.scenes[place], rng)
+                        self._add(image_id, group.scenes[index], rng)
                 images = dict(zip(IMAGE_COLUMNS, ids, strict=False))
                 rows.append({**columns, **images, "question_id": f"{split}-{len(rows):06d}"})
             number += 1

@@ -1,4 +1,4 @@
-"""Texts about scenes: captions that name every object, and statements whose truth is computed."""
+"""Texts about scenes: captions of their objects, and statements with computed truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ ATTRIBUTE_WORDS = {
     **dict.fromkeys(SHAPES, "shape"),
     **dict.fromkeys(SIZES, "size"),
 }
-# Named rarely: a size is guessed right half the time, and a small model needs far longer to learn it than colour and
-# shape, which the classes of regions tell it (the tiny recipe's models still guess).
+# Sizes are rare, because a guess is right half the time, and because a small model learns them far more slowly than
+# colours and shapes, which the region classes contain (the models of the tiny recipe still guess sizes).
 SIZE_SHARE = 0.1
 
-# Short wordings, and within a caption the place always on one side of its object: a small model learns such a language
-# in minutes.
+# Wordings are short, and within a caption the place is always on the same side of its object, so that a small model
+# learns the language in minutes.
 _PHRASES = (
     "a {size}{colour} {shape} at {place}",
     "a {size}{shape} in {colour} at {place}",
@@ -50,13 +50,13 @@ _CHANGE_TRIES = 100
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """Every choice that a caption makes; the same plan tells any scene with objects in the same places.
+    """All random choices of a caption; a plan can be applied to any scene with the same number of objects.
 
     Args:
-        order: indices of the objects in the order of mention; those left out are not mentioned.
-        templates: one wording for each mention.
-        sized: whether each mention names the size.
-        opener: what the caption begins with; None where every mention is its own sentence.
+        order: indices of the mentioned objects, in the order of mention.
+        templates: index of the wording of each mention.
+        sized: whether each mention includes the size.
+        opener: beginning of the caption; None makes each mention a separate sentence.
     """
 
     order: tuple[int, ...]
@@ -66,10 +66,10 @@ class CaptionPlan:
 
 
 def plan_caption(scene: Scene, rng: np.random.Generator, mentions: int | None = None) -> CaptionPlan:
-    """Draw the order and the wording of a caption.
+    """Draw the order and wording of a caption.
 
     Args:
-        mentions: how many of the objects it names; all by default.
+        mentions: number of objects to mention; None means all.
     """
     count = len(scene.objects) if mentions is None else mentions
     return CaptionPlan(
@@ -80,8 +80,8 @@ def plan_caption(scene: Scene, rng: np.random.Generator, mentions: int | None = 
     )
 
 
-def tell(plan: CaptionPlan, scene: Scene) -> str:
-    """Write the caption of a scene: each object of the plan once, with colour, shape, place and, some, their size."""
+def write_caption(plan: CaptionPlan, scene: Scene) -> str:
+    """Return the caption of a scene: each planned object once, with colour, shape, place and sometimes size."""
     templates = _SENTENCES if plan.opener is None else _PHRASES
     mentions = []
     for index, template, sized in zip(plan.order, plan.templates, plan.sized, strict=True):
@@ -96,25 +96,25 @@ def tell(plan: CaptionPlan, scene: Scene) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Write a caption of the scene in a drawn wording."""
-    return tell(plan_caption(scene, rng), scene)
+    """Return a caption of the scene with random order and wording."""
+    return write_caption(plan_caption(scene, rng), scene)
 
 
 def caption_negative_scenes(
     scene: Scene, plan: CaptionPlan, rng: np.random.Generator, compositions: Sequence[Composition]
 ) -> list[Scene]:
-    """Return scenes of which the caption is false: one attribute changed, then two exchanged where that is possible.
+    """Return scenes for which the caption is false: one with a changed attribute and, if possible, one with a swap.
 
-    Told by the same plan, these scenes give the captions that are false of `scene`.
+    Captions of these scenes with the same plan are false for `scene`.
 
     Raises:
-        ValueError: if `compositions` leaves no attribute that can change.
+        ValueError: if no attribute can change within `compositions`.
     """
-    text = tell(plan, scene)
+    text = write_caption(plan, scene)
     for _ in range(_CHANGE_TRIES):
         changed = change_attribute(scene, rng, compositions)
-        if tell(plan, changed) != text:
-            break  # else it is a size, and the caption does not name it
+        if write_caption(plan, changed) != text:
+            break  # otherwise the changed attribute is a size that the caption does not mention
     else:
         raise MmptValueError(
             f"no named attribute of the scene can change within the {len(compositions)} compositions given, expected "
@@ -126,7 +126,7 @@ def caption_negative_scenes(
 
 @dataclass(frozen=True)
 class Description:
-    """The objects that a statement speaks of; None leaves a property open."""
+    """Description of the objects in a statement; None matches any value."""
 
     colour: str | None = None
     shape: str | None = None
@@ -135,7 +135,7 @@ class Description:
     column: int | None = None
 
     def fits(self, item: SceneObject) -> bool:
-        """Whether the object is one of those described."""
+        """Return whether the object matches the description."""
         pairs = (
             (self.colour, item.colour),
             (self.shape, item.shape),
@@ -146,7 +146,7 @@ class Description:
         return all(want is None or want == got for want, got in pairs)
 
     def words(self, number: int = 1) -> str:
-        """Return the noun phrase without article."""
+        """Return the noun phrase without article, in the plural if `number` is not 1."""
         noun = (self.shape or "object") + ("" if number == 1 else "s")
         parts = [word for word in (self.size, self.colour, noun) if word]
         if self.row is not None:
@@ -158,7 +158,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Exists:
-    """There is a described object."""
+    """State that there is an object of the description."""
 
     what: Description
 
@@ -167,13 +167,13 @@ class Exists:
         return f"there is a {self.what.words()}"
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of the scene."""
+        """Return whether the statement is true of the scene."""
         return any(self.what.fits(item) for item in scene.objects)
 
 
 @dataclass(frozen=True)
 class Count:
-    """The number of described objects is exactly, at least or at most `number`."""
+    """State that the number of objects of the description is exactly, at least or at most `number`."""
 
     what: Description
     bound: str
@@ -185,7 +185,7 @@ class Count:
         return f"there {verb} {self.bound} {_NUMBERS[self.number]} {self.what.words(self.number)}"
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of the scene."""
+        """Return whether the statement is true of the scene."""
         found = sum(self.what.fits(item) for item in scene.objects)
         return {"exactly": found == self.number, "at least": found >= self.number, "at most": found <= self.number}[
             self.bound
@@ -194,7 +194,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Relation:
-    """One described object lies left of, right of, above or below another; compared by the grid's columns and rows."""
+    """State that one object is left of, right of, above or below another, by columns and rows of the grid."""
 
     one: Description
     relation: str
@@ -205,7 +205,7 @@ class Relation:
         return f"a {self.one.words()} is {self.relation} a {self.other.words()}"
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of the scene."""
+        """Return whether the statement is true of the scene."""
         others = [item for item in scene.objects if self.other.fits(item)]
         ones = [item for item in scene.objects if self.one.fits(item)]
         return any(_related(item, self.relation, other) for item in ones for other in others)
@@ -213,7 +213,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class SameColour:
-    """Two described objects have one colour."""
+    """State that two objects of the description have the same colour."""
 
     what: Description
 
@@ -222,14 +222,14 @@ class SameColour:
         return f"two {self.what.words(2)} have the same colour"
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of the scene."""
+        """Return whether the statement is true of the scene."""
         colours = [item.colour for item in scene.objects if self.what.fits(item)]
         return len(set(colours)) < len(colours)
 
 
 @dataclass(frozen=True)
 class Both:
-    """Two statements are true together."""
+    """State that two statements are both true."""
 
     one: "Statement"
     other: "Statement"
@@ -239,7 +239,7 @@ class Both:
         return f"{self.one.text()} and {self.other.text()}"
 
     def holds(self, scene: Scene) -> bool:
-        """Whether it is true of the scene."""
+        """Return whether the statement is true of the scene."""
         return self.one.holds(scene) and self.other.holds(scene)
 
 
@@ -260,9 +260,9 @@ def statement(scene: Scene, rng: np.random.Generator) -> Statement:
 def statement_pair(
     scene: Scene, rng: np.random.Generator, compositions: Sequence[Composition]
 ) -> tuple[Statement, Statement, Scene]:
-    """Return a statement true of the scene, one true of a rearranged scene only, and that rearranged scene.
+    """Return a statement true of the scene, a statement true of a rearranged scene, and the rearranged scene.
 
-    Each of the two statements is false of the other's scene.
+    Each statement is false of the other scene.
     """
     while True:
         other = rearrange(scene, rng, compositions)

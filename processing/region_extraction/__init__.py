@@ -1,1 +1,1 @@
-"""From raw images to regions: detectors, grids of patches, given boxes, and the images that they read."""
+"""Extract regions from raw images, with detectors, grids of patches or given boxes."""

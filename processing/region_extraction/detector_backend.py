@@ -1,4 +1,4 @@
-"""Regions of a detector: its queries, their boxes and their distributions over classes."""
+"""Regions of a detector: its queries with boxes and class probabilities."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from mmpt.configuration.errors import MmptValueError
 
-Arrays = dict[str, NDArray[Any]]  # fields of Regions
+Arrays = dict[str, NDArray[Any]]  # field of Regions -> array
 
 
 class DetectorBackend:
-    """The best queries of any detector that transformers loads for object detection.
+    """Keep the best queries of any detector that transformers loads for object detection.
 
-    A region's feature is the last hidden state of its query. Its score is the highest probability of a class, and ranks
-    the queries; `class_probs` is the softmax over the classes, without the no-object column where the detector has one.
-    A softmax detector's probability that there is an object is the score divided by the highest of `class_probs`.
+    The feature of a region is the last hidden state of its query. Its score is the highest class probability, by which
+    queries are ranked. `class_probs` is the softmax over the classes, without the no-object logit if there is one. For
+    a softmax detector, the probability of an object is the score divided by the highest of `class_probs`.
 
     Args:
         max_regions: keep at most this many queries.
-        min_regions: keep at least this many of the best, below the threshold too.
-        threshold: keep the queries whose score is at least this.
+        min_regions: keep at least this many of the best queries, even below the threshold.
+        threshold: keep queries with at least this score.
     """
 
     name = "detector"
@@ -36,19 +36,19 @@ class DetectorBackend:
 
     @property
     def has_no_object(self) -> bool:
-        """Whether the last logit means "no object": the probabilities are a softmax then, or else sigmoids."""
+        """Whether the last logit means "no object"; then probabilities are a softmax, otherwise sigmoids."""
         return self.model.config.model_type in _SOFTMAX_TYPES or _last_class_is_no_object(self.model.config)
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes by index; where the detector leaves an index out, "N/A"."""
+        """Names of the classes by index, "N/A" for an index that the detector does not use."""
         config = self.model.config
         names = [str(config.id2label.get(index, "N/A")) for index in range(config.num_labels)]
         return names[:-1] if _last_class_is_no_object(config) else names
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which regions come out, as JSON."""
+        """Settings that affect the output, as JSON."""
         low, high = self._limits
         kind = ("softmax", "softmax without no-object") if self.has_no_object else ("sigmoid", "softmax")
         return {
@@ -64,12 +64,12 @@ class DetectorBackend:
         return self.model(**inputs)
 
     def regions(self, output: Any, boxes: None) -> list[Arrays]:
-        """Return the arrays of each image's regions, the best first."""
+        """Return the arrays of each image's regions, sorted by descending score."""
         got, expected = output.logits.shape[-1], len(self.class_names) + self.has_no_object
         if got != expected:
             raise MmptValueError(
-                f"{type(self.model).__name__} gives {got} logits a query, expected {expected} "
-                f"({self.settings['scores']} over {len(self.class_names)} classes); mmpt does not know this detector"
+                f"{type(self.model).__name__} gives {got} logits per query, expected {expected} "
+                f"({self.settings['scores']} over {len(self.class_names)} classes); mmpt does not support this detector"
             )
         found = rank_queries(output.logits, output.pred_boxes, output.last_hidden_state, self.has_no_object)
         arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
@@ -89,10 +89,13 @@ class DetectorBackend:
 
 
 def rank_queries(logits: Tensor, boxes: Tensor, hidden: Tensor, has_no_object: bool) -> dict[str, Tensor]:
-    """Return features, boxes, class_probs, labels and scores of all queries, each image's best first.
+    """Return features, boxes, class_probs, labels and scores of all queries, sorted per image by descending score.
 
-    Shapes: logits (batch, queries, classes or classes + 1), boxes (batch, queries, 4) as centre, width and height,
-    hidden (batch, at least queries, feature) with the queries last.
+    Args:
+        logits: (batch, queries, classes), or (batch, queries, classes + 1) with `has_no_object`.
+        boxes: (batch, queries, 4), normalised centre x, centre y, width, height.
+        hidden: (batch, tokens, feature), whose last tokens are the queries.
+        has_no_object: whether the last logit means "no object".
     """
     logits, boxes, hidden = logits.float(), boxes.float(), hidden.float()
     hidden = hidden[:, -logits.shape[1] :]  # YOLOS has its patches first
@@ -104,7 +107,7 @@ def rank_queries(logits: Tensor, boxes: Tensor, hidden: Tensor, has_no_object: b
     scores, labels = probs.max(-1)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     centre, size = boxes.split(2, dim=-1)
-    corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1).clamp(0, 1)  # a box may leave the image
+    corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1).clamp(0, 1)  # boxes may exceed the image
 
     def sort(tensor: Tensor) -> Tensor:
         return tensor.gather(1, order[..., None].expand(-1, -1, tensor.shape[-1]))
@@ -118,16 +121,16 @@ def rank_queries(logits: Tensor, boxes: Tensor, hidden: Tensor, has_no_object: b
     }
 
 
-_SOFTMAX_TYPES = ("detr", "table-transformer", "yolos")  # their heads have a logit beyond the classes
+_SOFTMAX_TYPES = ("detr", "table-transformer", "yolos")  # detectors with an extra no-object logit
 
 
 def _last_class_is_no_object(config: Any) -> bool:
-    """The RT-DETR family without focal loss has no logit beyond its classes; the last one is "no object"."""
+    """Return whether the last class itself is "no object", as in the RT-DETR family without focal loss."""
     return not getattr(config, "use_focal_loss", True)
 
 
 def _whole_image(queries: Arrays) -> Arrays:
-    """Return one region over the whole image: the mean of what the queries say."""
+    """Return one region for the whole image, with the mean feature, class_probs and score of the queries."""
     probs = queries["class_probs"].mean(0, keepdims=True)
     return {
         "features": queries["features"].mean(0, keepdims=True),

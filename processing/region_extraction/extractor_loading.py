@@ -1,4 +1,4 @@
-"""Loading of the checkpoints that regions are made with: detectors, image encoders and their image processors."""
+"""Load the checkpoints of region extractors: detectors, image encoders and their image processors."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from mmpt.modeling_mmpt.modeling_bottom_up import BottomUpDetector
 
 
 def is_detector(config: Any) -> bool:
-    """Return whether a checkpoint is one for object detection."""
+    """Return whether a checkpoint is an object detector."""
     named = config.architectures
     return type(config) in MODEL_FOR_OBJECT_DETECTION_MAPPING and (
         not named or any(architecture.endswith("ForObjectDetection") for architecture in named)
@@ -29,17 +29,17 @@ def is_detector(config: Any) -> bool:
 
 
 def recognise_backend(config: Any, name: str) -> str:
-    """Return the backend that a checkpoint is made for: "detector" or "grid".
+    """Return the default backend of a checkpoint: "detector" or "grid".
 
     Raises:
-        ValueError: if it is made for neither.
+        ValueError: if the checkpoint is neither a detector nor an image encoder.
     """
     kind = config.model_type
     if isinstance(config, BottomUpConfig):
         return "detector"
     if type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING:
         raise MmptValueError(
-            f"{name} ({kind}) finds what a text names, expected a detector of fixed classes or an image encoder; "
+            f"{name} ({kind}) detects what a text describes, expected a detector of fixed classes or an image encoder; "
             "run it yourself and give its boxes to the backend 'boxes'"
         )
     if is_detector(config):
@@ -53,11 +53,11 @@ def load_detector(name: str, *, config: Any, revision: str | None) -> Any:
     """Load a model for object detection.
 
     Raises:
-        ValueError: if it is a detector of text or layout.
+        ValueError: if it detects text or document layout.
     """
-    if config.model_type.startswith("pp_"):  # PP-DocLayoutV2 gives its queries in another order than their states
+    if config.model_type.startswith("pp_"):  # PP-DocLayoutV2 orders its queries differently from their hidden states
         raise MmptValueError(
-            f"{name} ({config.model_type}) finds the layout of documents, expected a detector of objects"
+            f"{name} ({config.model_type}) detects the layout of documents, expected a detector of objects"
         )
     return _load_weights(AutoModelForObjectDetection, name, config=config, revision=revision)
 
@@ -68,10 +68,10 @@ def load_bottom_up(name: str, *, config: BottomUpConfig, revision: str | None) -
 
 
 def load_encoder(name: str, *, config: Any, revision: str | None) -> Any:
-    """Load an image encoder; of a model of images and text its image half, of a detector its backbone.
+    """Load an image encoder: the vision model of an image-text model, or the backbone of a detector.
 
     Raises:
-        ValueError: if the detector has no backbone of its own.
+        ValueError: if the detector has no separate backbone.
     """
     detector = is_detector(config)
     model = _load_weights(
@@ -82,13 +82,13 @@ def load_encoder(name: str, *, config: Any, revision: str | None) -> Any:
     backbone = next((module for module in model.modules() if isinstance(module, BackboneMixin)), None)
     if backbone is None:
         raise MmptValueError(
-            f"{name} ({config.model_type}) has no backbone, expected one whose map boxes can be cut from"
+            f"{name} ({config.model_type}) has no backbone, expected one whose feature map can be pooled"
         )
     return backbone
 
 
 def load_image_processor(name: str, revision: str | None) -> Any:
-    """Load the image processor of a checkpoint: the one that needs only Pillow, on every machine.
+    """Load the image processor of a checkpoint in its Pillow version, which runs on every machine.
 
     Raises:
         OSError: if the checkpoint has none.
@@ -98,21 +98,21 @@ def load_image_processor(name: str, revision: str | None) -> Any:
         facts, _ = ImageProcessingMixin.get_image_processor_dict(name, **where)
     except OSError as error:
         raise MmptOSError(
-            f"{name} has no preprocessor_config.json, expected one beside the weights: it says how images are resized "
-            "and normalised. Save the image processor of the checkpoint that yours comes from into the folder: "
+            f"{name} has no preprocessor_config.json, expected one next to the weights: it defines resizing and "
+            "normalisation. Save the image processor of the checkpoint that yours comes from into the folder: "
             'AutoImageProcessor.from_pretrained("...").save_pretrained(folder)'
         ) from error
-    # RF-DETR's own needs torchvision; DETR's reads the same settings.
+    # RF-DETR's image processor needs torchvision; DETR's reads the same settings.
     if str(facts.get("image_processor_type")).startswith("RfDetr"):
         return load_pretrained(DetrImageProcessorPil, name, **where)
     return load_pretrained(AutoImageProcessor, name, **where, backend="pil")
 
 
 def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) -> Any:
-    """Load a model in float32 with code of transformers alone.
+    """Load a model in float32, using only code of transformers.
 
     Raises:
-        ValueError: if the checkpoint lacks weights, which transformers would make up at random.
+        ValueError: if the checkpoint lacks weights, which transformers would initialise at random.
     """
     model, report = load_pretrained(
         kind,
@@ -122,7 +122,7 @@ def _load_weights(kind: Any, name: str, *, config: Any, revision: str | None) ->
         dtype=torch.float32,
         output_loading_info=True,
     )
-    parameters = {key for key, _ in model.named_parameters() if "pooler" not in key}  # no region is made of the pooler
+    parameters = {key for key, _ in model.named_parameters() if "pooler" not in key}  # regions do not use the pooler
     missing = sorted(parameters & set(report["missing_keys"]))
     if missing:
         raise MmptValueError(

@@ -1,4 +1,4 @@
-"""Feature maps: an image encoder's last states, laid out as the rows and columns of the image."""
+"""Feature maps: the last hidden states of an image encoder, arranged as rows and columns of the image."""
 
 from typing import Any
 
@@ -8,10 +8,13 @@ from mmpt.configuration.errors import MmptValueError
 
 
 def feature_map(encoder: Any, pixel_values: Tensor) -> Tensor:
-    """Return the last map, (batch, feature, rows, columns).
+    """Return the last feature map, (batch, feature, rows, columns).
+
+    Args:
+        pixel_values: (batch, channels, height, width).
 
     Raises:
-        ValueError: if the encoder's tokens are no grid of patches.
+        ValueError: if the tokens of the encoder do not form a grid of patches.
     """
     output = encoder(pixel_values)
     if "feature_maps" in output:
@@ -20,12 +23,12 @@ def feature_map(encoder: Any, pixel_values: Tensor) -> Tensor:
     if hidden.ndim == 4:
         return hidden
     rows, columns = _patches(encoder.config, (pixel_values.shape[-2], pixel_values.shape[-1]))
-    first = hidden.shape[1] - rows * columns  # the class token and registers (DINOv2, DeiT) come before the patches
+    first = hidden.shape[1] - rows * columns  # class token and registers (DINOv2, DeiT) come before the patches
     registers = getattr(encoder.config, "num_register_tokens", None) or 0
     if not 0 <= first - registers <= 2:
         raise MmptValueError(
             f"{type(encoder).__name__} gives {hidden.shape[1]} tokens for {rows} x {columns} patches, expected up to 2 "
-            f"tokens and {registers} registers before the patches, and none after them; it has no plain grid"
+            f"tokens and {registers} registers before the patches, and none after them; it has no regular grid"
         )
     return hidden[:, first:].transpose(1, 2).unflatten(2, (rows, columns))  # (batch, feature, rows, columns)
 
@@ -33,7 +36,7 @@ def feature_map(encoder: Any, pixel_values: Tensor) -> Tensor:
 def _patches(config: Any, size: tuple[int, int]) -> tuple[int, int]:
     patch = config.patch_size
     patch_height, patch_width = (patch, patch) if isinstance(patch, int) else patch
-    stride = 2 ** (len(getattr(config, "depths", [1])) - 1)  # Swin merges 2 x 2 patches after each stage but the last
+    stride = 2 ** (len(getattr(config, "depths", [1])) - 1)  # Swin merges 2 x 2 patches after all but the last stage
     height, width = patch_height * stride, patch_width * stride
     if size[0] % height or size[1] % width:
         raise MmptValueError(

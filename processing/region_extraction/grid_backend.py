@@ -1,4 +1,4 @@
-"""Regions of a grid: the patches of an image encoder, each with its cell as box."""
+"""Regions of a grid: the patches of an image encoder, with their cells as boxes."""
 
 import math
 from typing import Any
@@ -13,10 +13,10 @@ from mmpt.processing.region_extraction.feature_maps import feature_map
 
 
 class GridBackend:
-    """Every cell of an encoder's feature map, in reading order; no classes.
+    """Return every cell of an encoder's feature map in reading order; there are no classes.
 
     Args:
-        max_regions: a map of more cells is averaged down to k x k, with k the largest whose square is within this.
+        max_regions: a feature map with more cells is average-pooled to at most k x k, k being the integer square root.
     """
 
     name = "grid"
@@ -30,7 +30,7 @@ class GridBackend:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which regions come out, as JSON."""
+        """Settings that affect the output, as JSON."""
         return {"max_regions": self._max_regions}
 
     def forward(self, inputs: dict[str, Tensor], boxes: None) -> Tensor:
@@ -45,12 +45,12 @@ class GridBackend:
             side = math.isqrt(self._max_regions)
             kept = (min(rows, side), min(columns, side))
         cells = F.adaptive_avg_pool2d(output.float(), kept).flatten(2).transpose(1, 2)  # (batch, cells, feature)
-        places = cell_boxes((rows, columns), kept)
-        return [{"features": image, "boxes": places} for image in cells.cpu().numpy()]
+        boxes_of_cells = cell_boxes((rows, columns), kept)
+        return [{"features": image, "boxes": boxes_of_cells} for image in cells.cpu().numpy()]
 
 
 def cell_boxes(size: tuple[int, int], kept: tuple[int, int]) -> NDArray[np.float32]:
-    """Return (cells, 4) boxes, as shares, of what adaptive pooling from `size` to `kept` rows and columns averages."""
+    """Return (cells, 4) normalised boxes of the cells of adaptive pooling from `size` to `kept` rows and columns."""
     (top, bottom), (left, right) = (_spans(*pair) for pair in zip(size, kept, strict=True))
     y1, x1 = np.meshgrid(top, left, indexing="ij")
     y2, x2 = np.meshgrid(bottom, right, indexing="ij")
@@ -58,6 +58,6 @@ def cell_boxes(size: tuple[int, int], kept: tuple[int, int]) -> NDArray[np.float
 
 
 def _spans(size: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return starts and ends: where `count` does not divide `size`, neighbours share a row."""
+    """Return normalised starts and ends of the cells; adjacent cells overlap if `count` does not divide `size`."""
     steps = np.arange(count)
     return steps * size // count / size, -(-(steps + 1) * size // count) / size

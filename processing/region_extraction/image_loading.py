@@ -1,4 +1,4 @@
-"""Decoding of image files: one upright RGB image of 8 bits, or an error that says why not."""
+"""Decode image files to upright 8-bit RGB images."""
 
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmpt.configuration.errors import MmptValueError
 
-# Pillow opens more, PostScript among them, which it hands to a program outside.
+# Pillow can open more formats, but for some, such as PostScript, it runs an external program.
 FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp",),
@@ -26,17 +26,17 @@ _ORIENTATION = 0x0112
 
 
 def load_image(file: str | Path | bytes | BinaryIO) -> Image.Image:
-    """Decode an image as `upright_rgb` gives it; of an animation, the first frame.
+    """Decode an image, or the first frame of an animation, and apply `upright_rgb`.
 
     Raises:
-        ValueError: if the file cannot be read, is no image, is cut off, or has more pixels than Pillow's limit against
-            decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+        ValueError: if the file cannot be read, is not an image, is truncated, or has more pixels than Pillow's limit
+            against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
     Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]  # a Pillow of one's own may lack some
+    formats = [name for name in FORMATS if name in Image.OPEN]  # a custom build of Pillow may lack some
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
-            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself refuses only twice as many
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself raises only above twice this number
             if limit is not None and image.width * image.height > limit:
                 raise MmptValueError(
                     f"{image.width} x {image.height} pixels, expected at most {limit:,}; make it smaller, "
@@ -46,23 +46,23 @@ def load_image(file: str | Path | bytes | BinaryIO) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise MmptValueError(f"the image cannot be read: it is none of {', '.join(formats)}") from None
-    except Exception as error:  # decoders meet damage with OSError, SyntaxError, EOFError, struct.error and others
+        raise MmptValueError(f"the image cannot be read: its format is none of {', '.join(formats)}") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, EOFError, struct.error and others on damage
         raise MmptValueError(f"the image cannot be read ({type(error).__name__}): {error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turn an image upright by its EXIF orientation and make it RGB.
+    """Rotate an image upright by its EXIF orientation and convert it to RGB.
 
-    Transparent pixels are laid over white; 16-bit grey is divided by 257, so that 65535 becomes 255.
+    Transparent images are composited over white. 16-bit grey values are divided by 257, so 65535 becomes 255.
 
     Raises:
-        ValueError: if its pixels have no agreed range (32-bit integers or floats).
+        ValueError: if the pixels are 32-bit integers or floats, which have no standard range.
     """
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about orientation, the pixels may still be whole
+    except Exception:  # with a damaged EXIF block the pixels may still be intact
         orientation = 1
     if orientation != 1:
         image = ImageOps.exif_transpose(image)
@@ -78,9 +78,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
-    # "I" is 32 bits wide, but Pillow gives 16-bit PGM in it.
+    # Mode "I" has 32 bits, but Pillow also uses it for 16-bit PGM.
     if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
         raise MmptValueError(
-            f"pixels of mode {image.mode!r} have no agreed range, expected 8 or 16 bits; convert it first"
+            f"pixels of mode {image.mode!r} have no standard range, expected 8 or 16 bits; convert it first"
         )
     return Image.fromarray(np.round(pixels / 257).astype(np.uint8))

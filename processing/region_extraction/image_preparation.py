@@ -1,4 +1,4 @@
-"""Preparation of images for a model: what transformers' image processors do, image by image and without padding."""
+"""Prepare images for a model with transformers' image processors, one by one and without padding."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ from mmpt.processing.region_extraction.image_loading import upright_rgb
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as a model takes it.
+    """An image prepared for a model.
 
     Args:
-        inputs: the model's inputs, each with a first dimension of 1.
+        inputs: model inputs, each of shape (1, ...).
         width: width of the upright image in pixels.
         height: height of the upright image in pixels.
     """
@@ -28,13 +28,14 @@ class PreparedImage:
 class ImagePreparation:
     """Prepare one image at a time.
 
-    A batch of images of different sizes is never padded: in detectors that pad, an image's regions would depend on what
-    else is in its batch (by 1e-2 in the logits), and padding all images to one square doubles the pixels.
+    Images of different sizes are never padded to one batch. With padding, the regions of an image would depend on the
+    other images of its batch (logits of detectors change by 1e-2). Padding all images to one square would double the
+    number of pixels.
 
     Args:
         processor: an image processor of transformers.
-        uncropped: resize the whole image to the square that the processor would crop, so that the cells of a grid are
-            shares of the true image; without it the processor does what it always does.
+        uncropped: resize the whole image to the size that the processor would crop to, so that grid cells cover the
+            whole image. If False, the processor runs unchanged.
     """
 
     def __init__(self, processor: Any, *, uncropped: bool) -> None:
@@ -45,7 +46,7 @@ class ImagePreparation:
         image = upright_rgb(image)
         try:
             inputs = self._inputs(image)
-        except ValueError as error:  # one side of a very long image would be less than a pixel
+        except ValueError as error:  # for a very long image, one side would be resized to less than a pixel
             raise MmptValueError(
                 f"an image of {image.width} x {image.height} pixels cannot be prepared: {error}"
             ) from error
@@ -63,7 +64,7 @@ class ImagePreparation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is done to an image, as JSON."""
+        """Settings of the preparation, as JSON."""
         processor = self._processor
         size = dict(zip(("height", "width"), self._size, strict=True)) if self._size else processor.size
         names = ["do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"]
@@ -77,7 +78,7 @@ class ImagePreparation:
 
 
 def _crop_size(processor: Any) -> tuple[int, int]:
-    """Return (height, width) of what the processor hands to the model."""
+    """Return (height, width) in pixels of the processor's output."""
     cropped = getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None)
     size = dict(processor.crop_size if cropped else processor.size)
     if size.get("height") and size.get("width"):

@@ -1,4 +1,4 @@
-"""Regions of images: a region source that decodes, prepares and extracts, batch by batch."""
+"""Region source that decodes and prepares images and extracts their regions, batch by batch."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ BATCHES_AHEAD = 2  # batches that are decoded while the model is at work
 
 @dataclass(frozen=True)
 class _Ready:
-    """An image that is ready for the model."""
+    """An image prepared for the model, with its given boxes and labels."""
 
     where: str
     image_id: str
@@ -33,20 +33,20 @@ class _Ready:
 
 
 class ImageRegions:
-    """A `RegionSource` of images: each group is one batch of the extractor.
+    """A `RegionSource` of images, in which each group is one batch of the extractor.
 
-    An image that cannot be decoded or prepared, or whose boxes are wrong, is rejected, and the rest of its batch goes
-    on; an error of the model concerns every image and ends the reading.
+    An image that cannot be decoded or prepared, or has invalid boxes, is rejected; the rest of its batch is processed.
+    An error of the model is raised, because it would affect every image.
 
     Args:
-        box_format: what the boxes of `images` are, for an extractor that needs them: "pixel" (of the upright image) or
-            "normalized" (shares of it).
-        workers: threads that decode and prepare.
-        shard: (i, n) takes the i-th of n contiguous blocks, i from 0 on: the n stores, merged in order, have the images
-            of an undivided run in its order.
+        box_format: format of the boxes of `images`, for an extractor that needs them: "pixel" (of the upright image)
+            or "normalized" (0..1).
+        workers: number of threads that decode and prepare.
+        shard: (i, n) selects the i-th of n contiguous blocks, counted from 0. The n stores merged in order have the
+            same images in the same order as one undivided run.
 
     Raises:
-        ValueError: if the shard is not one of its number, or has no image.
+        ValueError: if the shard number is out of range, or the shard has no image.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class ImageRegions:
         index, count = shard
         if not 0 <= index < count <= len(images):
             raise MmptValueError(
-                f"shard is {index} of {count}, expected 0..{max(count, 1) - 1} of at most {len(images)}, one an image"
+                f"shard is {index} of {count}, expected 0..{max(count, 1) - 1} of at most {len(images)}, the number of "
+                "images"
             )
         self._images = images
         self._extractor = extractor
@@ -72,12 +73,12 @@ class ImageRegions:
 
     @property
     def extractor(self) -> Mapping[str, Any]:
-        """The extractor's settings."""
+        """Settings of the extractor."""
         return self._extractor.settings
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """Which images these are."""
+        """Identity of the images."""
         return {
             "images": self._images.name,
             "total": len(self._images),
@@ -87,7 +88,7 @@ class ImageRegions:
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names of the extractor's classes."""
+        """Class names of the extractor."""
         return self._extractor.class_names
 
     @property
@@ -96,7 +97,7 @@ class ImageRegions:
         return len(self._block)
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
-        """Yield the images from position `start` of the shard on, in order, a batch at a time."""
+        """Yield the images of the shard from position `start` on, in order, batch by batch."""
         yield from self._groups(self._block[start:])
 
     @property
@@ -105,12 +106,12 @@ class ImageRegions:
         return [self._images.ids[place] for place in self._block]
 
     def read(self, numbers: Sequence[int]) -> Iterator[list[Found | Rejected]]:
-        """Yield these positions of the shard alone, a batch at a time."""
+        """Yield only these positions of the shard, batch by batch."""
         yield from self._groups([self._block[number] for number in numbers])
 
-    def _groups(self, places: Sequence[int]) -> Iterator[list[Found | Rejected]]:
-        positions = iter(places)
-        batches = iter(lambda: list(islice(positions, self._extractor.batch_size)), [])
+    def _groups(self, positions: Sequence[int]) -> Iterator[list[Found | Rejected]]:
+        remaining = iter(positions)
+        batches = iter(lambda: list(islice(remaining, self._extractor.batch_size)), [])
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mmpt-images")
         waiting: deque[list[Future[_Ready | Rejected]]] = deque()
         try:
@@ -128,7 +129,7 @@ class ImageRegions:
         entry = self._images[position]
         try:
             if entry.image_id is None:
-                entry.load()  # says what is wrong with the row
+                entry.load()  # raises an error that describes what is wrong with the row
                 raise MmptValueError("the row has no image id, expected one")
             image = self._extractor.prepare(entry.load())
             boxes, labels = self._boxes(entry, image) if self._extractor.needs_boxes else (None, None)

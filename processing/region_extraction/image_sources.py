@@ -1,4 +1,4 @@
-"""Lists of images: a folder, a table of files, or a dataset; nothing is decoded before it is asked for."""
+"""Lists of images from a folder, a table of files or a dataset; each image is decoded only on access."""
 
 import json
 import logging
@@ -31,12 +31,12 @@ class ImageEntry:
     """One image of a list.
 
     Args:
-        where: what an error calls it.
-        image_id: its name; None where it could not be read.
-        load: decodes it to RGB; raises ValueError if that fails.
-        boxes: the boxes that features are wanted of, as they are given.
-        labels: their classes.
-        file: its path in a table.
+        where: name of the image in errors.
+        image_id: id of the image, or None if it could not be read.
+        load: decodes the image to RGB; raises ValueError if that fails.
+        boxes: boxes to extract features from, unchecked.
+        labels: class numbers of the boxes, unchecked.
+        file: path of the image in a table.
     """
 
     where: str
@@ -52,9 +52,9 @@ class ImageSource:
     """Images by position.
 
     Args:
-        name: what the list is called.
-        ids: the images' ids, in order; None where one could not be read.
-        entry: gives the image at a position.
+        name: name of the list.
+        ids: ids of the images in order; None for an id that could not be read.
+        entry: returns the image at a position.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ImageSource:
 
     @property
     def ids_sha256(self) -> str:
-        """A hash of the ids in their order."""
+        """SHA-256 of the ids in order."""
         return sha256("\n".join(map(str, self.ids)).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -96,7 +96,7 @@ def open_images(
         columns: our names of the columns of a table by the file's: {"图片": "image"}.
 
     Raises:
-        FileNotFoundError: if there is nothing.
+        FileNotFoundError: if the path does not exist.
         ValueError: if it is none of these, has no image, or two images have the same id.
     """
     path = Path(source)
@@ -127,7 +127,7 @@ def _folder(folder: Path) -> ImageSource:
     images = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
     if len(images) < len(files):
         others = [file for file in files if Path(file).suffix.lower() not in SUFFIXES]
-        logger.warning("%s: passing over %d files that are no images (%s)", folder, len(others), _first(others))
+        logger.warning("%s: skipping %d files that are not images (%s)", folder, len(others), _first(others))
     ids = _ids_of_paths(images, str(folder))
     return ImageSource(
         folder.resolve().name,
@@ -142,8 +142,8 @@ def _files_below(folder: Path) -> Iterator[str]:
     What lies in a hidden folder is not looked at, the folder is one path.
     """
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(current)
         if real in seen:
             folders.clear()
             continue
@@ -154,7 +154,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 
 def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:
-    """Return the ids of images that have none: their paths without the suffix, or with it where two have one stem."""
+    """Return ids made from paths: without the suffix, or with it if two files share the stem."""
     stems = [Path(path).with_suffix("").as_posix() for path in paths]
     files: dict[str, set[str]] = {}
     for stem, path in zip(stems, paths, strict=True):
@@ -162,7 +162,7 @@ def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:
     twice = [stem for stem, names in files.items() if len(names) > 1]
     if twice:
         logger.warning(
-            "%s: %d names belong to several files (%s); the ids of these files keep their suffix, %r say",
+            "%s: %d names belong to several files (%s); the ids of these files keep their suffix, such as %r",
             *(where, len(twice), _first(twice), sorted(files[twice[0]])[0]),
         )
     return [path if len(files[stem]) > 1 else stem for stem, path in zip(stems, paths, strict=True)]
@@ -188,13 +188,13 @@ def _table(path: Path, encoding: str | None, separator: str | None, columns: Map
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line, row), the row a sentence where the line cannot be read."""
+    """Yield (line number, row); if the line cannot be read, the row is the reason as a string."""
     for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, f"the line is no JSON ({error})"
+                yield number, f"the line is not valid JSON ({error})"
 
 
 def _our_names(names: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -236,7 +236,7 @@ def _csv_lines(
                 given[name] = json.loads(given[name])
             yield number, given
         except (ValueError, RecursionError) as error:
-            yield number, f"boxes or labels are no JSON ({error})"
+            yield number, f"boxes or labels are not valid JSON ({error})"
 
 
 def _is_without_id(row: Any) -> bool:
@@ -244,7 +244,7 @@ def _is_without_id(row: Any) -> bool:
 
 
 def _each_once(entries: Sequence[ImageEntry], where: str) -> list[ImageEntry]:
-    """Return the entries without those that name an image again, as a table with several captions of each does."""
+    """Return the first entry of each image; a table of captions may list an image several times."""
     first: dict[tuple[str, str], ImageEntry] = {}
     again = []
     kept = []
@@ -257,7 +257,7 @@ def _each_once(entries: Sequence[ImageEntry], where: str) -> list[ImageEntry]:
     if again:
         names = _first(list(dict.fromkeys(again)))
         logger.warning(
-            "%s: %d rows name an image that a row before them names (%s); each is taken once", where, len(again), names
+            "%s: %d rows repeat an image of an earlier row (%s); each image is used once", where, len(again), names
         )
     return kept
 
@@ -285,7 +285,7 @@ def _dataset(path: Path) -> ImageSource:
         raise MmptValueError(f"{path}: the columns are {', '.join(rows.column_names)}, expected 'image' among them")
     rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
     if isinstance(rows.features["image"], datasets.Image):
-        rows = rows.cast_column("image", datasets.Image(decode=False))  # decoded later, so that errors are the image's
+        rows = rows.cast_column("image", datasets.Image(decode=False))  # `load` decodes, so an error names its image
     named = "image_id" in rows.column_names
     ids = [str(value) for value in rows["image_id"]] if named else [str(row) for row in range(len(rows))]
 
@@ -311,8 +311,8 @@ def _refuse_duplicates(images: ImageSource) -> None:
     first: dict[str, int] = {}
     for position, image_id in enumerate(images.ids):
         if image_id is not None and first.setdefault(image_id, position) != position:
-            places = images[first[image_id]].where, images[position].where
+            names = images[first[image_id]].where, images[position].where
             raise MmptValueError(
-                f"{images.name}: {places[0]} and {places[1]} both have the id {image_id!r}, expected each id once; "
+                f"{images.name}: {names[0]} and {names[1]} both have the id {image_id!r}, expected each id once; "
                 "rename one, or give a table with a column 'image_id'"
             )

@@ -1,4 +1,4 @@
-"""The region extractor that a model's record names, loaded where it can be had."""
+"""Load the region extractor named in a model's record."""
 
 import copy
 from pathlib import Path
@@ -13,22 +13,22 @@ ASKED_OF_PRESETS = ("preset", "background")
 
 
 def load_recorded_extractor(record: Record, beside: str | Path | None = None) -> RegionExtractor:
-    """Return the extractor that made the regions which a model was trained on.
+    """Load the extractor that made a model's training regions.
 
     Args:
-        record: see `region_record`.
-        beside: the model's folder. A detector that was a folder is looked for in it, beside it and in the working
-            directory, by the folder's name, which is all that a store knows.
+        record: see `processing.store.record`.
+        beside: folder of the model. A store records only the name of a detector's folder, which is searched in the
+            working directory, in `beside` and next to it.
 
     Raises:
-        ValueError: if no extractor made the regions, or what is found is another.
+        ValueError: if the regions were not made by an extractor, or the one found differs from the record.
         OSError: if the extractor is neither in a folder nor on the Hub.
     """
     settings: dict[str, Any] = record["extractor"]
     if "weights_sha256" not in settings:
         raise MmptValueError(
             f"the model was trained on regions made by {describe_extractor(record)}, which mmpt cannot run on a "
-            "picture; give Regions, a store with regions=RegionStore.open(...), or extractor=..."
+            "image; give Regions, a store with regions=RegionStore.open(...), or extractor=..."
         )
     name, backend = settings["model"], settings["backend"]
     places = [Path(name)] + ([] if beside is None else [Path(beside) / name, Path(beside).parent / name])
@@ -46,8 +46,8 @@ def load_recorded_extractor(record: Record, beside: str | Path | None = None) ->
     except OSError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in asked.items())
         raise MmptOSError(
-            f"a picture needs the extractor that the model was trained with, {describe_extractor(record)}, which is "
-            f"neither a folder here ({', '.join(map(str, places))}) nor to be had from the Hub; give extractor="
+            f"an image needs the extractor that the model was trained with, {describe_extractor(record)}, which was "
+            f"found neither in a folder ({', '.join(map(str, folders))}) nor on the Hub; give extractor="
             f"RegionExtractor.from_pretrained(<its folder>, backend={backend!r}, {given}), or Regions"
         ) from error
     check_same_regions(record, record_of_extractor(extractor), str(folder or name), "give extractor=...")
@@ -55,7 +55,7 @@ def load_recorded_extractor(record: Record, beside: str | Path | None = None) ->
 
 
 def record_of_extractor(extractor: Any) -> Record | None:
-    """Return the record of the regions that an extractor makes; None if it does not tell, a function of one's own."""
+    """Return the record of an extractor's regions, or None for an extractor without settings, such as a function."""
     settings = getattr(extractor, "settings", None)
     if settings is None:
         return None

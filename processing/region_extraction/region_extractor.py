@@ -1,4 +1,4 @@
-"""The region extractor: from images to regions, with a detector, an image encoder's grid, or given boxes."""
+"""Region extractor with a detector, the patch grid of an image encoder, or given boxes."""
 
 import json
 from collections import defaultdict
@@ -41,18 +41,18 @@ Backend = DetectorBackend | GridBackend | BoxBackend | BottomUpBackend
 
 
 class RegionExtractor:
-    """Turn images into `Regions`: float32 features, and boxes as shares of the upright image.
+    """Extract `Regions` from images, with float32 features and boxes normalised to the upright image.
 
     The regions of an image do not depend on the other images of its batch.
 
     Args:
-        model: the name of the checkpoint.
-        revision: its commit, where it is known.
-        dtype: a key of `DTYPES`; below float32 the model runs under autocast.
-        batch_size: how many images go through the model at once.
+        model: name of the checkpoint.
+        revision: commit of the checkpoint, if known.
+        dtype: a key of `DTYPES`; for bfloat16 and float16 the model runs under autocast.
+        batch_size: number of images per forward pass.
 
     Raises:
-        ValueError: if the model and the image processor do not fit each other.
+        ValueError: if the model and the image processor do not match.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RegionExtractor:
             "images": preparation.settings,
         }
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        """What made the regions, as JSON: the `extractor` of a region store."""
+        """All settings as JSON: the `extractor` of a region store."""
         backend.model.to(self._device)
         if backend.feature_dim is not None:
             self.feature_dim: int = backend.feature_dim
@@ -110,7 +110,7 @@ class RegionExtractor:
         dtype: str = "float32",
         batch_size: int = 8,
     ) -> "RegionExtractor":
-        """Load an extractor from a checkpoint of transformers, on the Hub or in a folder.
+        """Load an extractor from a transformers checkpoint on the Hub or in a folder.
 
         Args:
             backend: "detector", "grid" (an image encoder's patches) or "boxes" (given boxes, cut from an image encoder
@@ -125,8 +125,8 @@ class RegionExtractor:
             device: a GPU if there is one, by default.
 
         Raises:
-            OSError: if the checkpoint or its image processor is not there.
-            ValueError: if the checkpoint is of another kind, or an argument is out of its range.
+            OSError: if the checkpoint or its image processor does not exist.
+            ValueError: if the checkpoint is of another kind, or an argument is out of range.
         """
         _check_settings(dtype, batch_size)
         _check_ranges(max_regions, min_regions, threshold)
@@ -171,7 +171,7 @@ class RegionExtractor:
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes that `class_probs` and `labels` count; None where there are none."""
+        """Names of the classes in `class_probs` and `labels`, or None if there are no classes."""
         return self._backend.class_names
 
     @property
@@ -188,11 +188,11 @@ class RegionExtractor:
         """Return the regions of each image.
 
         Args:
-            image_ids: the images' names.
-            boxes: for the backend "boxes", (regions, 4) of each image as shares of the upright image.
+            image_ids: ids of the images.
+            boxes: for the backend "boxes", (regions, 4) per image, normalised to the upright image.
 
         Raises:
-            ValueError: if boxes or ids do not fit the images, or an image cannot be made RGB.
+            ValueError: if boxes or ids do not match the images, or an image cannot be converted to RGB.
         """
         return self.extract_prepared([self.prepare(image) for image in images], image_ids, boxes)
 
@@ -202,11 +202,11 @@ class RegionExtractor:
         image_ids: Sequence[str] | None = None,
         boxes: Sequence[NDArray[Any]] | None = None,
     ) -> list[Regions]:
-        """Do what a call does for images that `prepare` has made ready, in another thread perhaps.
+        """Return the regions of images that `prepare` has prepared, possibly in other threads.
 
         Raises:
-            RuntimeError: if the device's memory is too small for a batch.
-            ValueError: if boxes or ids do not fit the images.
+            RuntimeError: if a batch does not fit into the memory of the device.
+            ValueError: if boxes or ids do not match the images.
         """
         for given, what in ((image_ids, "image_ids"), (boxes, "boxes")):
             if given is not None and len(given) != len(images):
@@ -214,10 +214,10 @@ class RegionExtractor:
         if (boxes is not None) != self.needs_boxes:
             raise MmptValueError(
                 f"got {'no boxes' if boxes is None else 'boxes'}, but the backend is {self._backend.name!r}; "
-                "boxes go with the backend 'boxes', and only with it"
+                "the backend 'boxes' needs boxes, and no other backend accepts them"
             )
         checked = None if boxes is None else [_checked_boxes(given, row) for row, given in enumerate(boxes)]
-        batches: dict[tuple[int, ...], list[int]] = defaultdict(list)  # images of one shape share a batch, unpadded
+        batches: dict[tuple[int, ...], list[int]] = defaultdict(list)  # only images of equal shape share a batch
         for row, image in enumerate(images):
             batches[tuple(image.inputs["pixel_values"].shape)].append(row)
         found: dict[int, Regions] = {}
@@ -256,7 +256,7 @@ class RegionExtractor:
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """Return a hash of every weight's name, type, shape and bytes, whatever file it came from."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes of all weights, independent of the file format."""
     digest = sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""Decoding of what numpy.save, numpy.savez and msgpack-numpy wrote, without pickle and with bounds on every size."""
+"""Decode files of numpy.save, numpy.savez and msgpack-numpy, without pickle and with a limit on every size."""
 
 import io
 import struct
@@ -17,10 +17,10 @@ from mmpt.configuration.pretrained import reason_of
 from mmpt.processing.region_readers.field_decoding import MAX_BYTES, plain_dtype, raw_array, shown
 from mmpt.processing.region_readers.file_source import require_module
 
-SMALL_BYTES = 16 * 2**20  # an array up to here may be compressed as well as it can be: it may be zeros
-MAX_RATIO = 100  # a larger array of real features is never compressed better than this
+SMALL_BYTES = 16 * 2**20  # arrays up to this size may have any compression ratio, because they may be all zeros
+MAX_RATIO = 100  # larger arrays of real features never reach this compression ratio
 
-# What numpy's parser of headers raises on nonsense: it tokenizes a header that is no literal.
+# Errors of numpy's header parser on invalid input; it tokenizes a header that is not a literal.
 _HEADER_ERRORS = (
     *(ValueError, TypeError, KeyError, OverflowError, MemoryError),
     *(SyntaxError, TokenError, RecursionError),
@@ -28,10 +28,10 @@ _HEADER_ERRORS = (
 
 
 def decode_npz(data: bytes, wanted: Container[str]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a `.npz` file that are wanted; others, pickled ones too, are passed over.
+    """Return the wanted arrays of a `.npz` file; all others, also pickled ones, are skipped.
 
     Raises:
-        ValueError: if it is damaged, or an array's declared size is out of bounds.
+        ValueError: if it is damaged, or the declared size of an array is too large.
     """
     arrays = {}
     try:
@@ -39,7 +39,7 @@ def decode_npz(data: bytes, wanted: Container[str]) -> dict[str, NDArray[Any]]:
             members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in wanted]
             total = sum(info.file_size for info in members)
             if total > MAX_BYTES:
-                raise MmptValueError(f"the npz says that its arrays have {total} bytes, expected up to {MAX_BYTES}")
+                raise MmptValueError(f"the npz declares arrays of {total} bytes, expected up to {MAX_BYTES}")
             for info in members:
                 name = info.filename.removesuffix(".npy")
                 arrays[name] = decode_npy(_member(archive, info, name), name)
@@ -53,8 +53,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> bytes
         raise MmptValueError(f"array {name} of the npz has compression {info.compress_type}, expected deflate or none")
     if info.file_size > SMALL_BYTES and info.file_size > MAX_RATIO * info.compress_size:
         raise MmptValueError(
-            f"array {name} of the npz says that {info.compress_size} bytes become {info.file_size}, expected up to "
-            f"{MAX_RATIO} times as many; this looks like a zip bomb"
+            f"array {name} of the npz declares that {info.compress_size} bytes expand to {info.file_size}, expected "
+            f"up to {MAX_RATIO} times as many; this looks like a zip bomb"
         )
     with archive.open(info) as file:
         return file.read(info.file_size)
@@ -64,7 +64,7 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
     """Return the array of a `.npy` file.
 
     Raises:
-        ValueError: if it is damaged or holds objects, which only pickle could read.
+        ValueError: if it is damaged, or contains objects, which only pickle could read.
     """
     dtype, shape, fortran, start = npy_header(data, name)
     if dtype.hasobject:
@@ -73,26 +73,28 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def npy_header(data: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
-    """Return type, shape, whether the order is Fortran's, and where the numbers begin."""
+    """Return (dtype, shape, whether the order is Fortran's, offset of the data in bytes)."""
     file = io.BytesIO(data[: 2**17])
     try:
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
-            raise MmptValueError(f"version {version} is not known")
+            raise MmptValueError(f"version {version} is unknown")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a header is of Python 2 is no one's concern here
+            warnings.simplefilter("ignore")  # ignore Python-2 header warnings
             shape, fortran, dtype = readers[version](file)
     except _HEADER_ERRORS as error:
-        raise MmptValueError(f"array {name} is no .npy: {str(error)[:200]}") from None
+        raise MmptValueError(f"array {name} is not a valid .npy: {str(error)[:200]}") from None
     return dtype, shape, fortran, file.tell()
 
 
 def decode_msgpack(data: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a dict that msgpack-numpy wrote; msgpack-numpy itself would unpickle arrays of objects.
+    """Return the arrays of a dict written by msgpack-numpy.
+
+    msgpack-numpy itself is not used, because it would unpickle arrays of objects.
 
     Raises:
-        ValueError: if it is damaged or no dict.
+        ValueError: if it is damaged, or is not a dict.
         ModuleNotFoundError: if msgpack is not installed.
     """
     require_module("msgpack", "lmdb")

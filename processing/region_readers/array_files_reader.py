@@ -1,4 +1,4 @@
-"""Reader of folders with one .npz or .npy file an image."""
+"""Reader of folders with one .npz or .npy file per image."""
 
 import os
 import zlib
@@ -21,7 +21,7 @@ from mmpt.processing.region_readers.uniter_decoding import UNITER_FIELDS, region
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.source import Found, Rejected
 
-_FIRST = 10  # files that are looked at to see what a folder holds: some may be damaged
+_FIRST = 10  # files inspected to recognise the format; more than one, because some may be damaged
 
 EXTRACTORS = {
     "npz_folder": {"format": "npz_folder", "label_space": "background_first"},
@@ -29,20 +29,20 @@ EXTRACTORS = {
     "pickled_npy_folder": {"format": "pickled_npy_folder", "label_space": "background_first"},
     "mmf_folder": {"format": "mmf_folder", "label_space": "background_first"},
 }
-INFO = "_info.npy"  # how MMF names the file with the boxes of `<id>.npy`
-BOX_NUMBERS = 6  # an array with so few columns holds boxes, not features
+INFO = "_info.npy"  # suffix of MMF's file with the boxes of `<id>.npy`
+BOX_NUMBERS = 6  # an array with at most this many columns contains boxes, not features
 
 
 def open_array_files(path: Path, file_format: str, boxes: str | None = None) -> FileSource:
     """Open a folder of one of the formats in EXTRACTORS; its positions are its files, sorted by name.
 
-    Folders below it are read too. An image is named by its file alone, or by its path where two files have one name.
+    Subfolders are read too. The id of an image is its file name or, if two files have the same name, its path.
 
     Args:
-        boxes: "whole_image" gives regions of files without boxes the whole image as their box.
+        boxes: "whole_image" uses the whole image as box of every region in files without boxes.
 
     Raises:
-        ValueError: if there is no file of the format, or files have no boxes and `boxes` is None.
+        ValueError: if the folder has no file of the format, or files have no boxes and `boxes` is None.
     """
     suffix = ".npz" if file_format == "npz_folder" else ".npy"
     names, others = walk_files(path, suffix)
@@ -52,8 +52,8 @@ def open_array_files(path: Path, file_format: str, boxes: str | None = None) -> 
         raise MmptValueError(f"{path.name} has no {suffix} file, expected one for each image")
     if file_format == "npy_folder" and boxes is None:
         raise MmptValueError(
-            f"{path.name} holds features without boxes ({names[0]}), and no {INFO[1:]} is beside them as in MMF's. To "
-            "give every region the whole image as its box, say so with "
+            f"{path.name} contains features without boxes ({names[0]}), and no {INFO[1:]} next to them as in MMF's. To "
+            "use the whole image as box of every region, give "
             "boxes='whole_image' (--boxes whole_image)"
         )
     stems = Counter(Path(name).name for name in names)
@@ -72,14 +72,14 @@ def open_array_files(path: Path, file_format: str, boxes: str | None = None) -> 
     origin = {"file": path.name, "files": len(names), "names_crc32": crc, "format": file_format}
     notes = [f"{len(names)} {suffix} files"]
     if not unique:
-        notes.append("ids are paths, because two files have one name")
+        notes.append("ids are paths, because two files have the same name")
     if others:
-        notes.append(f"{len(others)} other files are passed over: {', '.join(others[:5])}")
+        notes.append(f"{len(others)} other files are skipped: {', '.join(others[:5])}")
     return FileSource(EXTRACTORS[file_format], origin, read, len(names), notes=tuple(notes))
 
 
 def walk_files(path: Path, suffix: str) -> tuple[list[str], list[str]]:
-    """Return the paths, relative and sorted, of the files with that ending in a folder and below it, and of the others.
+    """Return the sorted relative paths of the files below a folder that have the suffix, and of all others.
 
     A hidden folder is one of the others, and so is a link that leads nowhere. Links to folders are followed; a folder
     that was seen already is not entered again.
@@ -106,7 +106,7 @@ def recognise_array_files(path: Path) -> str:
     """Return the format of a folder by its first files: archives, plain features, MMF's pairs, or pickled objects.
 
     Raises:
-        ValueError: if it has none of them, or holds boxes without features.
+        ValueError: if it has none of these formats, or contains boxes without features.
     """
     names = walk_files(path, ".npz")[0][:_FIRST]
     if not names:
@@ -127,16 +127,16 @@ def recognise_array_files(path: Path) -> str:
             continue
         if not dtype.hasobject and len(shape) == 2 and shape[1] <= BOX_NUMBERS:
             raise MmptValueError(
-                f"{path.name} holds boxes without features: {name} is {shape[0]} x {shape[1]}. The features are "
-                "elsewhere (cocobu_att beside cocobu_box, say); files that have both can be imported"
+                f"{path.name} contains boxes without features: {name} is {shape[0]} x {shape[1]}. The features are "
+                "elsewhere (such as cocobu_att next to cocobu_box); files that have both can be imported"
             )
         return "pickled_npy_folder" if dtype.hasobject else "npy_folder"
     got = f"first files ({names[0]}) are neither .npz nor .npy" if names else "no data.mdb, .npz or .npy file"
-    raise MmptValueError(f"{path.name} has {got}; expected an LMDB, or a folder with one .npz or .npy file an image")
+    raise MmptValueError(f"{path.name} has {got}; expected an LMDB, or a folder with one .npz or .npy file per image")
 
 
 def _is_object(file: Path) -> bool:
-    """Return whether a .npy file holds a pickled object."""
+    """Return whether a .npy file contains a pickled object."""
     with file.open("rb") as opened, suppress(ValueError):
         return npy_header(opened.read(2**17), file.name)[0].hasobject
     return False
@@ -161,14 +161,14 @@ def _npz(data: bytes, image_id: str) -> Regions:
     if "norm_bb" in arrays:
         return regions_of_uniter(arrays, image_id)
     features, boxes = arrays.get("x"), arrays.get("bbox")
-    # openvqa's files have the features of one region as a column.
+    # openvqa stores features as (feature, regions).
     if features is not None and boxes is not None and features.ndim == 2 and len(features) != len(boxes):
         arrays["x"] = features.T
     return regions_of_item(arrays, image_id)
 
 
 def _npy(data: bytes, image_id: str) -> Regions:
-    """Return VisualBERT's features, which have no boxes, with the whole image as the box of each."""
+    """Return the regions of VisualBERT's file, which has no boxes, with the whole image as box of each region."""
     features = float_array(decode_npy(data, "features"), "features")
     if features.ndim == 2 and features.shape[1] <= BOX_NUMBERS:
         raise MmptValueError(f"the array is {features.shape[0]} x {features.shape[1]}: boxes, expected features")
@@ -182,7 +182,7 @@ def _pickled_npy(data: bytes, image_id: str) -> Regions:
 
 
 def _mmf(info: Path, data: bytes, image_id: str) -> Regions:
-    """Return the regions of MMF's two files: features, and a pickled dict with boxes, sizes and probabilities."""
+    """Return the regions of MMF's two files: features, and a pickled dict of boxes, sizes and probabilities."""
     try:
         item = _pickled_dict(info.read_bytes())
     except OSError as error:
@@ -196,10 +196,10 @@ def _mmf(info: Path, data: bytes, image_id: str) -> Regions:
 def _pickled_dict(data: bytes) -> dict[Any, Any]:
     dtype, _, _, start = npy_header(data, "item")
     if not dtype.hasobject:
-        raise MmptValueError(f"the file holds an array of {dtype}, expected a pickled dict as in the other files")
+        raise MmptValueError(f"the file contains an array of {dtype}, expected a pickled dict as in the other files")
     item = load_pickle(data[start:])
     if not isinstance(item, dict):
-        raise MmptValueError(f"the file holds {type(item).__name__}, expected a dict of one image")
+        raise MmptValueError(f"the file contains {type(item).__name__}, expected a dict of one image")
     return item
 
 

@@ -1,4 +1,4 @@
-"""Reading of LMDB and HDF5 in a process of its own: a file that crashes or hangs the library is told as an error."""
+"""Read LMDB and HDF5 in a subprocess, so that a crash or hang of the library becomes an error."""
 
 import atexit
 import json
@@ -17,29 +17,29 @@ from mmpt.processing.region_readers.file_source import require_module
 
 MAX_VALUE = 256 * 2**20  # bytes of one image
 MAX_HEADER = 2**20
-SECONDS = 60.0  # for one request; a damaged file can send a library round in circles
-MAX_CRASHES = 3  # in a row; then the rest of the file is given up
+SECONDS = 60.0  # timeout of one request; a damaged file can make a library loop forever
+MAX_CRASHES = 3  # consecutive crashes after which the rest of the file is not read
 
 _LIBRARIES = {"lmdb": ("lmdb", "lmdb"), "hdf5": ("h5py", "hdf5")}
 _WORKER = Path(__file__).with_name("container_worker.py")
 
 
 class ContainerError(MmptValueError):
-    """A request that the library refused; the process goes on."""
+    """The library raised an error; the subprocess is still running."""
 
 
 class ContainerCrash(MmptValueError):
-    """A request that ended the process: by a signal, or because it took too long."""
+    """The subprocess died of a signal, or was killed after the timeout."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A file to be read by the other process.
+    """A file to be read by the subprocess.
 
     Args:
         kind: "lmdb" or "hdf5".
-        options: lmdb: `ignored`, keys that are no images. hdf5: `wanted`, names of data sets; `layout`, `first`,
-            `ids` and `bounds`, how the images lie in the file (see `Hdf5Reader`).
+        options: for lmdb `ignored`, the keys that are not images. For hdf5 `wanted`, the names of datasets, and
+            `layout`, `first`, `ids` and `bounds`, which describe the layout of the file (see `Hdf5Reader`).
     """
 
     kind: str
@@ -67,19 +67,19 @@ class Container:
             raise MmptValueError(f"{self.path.name} cannot be opened as {self.kind}: {error}") from None
 
     def entries(self, start: int) -> Iterator["Entry"]:
-        """Yield the entries from `start` on; where the process crashes, the entries after that one go on."""
-        position, crashes, going_on = start, 0, True
-        while going_on and crashes < MAX_CRASHES:
+        """Yield the entries from `start` on; after a crash, continue with the next entry."""
+        position, crashes, unfinished = start, 0, True
+        while unfinished and crashes < MAX_CRASHES:
             with _worker() as worker:
-                going_on = False
+                unfinished = False
                 try:
                     self._open(worker)
                     worker.send({"do": "skip", "count": position})
-                    going_on = worker.receive()[0]["skipped"] == position
+                    unfinished = worker.receive()[0]["skipped"] == position
                 except ValueError as error:
                     yield Entry(None, {}, [], f"the rest of the file cannot be reached: {error}")
-                while going_on:
-                    entry, going_on, crashed = _next_entry(worker)
+                while unfinished:
+                    entry, unfinished, crashed = _next_entry(worker)
                     if entry is not None:
                         position += 1
                         yield entry
@@ -87,15 +87,15 @@ class Container:
                         crashes += 1
                         break
                     crashes = 0
-        if going_on:
+        if unfinished:
             yield Entry(
-                None, {}, [], f"given up after {MAX_CRASHES} crashes in a row; the rest of the file was not read"
+                None, {}, [], f"stopped after {MAX_CRASHES} consecutive crashes; the rest of the file was not read"
             )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a container: its key, and its value or the reason why there is none."""
+    """One entry of a container: its key, and its value or the reason why it could not be read."""
 
     key: bytes | None
     header: Mapping[str, Any]
@@ -104,7 +104,7 @@ class Entry:
 
 
 def _next_entry(worker: "_Worker") -> tuple[Entry | None, bool, bool]:
-    """Return (entry, whether there may be more, whether the process crashed)."""
+    """Return (entry, whether more may follow, whether the subprocess crashed)."""
     key = None
     try:
         worker.send({"do": "next"})
@@ -115,7 +115,7 @@ def _next_entry(worker: "_Worker") -> tuple[Entry | None, bool, bool]:
         header, blobs = worker.receive()
         return Entry(key, header, blobs), True, False
     except ContainerError as error:
-        # Without a key, the library has lost its way in the file.
+        # An error before the key means that the library cannot continue in this file.
         reason = str(error) if key is not None else f"the rest of the file cannot be read: {error}"
         return Entry(key, {}, [], reason), key is not None, False
     except ContainerCrash as error:
@@ -123,10 +123,10 @@ def _next_entry(worker: "_Worker") -> tuple[Entry | None, bool, bool]:
 
 
 class _Worker:
-    """The other process, and the frames that go to it and come from it."""
+    """The subprocess, and the frames that are exchanged with it."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::"}  # a file must not choose code to load
+        environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::"}  # no plugins: a file must not choose code to load
         self.owner = os.getpid()
         self.process = subprocess.Popen(
             [sys.executable, str(_WORKER)],
@@ -137,18 +137,18 @@ class _Worker:
         )
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Ask for something; a process that has died is noticed at the answer."""
+        """Send a request; a dead subprocess is only noticed by `receive`."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
 
     def receive(self) -> tuple[dict[str, Any], list[bytes]]:
-        """Return the next frame.
+        """Return (header, blobs) of the next frame.
 
         Raises:
-            ContainerError: if it tells an error.
-            ContainerCrash: if the process dies, or is too slow and is killed.
+            ContainerError: if the frame reports an error.
+            ContainerCrash: if the subprocess dies, or is killed after the timeout.
         """
         slow: list[bool] = []
         timer = Timer(SECONDS, lambda: (slow.append(True), self.process.kill()))
@@ -158,7 +158,7 @@ class _Worker:
             size = int.from_bytes(self._read(4), "big")
             header = json.loads(self._read(min(size, MAX_HEADER)))
             if sum(header["sizes"]) > 2 * MAX_VALUE:
-                raise MmptValueError("nonsense")
+                raise MmptValueError("invalid frame")
             blobs = [self._read(size) for size in header["sizes"]]
         except (EOFError, ValueError, KeyError, TypeError):
             self.stop()
@@ -177,11 +177,11 @@ class _Worker:
         return data
 
     def is_alive(self) -> bool:
-        """Whether it can be asked, by this process and not by one forked from it."""
+        """Return whether the subprocess runs and belongs to this process, not to the one this was forked from."""
         return self.owner == os.getpid() and self.process.poll() is None
 
     def stop(self) -> None:
-        """End the process and collect it."""
+        """Kill the subprocess and wait for it."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -191,12 +191,12 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
-"""At most one process that waits for the next file: it starts in a tenth of a second, a file opens in a thousandth."""
+"""At most one idle subprocess, kept for the next file: starting it takes 0.1 s, opening a file 1 ms."""
 
 
 @contextmanager
 def _worker() -> Iterator[_Worker]:
-    """Lend a process, the waiting one if there is one."""
+    """Provide a subprocess, the idle one if it is alive."""
     worker = _idle.pop() if _idle else _Worker()
     if not worker.is_alive():
         worker = _Worker()

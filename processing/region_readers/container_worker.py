@@ -1,8 +1,8 @@
-"""The process that reads LMDB and HDF5, whose C libraries a damaged file can crash or hang.
+"""Subprocess that reads LMDB and HDF5, whose C libraries can crash or hang on a damaged file.
 
-It is run as a script and needs only the two libraries. A frame is the length of a JSON header (4 bytes, big endian),
-the header, and the blobs whose sizes the header lists. Each request gets one frame; `next` gets one with the key,
-then one with the value.
+It runs as a script and needs only the two libraries. A frame is the length of a JSON header (4 bytes, big endian), the
+header, and the blobs whose sizes the header lists. The answer to a request is one frame; the answer to `next` is one
+frame with the key and one with the value.
 """
 
 import json
@@ -16,8 +16,8 @@ import numpy as np
 
 from mmpt.configuration.errors import MmptValueError
 
-MEMORY = 4 * 2**30  # bytes of its own; mapped files do not count
-SHOWN = 20  # names of a file that are told
+MEMORY = 4 * 2**30  # limit in bytes, not counting memory-mapped files
+SHOWN = 20  # names in the file that are reported
 
 
 class LmdbReader:
@@ -47,25 +47,24 @@ class LmdbReader:
                 yield key
 
     def value(self) -> tuple[dict[str, Any], list[bytes]]:
-        """Return the value of the key that came last."""
+        """Return the value of the current key."""
         value = self.cursor.value()
         if len(value) > self.limit:
             raise MmptValueError(f"the value has {len(value)} bytes, expected up to {self.limit}")
         return {}, [bytes(value)]
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         del self.cursor, self.keys
         self.transaction.abort()
         self.environment.close()
 
 
 class Hdf5Reader:
-    """The images of an HDF5 file, each with the wanted data sets; links to other files are not followed.
+    """The images of an HDF5 file, each with the wanted datasets; links to other files are not followed.
 
-    `layout` says how they lie: "groups" (one group an image), "names" (`<image>_<data set>` at the root) or "rows"
-    (one row of every data set an image, or the rows from `bounds[image][0]` to `bounds[image][1]`). Without a layout,
-    only the `facts` are read.
+    The `layout` is "groups" (one group per image), "names" (`<image>_<dataset>` at the root) or "rows" (one row of
+    every dataset per image, or the rows from `bounds[image][0]` to `bounds[image][1]`); the default is "groups".
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
@@ -84,7 +83,7 @@ class Hdf5Reader:
             ending = f"_{options['first']}"
             images = [name.removesuffix(ending) for name in names if name.endswith(ending)]
             known = {f"{image}_{part}" for image in images for part in self.wanted}
-            self._tell(len(images), set(names) - known)
+            self._record(len(images), set(names) - known)
             self.keys = self._keys(images)
         elif self.layout == "rows":
             ids = None if options.get("ids") is None else self._ids(options["ids"])
@@ -92,13 +91,13 @@ class Hdf5Reader:
                 self.bounds_rows = self._read(self.file, self.bounds, self.limit)
             counted = self.bounds_rows if self.bounds_rows is not None else self._own(self.file, options["first"])
             total = len(counted if ids is None else ids)
-            self._tell(total, set(names) - {*self.wanted, options.get("ids"), self.bounds})
+            self._record(total, set(names) - {*self.wanted, options.get("ids"), self.bounds})
             self.keys = self._rows(range(total), ids)
         else:
             self.keys = self._keys(names)
 
-    def _tell(self, total: int, others: set[str]) -> None:
-        """Note how many images there are, and the first of the data sets that are not read."""
+    def _record(self, total: int, others: set[str]) -> None:
+        """Record the number of images, and the first of the datasets that are not read."""
         first = [name.encode("utf-8", "replace").decode() for name in sorted(others)[:SHOWN]]
         self.facts |= {"total": total, "others": first, "others_total": len(others)}
 
@@ -113,15 +112,15 @@ class Hdf5Reader:
     def _ids(self, name: str) -> list[bytes]:
         dataset = self._own(self.file, name)
         if self.h5py.check_string_dtype(dataset.dtype) is None and dataset.dtype.kind not in "iu":
-            raise MmptValueError(f"{name} has type {dataset.dtype}, expected whole numbers or text")
+            raise MmptValueError(f"{name} has type {dataset.dtype}, expected integers or strings")
         if dataset.ndim != 1 or dataset.nbytes > self.limit:
-            raise MmptValueError(f"{name} has shape {dataset.shape}, expected one id an image")
+            raise MmptValueError(f"{name} has shape {dataset.shape}, expected one id per image")
         return [value if isinstance(value, bytes) else str(value).encode() for value in dataset[()].tolist()]
 
     def value(self) -> tuple[dict[str, Any], list[bytes]]:
-        """Return the arrays of the image that came last."""
+        """Return the arrays of the current image."""
         if self.layout == "names":
-            places = {name: (self.file, f"{self.name}_{name}", None) for name in self.wanted}
+            sources = {name: (self.file, f"{self.name}_{name}", None) for name in self.wanted}
         elif self.layout == "rows":
             rows: Any = self.name
             if self.bounds is not None:
@@ -131,31 +130,29 @@ class Hdf5Reader:
                         f"{self.bounds} gives the rows {first} to {last}, expected the first before the last"
                     )
                 rows = slice(first, last)
-            places = {name: (self.file, name, rows) for name in self.wanted}
+            sources = {name: (self.file, name, rows) for name in self.wanted}
         else:
             group = self._own(self.file, self.name)
             if not isinstance(group, self.h5py.Group):
-                raise MmptValueError(
-                    f"it is a {type(group).__name__}, expected a group with the data sets of one image"
-                )
-            places = {name: (group, name, None) for name in self.wanted}
-        arrays, blobs, room = [], [], self.limit
-        for name, (group, place, rows) in places.items():
-            if place not in group:
+                raise MmptValueError(f"it is a {type(group).__name__}, expected a group with the datasets of one image")
+            sources = {name: (group, name, None) for name in self.wanted}
+        arrays, blobs, bytes_left = [], [], self.limit
+        for name, (group, dataset, rows) in sources.items():
+            if dataset not in group:
                 continue
-            array = self._read(group, place, room, rows)
-            room -= array.nbytes
+            array = self._read(group, dataset, bytes_left, rows)
+            bytes_left -= array.nbytes
             arrays.append([name, array.dtype.str, list(array.shape)])
             blobs.append(array.tobytes())
         return {"arrays": arrays}, blobs
 
-    def _read(self, group: Any, name: str, room: int, rows: Any = None) -> Any:
-        """Return a data set or some of its rows, once its declared size is known to fit."""
+    def _read(self, group: Any, name: str, most_bytes: int, rows: Any = None) -> Any:
+        """Return a dataset, or some of its rows, after checking that its declared size fits into `most_bytes`."""
         dataset = self._own(group, name)
         if not isinstance(dataset, self.h5py.Dataset) or dataset.dtype.kind not in "fiub":
-            raise MmptValueError(f"{name} is no data set of numbers")
+            raise MmptValueError(f"{name} is not a dataset of numbers")
         if dataset.is_virtual or dataset.external:
-            raise MmptValueError(f"{name} lies in another file, which is not read")
+            raise MmptValueError(f"{name} is stored in another file, which is not read")
         chunk = dataset.dtype.itemsize
         for length in dataset.chunks or ():
             chunk *= length
@@ -167,8 +164,8 @@ class Hdf5Reader:
             if last > len(dataset):
                 raise MmptValueError(f"{name} has {len(dataset)} rows, expected {last} or more")
             size = size // max(1, len(dataset)) * (last - first)
-        if max(size, chunk) > room:
-            raise MmptValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes an image")
+        if max(size, chunk) > most_bytes:
+            raise MmptValueError(f"{name} has shape {dataset.shape}, expected up to {self.limit} bytes per image")
         return dataset[()] if rows is None else np.asarray(dataset[rows])
 
     def _own(self, group: Any, name: str) -> Any:
@@ -178,7 +175,7 @@ class Hdf5Reader:
         return group[name]
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self.file.close()
 
 
@@ -195,9 +192,9 @@ def send(output: BinaryIO, header: dict[str, Any], blobs: list[bytes]) -> None:
 
 
 def main() -> None:
-    """Serve requests, one JSON object a line, until standard input ends."""
+    """Serve requests, one JSON object per line, until the end of standard input."""
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not fall between the frames
+    os.dup2(2, 1)  # output printed by a library must not mix with the frames
     _limit_memory()
     reader: Any = None
     for line in sys.stdin:
@@ -217,19 +214,19 @@ def main() -> None:
             elif request["do"] == "close":
                 reader.close()
                 send(output, {}, [])
-        except Exception as error:  # whatever a library raises is told; the process that asked decides
+        except Exception as error:  # every error is reported, and the parent process decides
             send(output, {"error": f"{type(error).__name__}: {error}"[:1000]}, [])
 
 
 def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # not on this system
+    except ImportError:  # not available on this system
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder; its modules are not for this process
+    sys.path.pop(0)  # this folder, whose modules must not be imported here
     main()

@@ -1,4 +1,4 @@
-"""Decoding of scene_graph_benchmark's lists of objects: each has a class, a box in pixels and a confidence."""
+"""Decode scene_graph_benchmark's lists of objects with class, box in pixels and confidence."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,21 +14,22 @@ Item = Mapping[str, Any]
 
 
 def read_json(text: bytes | str, kind: Any, name: str) -> Any:
-    """Return the JSON of a field, which must be of a kind."""
+    """Return the parsed JSON of a field, which must be of type `kind`."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MmptValueError(f"{name} is no JSON: {error}") from None
+        raise MmptValueError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(value, kind):
-        raise MmptValueError(f"{name} holds {type(value).__name__}, expected a JSON object")
+        raise MmptValueError(f"{name} contains {type(value).__name__}, expected a JSON object")
     return value
 
 
 def read_objects(text: bytes, where: str, count: int | None = None) -> tuple[Item, Sequence[Item]]:
-    """Return what a line says of the image, and its objects: of `predictions.tsv`, or the list of a `label.tsv`.
+    """Return (fields of the image, its objects) of a line of `predictions.tsv` or `label.tsv`.
 
     Args:
-        count: how many objects there must be; None for any number.
+        where: name of the line in errors.
+        count: required number of objects; None allows any.
     """
     item = read_json(text, dict | list, where)
     objects: Any = item.get("objects") if isinstance(item, dict) else item
@@ -41,7 +42,7 @@ def read_objects(text: bytes, where: str, count: int | None = None) -> tuple[Ite
 
 
 def size_in_item(item: Item, where: str) -> dict[str, int]:
-    """Return the image's width and height where the item has them."""
+    """Return the width and height of the image in pixels, or an empty dict if the item lacks them."""
     if "image_w" not in item:
         return {}
     return {
@@ -51,7 +52,7 @@ def size_in_item(item: Item, where: str) -> dict[str, int]:
 
 
 def scores_and_labels(objects: Sequence[Item], where: str, numbers: Mapping[str, int] | None) -> dict[str, Any]:
-    """Return the objects' confidences and, where the classes are numbered, their labels."""
+    """Return the scores of the objects, if all have one, and their labels, if `numbers` maps class names to ids."""
     rest: dict[str, Any] = {}
     if objects and all("conf" in found for found in objects):
         rest["scores"] = np.asarray([_score(found["conf"], where) for found in objects], np.float32)
@@ -65,7 +66,7 @@ def scores_and_labels(objects: Sequence[Item], where: str, numbers: Mapping[str,
 
 
 def boxes_in_pixels(objects: Sequence[Item], where: str) -> NDArray[Any]:
-    """Return the objects' boxes."""
+    """Return the boxes of the objects, (regions, 4) as x1 y1 x2 y2 in pixels."""
     boxes = []
     for found in objects:
         rect = found.get("rect")

@@ -1,4 +1,4 @@
-"""FileSource: the positions of a feature file, one by one."""
+"""FileSource: a feature file as a region source."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from mmpt.processing.store.source import Found, Rejected
 
 @dataclass(frozen=True)
 class FileSource:
-    """A feature file as a RegionSource; a position that cannot be read is rejected, and the next one goes on.
+    """A feature file as a `RegionSource`; unreadable positions are rejected and reading continues.
 
     Args:
-        extractor: the format, and how its labels and class probabilities count the classes.
-        origin: which file it is.
+        extractor: the format, and the label space of labels and class probabilities.
+        origin: identity of the file.
         read: yields the positions from a given one on.
-        total: number of positions, where it is known without reading them.
-        class_names: names of the classes that labels and class probabilities count.
-        notes: what the file was taken for and why, and what of it is passed over; for a person to read.
+        total: number of positions, or None if it is unknown before reading.
+        class_names: names of the classes in labels and class probabilities.
+        notes: messages to the user: the recognised format and why, and what is skipped.
     """
 
     extractor: Mapping[str, Any]
@@ -34,27 +34,27 @@ class FileSource:
     notes: Sequence[str] = ()
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
-        """Yield the positions from `start` on, each as a group of its own."""
+        """Yield the positions from `start` on as groups of one."""
         for position in self.read(start):
             yield [position]
 
 
 def file_origin(path: Path, file_format: str) -> dict[str, Any]:
-    """Return what tells a file from another one: a store's writing goes on only with the same."""
+    """Return the identity of a file; a store can be resumed only with the same file."""
     return {"file": path.name, "bytes": path.stat().st_size, "format": file_format}
 
 
 def found_or_rejected(where: str, image_id: str | None, decode: Callable[[], Regions]) -> Found | Rejected:
-    """Return what `decode` gives, or its ValueError as the reason of a rejection."""
+    """Return the result of `decode`, or its ValueError as a rejection."""
     try:
-        with np.errstate(all="ignore"):  # numbers that are not finite are found where they are checked
+        with np.errstate(all="ignore"):  # a later check reports numbers that are not finite
             return Found(where, decode())
     except ValueError as error:
         return Rejected(where, str(error), image_id)
 
 
 def require_module(module: str, extra: str) -> None:
-    """Check that a library which only some formats need is installed.
+    """Check that an optional library is installed.
 
     Raises:
         ModuleNotFoundError: if it is not.

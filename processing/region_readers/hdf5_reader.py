@@ -32,10 +32,10 @@ from mmpt.processing.store.source import Found, Rejected
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the images lie in an HDF5 file; see `Hdf5Reader` for `options`.
+    """Layout of an HDF5 file; see `Hdf5Reader` for `options`.
 
     Args:
-        names: data set -> what it is.
+        names: name of a dataset -> field.
     """
 
     options: Mapping[str, Any]
@@ -65,12 +65,12 @@ _LAYOUTS = {
     ),
 }
 H5_FORMATS = tuple(_LAYOUTS)
-_IDS = ("image_id", "image_ids")  # VisDial's two scripts name them differently
-_BOUNDS = "pos_boxes"  # the first and last row of an image, where images have different numbers of regions
+_IDS = ("image_id", "image_ids")  # VisDial's two scripts use different names
+_BOUNDS = "pos_boxes"  # (first, last) row of each image in files with a varying number of regions
 
 
 def recognise_h5(path: Path) -> str:
-    """Return the format of an HDF5 file by the data sets at its root.
+    """Return the format of an HDF5 file by the datasets at its root.
 
     Raises:
         ValueError: if it cannot be opened.
@@ -92,16 +92,16 @@ def open_h5(
     boxes: str | None = None,
     allow_pickle: bool = False,
 ) -> FileSource:
-    """Open an HDF5 file of one of H5_FORMATS; its positions are its images, in the order of the file.
+    """Open an HDF5 file of one of H5_FORMATS; its positions are its images in file order.
 
     Args:
-        sizes: of the images, for boxes in pixels.
-        boxes: "whole_image" gives regions of a file without boxes the whole image as their box (visdial_h5 only).
-        allow_pickle: read the `imgid2idx` beside hengyuan-hu's file, which has the ids.
+        sizes: image sizes in pixels, needed if boxes are in pixels.
+        boxes: "whole_image" uses the whole image as box of every region in a file without boxes (visdial_h5 only).
+        allow_pickle: read the pickled `imgid2idx` with the ids next to hengyuan-hu's file.
 
     Raises:
         ValueError: if the file cannot be opened, or has no ids or no boxes.
-        FileNotFoundError: if hengyuan-hu's file has no `imgid2idx` beside it.
+        FileNotFoundError: if there is no `imgid2idx` next to hengyuan-hu's file.
     """
     layout = _LAYOUTS[file_format]
     options = {"wanted": tuple(layout.names), **layout.options}
@@ -128,8 +128,8 @@ def open_h5(
             )
         if "boxes" not in there and boxes is None:
             raise MmptValueError(
-                f"{path.name} holds features without boxes ({', '.join(there)}). To give every region the whole image "
-                "as its box, say so with boxes='whole_image' (--boxes whole_image)"
+                f"{path.name} contains features without boxes ({', '.join(there)}). To use the whole image as box of "
+                "every region, give boxes='whole_image' (--boxes whole_image)"
             )
     container = Container("hdf5", path, options)
     facts = container.facts()
@@ -156,10 +156,10 @@ def open_h5(
                 "belong together?"
             )
         if total > len(order):
-            notes.append(f"{total - len(order)} rows without an image id are passed over")
+            notes.append(f"{total - len(order)} rows without an image id are skipped")
         total = len(order)
     if facts.get("others"):
-        notes.append(f"{facts['others_total']} other data sets are passed over: {', '.join(facts['others'][:5])}")
+        notes.append(f"{facts['others_total']} other datasets are skipped: {', '.join(facts['others'][:5])}")
     extractor: dict[str, Any] = {"format": file_format, **layout.extractor}
     if boxes is not None:
         extractor["boxes"] = boxes
@@ -171,13 +171,13 @@ def open_h5(
 
 
 def _index_beside(path: Path) -> Path:
-    """Return the pickle of image id -> row beside hengyuan-hu's file: `train36_imgid2idx.pkl` of `train36.hdf5`."""
+    """Return the pickle of image id -> row next to hengyuan-hu's file: `train36_imgid2idx.pkl` of `train36.hdf5`."""
     named = path.with_name(f"{path.stem}_imgid2idx.pkl")
     found = [named] if named.is_file() else sorted(path.parent.glob("*imgid2idx.pkl"))
     if len(found) != 1:
         got = ", ".join(file.name for file in found) or "none"
         raise MmptFileNotFoundError(
-            f"{path.name} is a bottom_up_h5, whose image ids are in {named.name} beside it; got {got}, expected it"
+            f"{path.name} is a bottom_up_h5, whose image ids are in {named.name} next to it; got {got}, expected it"
         )
     return found[0]
 
@@ -185,8 +185,8 @@ def _index_beside(path: Path) -> Path:
 def _read_index(path: Path, allow_pickle: bool) -> dict[int, str]:
     if not allow_pickle:
         raise MmptValueError(
-            f"{path.name} has the image ids and holds pickled objects, which are read only with allow_pickle=True "
-            "(--allow-pickle). Plain values are then taken from it, and no code in it is run"
+            f"{path.name} has the image ids and contains pickled objects, which are read only with allow_pickle=True "
+            "(--allow-pickle). Only plain values are then read from it, and no code in it is run"
         )
     if path.stat().st_size > MAX_BYTES:
         raise MmptValueError(f"{path.name} has {path.stat().st_size} bytes, expected up to {MAX_BYTES}")
@@ -196,11 +196,11 @@ def _read_index(path: Path, allow_pickle: bool) -> dict[int, str]:
         raise MmptValueError(f"{path.name}: {error}") from None
     if not isinstance(index, dict) or not all(type(row) is int for row in index.values()):
         raise MmptValueError(
-            f"{path.name} is no dict of image id -> row, as tools/detection_features_converter.py writes"
+            f"{path.name} is not a dict of image id -> row, as tools/detection_features_converter.py writes"
         )
     ids = {row: str(image_id) for image_id, row in index.items()}
     if len(ids) < len(index):
-        raise MmptValueError(f"{path.name} has one row for several images, expected a row for each")
+        raise MmptValueError(f"{path.name} has one row for several images, expected one row for each")
     return ids
 
 
@@ -240,7 +240,7 @@ def _regions(
         raise MmptValueError(f"features have shape {features.shape}, expected (regions, feature)")
     rest = {name: given[name] for name in ("class_probs", "scores", "labels") if name in given}
     probs = rest.get("class_probs")
-    if probs is not None and probs.ndim == 1:  # forks write the detector's confidence there
+    if probs is not None and probs.ndim == 1:  # forks store the detector's confidence in this dataset
         rest["scores"] = rest.pop("class_probs")
     boxes = _boxes(given, len(features), whole_image)
     if "num_boxes" in given or layout.options["layout"] == "rows":
@@ -256,48 +256,48 @@ def _regions(
         return Regions(features=features, boxes=check_boxes(boxes), image_id=image_id, **size, **rest)
     if not size:
         raise MmptValueError(
-            "the boxes are in pixels and the file has no sizes of its images; give a file with them as "
-            "image_sizes_path (--image-sizes): COCO's annotations, say"
+            "the boxes are in pixels and the file has no image sizes; give a file with them as "
+            "image_sizes_path (--image-sizes), such as COCO's annotations"
         )
     return Regions.from_pixels(features, boxes, image_id=image_id, **size, **rest)
 
 
 def _boxes(given: Mapping[str, Any], count: int, whole_image: bool) -> NDArray[Any]:
-    """Return (regions, 4) boxes; those of `spatial_features` are shares of the image, others may be pixels."""
+    """Return (regions, 4) boxes; those of `spatial_features` are normalised, others may be in pixels."""
     if whole_image:
         return np.tile(np.asarray([0, 0, 1, 1], np.float32), (count, 1))
     boxes = given.get("spatial", given.get("boxes"))
     if boxes is None:
         raise MmptValueError(f"there are no boxes, only {', '.join(given)}")
     if boxes.ndim != 2 or boxes.shape[0] != count or boxes.shape[1] < 4:
-        raise MmptValueError(f"boxes have shape {boxes.shape}, expected ({count}, 4) beside {count} rows of features")
+        raise MmptValueError(f"boxes have shape {boxes.shape}, expected ({count}, 4) for {count} rows of features")
     return float_array(boxes if boxes.dtype.kind == "f" else boxes.astype(np.float32), "boxes")[:, :4].astype(
         np.float32
     )
 
 
 def _count(given: Mapping[str, Any], features: NDArray[Any], boxes: NDArray[Any]) -> int:
-    """Return how many rows are regions: the rows of zeros that fill a table up are none."""
+    """Return the number of regions, leaving out rows of zeros that pad a table."""
     if "num_boxes" in given:
         count = whole_number(given["num_boxes"], "num_boxes", MAX_REGIONS)
         if count > len(features):
-            raise MmptValueError(f"num_boxes is {count}, and there are {len(features)} rows")
+            raise MmptValueError(f"num_boxes is {count}, but there are {len(features)} rows")
         return count
     used = np.flatnonzero(features.any(axis=1) | ("boxes" in given and boxes.any(axis=1)))
     if not len(used):
-        raise MmptValueError("every row is zero: the script that wrote the file had failed on this image")
+        raise MmptValueError("every row is zero: the script that wrote the file failed on this image")
     return int(used[-1]) + 1
 
 
 def _whole(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels, which VisDial's script stored as floats."""
+    """Return labels as integers; VisDial's script stores them as floats."""
     if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.floor(labels)).all()):
-        raise MmptValueError("classes are no whole numbers")
+        raise MmptValueError("classes are not integers")
     return labels.astype(np.int64)
 
 
 def _size(given: Mapping[str, Any], image_id: str, sizes: ImageSizes | None) -> dict[str, int]:
-    if "size" in given and given["size"].shape == (2,):  # height before width, as VinVL's converters write it
+    if "size" in given and given["size"].shape == (2,):  # (height, width), as VinVL's converters write it
         given = {**given, "height": given["size"][0], "width": given["size"][1]}
     if "width" in given and "height" in given:
         return {side: whole_number(given[side], f"image {side}", MAX_SIDE) for side in ("width", "height")}

@@ -1,4 +1,4 @@
-"""Sizes of images from a file beside their features, which has boxes in pixels and no sizes itself."""
+"""Read image sizes from a separate file, for feature files with boxes in pixels but without sizes."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.processing.region_readers.field_decoding import MAX_SIDE, shown, whole_number
 
 ImageSizes = Mapping[str, tuple[int, int]]
-"""Image id -> (width, height)."""
+"""Image id -> (width, height) in pixels."""
 
 SUFFIXES = (".tsv", ".json", ".jsonl", ".csv")
 _WIDTHS = ("width", "image_w", "image_width", "img_w")
@@ -18,14 +18,14 @@ _HEIGHTS = ("height", "image_h", "image_height", "img_h")
 
 
 def read_image_sizes(path: Path) -> ImageSizes:
-    """Return the size of every image that a file names.
+    """Return the size of every image in a file.
 
-    * `.tsv`: hw.tsv of scene_graph_benchmark: an id, then `[{"height": ..., "width": ...}]` or "height width".
-    * `.json`: COCO's annotations: `images` with `id`, `width`, `height`; `file_name` without its suffix is an id too.
+    * `.tsv`: hw.tsv of scene_graph_benchmark, an id, then `[{"height": ..., "width": ...}]` or "height width".
+    * `.json`: COCO's annotations, `images` with `id`, `width`, `height`; `file_name` without its suffix is an id too.
     * `.jsonl`, `.csv`: rows of `image_id`, `width`, `height`.
 
     Raises:
-        ValueError: if the file has another layout, or a size is no whole number of pixels.
+        ValueError: if the file has another layout, or a size is not an integer number of pixels.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -43,17 +43,17 @@ def read_image_sizes(path: Path) -> ImageSizes:
                 rows = content.get("images", content) if isinstance(content, dict) else content
             return _sizes(rows, path.name)
     except (UnicodeDecodeError, RecursionError, csv.Error, json.JSONDecodeError) as error:
-        raise MmptValueError(f"{path.name}, which has the images' sizes, cannot be read: {error}") from None
+        raise MmptValueError(f"{path.name} with the image sizes cannot be read: {error}") from None
 
 
 def size_of_image(sizes: ImageSizes, image_id: str) -> tuple[int, int]:
-    """Return (width, height) of an image.
+    """Return (width, height) of an image in pixels.
 
     Raises:
-        ValueError: if its size is not there.
+        ValueError: if the image is not in `sizes`.
     """
     if image_id not in sizes:
-        raise MmptValueError(f"the file of sizes, of {len(sizes)} images, does not have {image_id!r:.60}")
+        raise MmptValueError(f"the file of sizes has {len(sizes)} images, but not {image_id!r:.60}")
     return sizes[image_id]
 
 

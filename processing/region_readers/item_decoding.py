@@ -1,4 +1,4 @@
-"""Decoding of one image's item, whose fields have the names that LXMERT, ViLBERT, VOLTA or openvqa give them."""
+"""Decode the item of one image, with the field names of LXMERT, ViLBERT, VOLTA or openvqa."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from mmpt.processing.regions import Regions
 
 _FLOATS = ("<f4", "<f8")
 _IDS = ("<i8", "<i4")
-# ViLBERT's `objects` is not here: its scripts slice off the background by column or, by mistake, by row.
+# ViLBERT's `objects` is left out: its scripts remove the background by column or, by mistake, by row.
 FIELDS: dict[str, Sequence[str]] = {
     "width": ("img_w", "image_w", "image_width"),
     "height": ("img_h", "image_h", "image_height"),
@@ -32,7 +32,7 @@ FIELDS: dict[str, Sequence[str]] = {
     "attribute_labels": ("attrs_id", "attr_id"),
     "attribute_scores": ("attrs_conf", "attr_conf"),
 }
-"""What a field is -> what the predecessors call it."""
+"""Field -> its names in the predecessors' files."""
 
 FIELD_NAMES = tuple(name for names in FIELDS.values() for name in names)
 _TYPES: dict[str, Sequence[str]] = {
@@ -44,16 +44,16 @@ _TYPES: dict[str, Sequence[str]] = {
 
 
 def regions_of_item(item: Mapping[Any, Any], image_id: str, dtype: str | None = None) -> Regions:
-    """Return the regions of an item whose boxes are in pixels and whose arrays are arrays or base64.
+    """Return the regions of an item with boxes in pixels; fields are arrays or base64.
 
-    The predecessors' ids count 1600 classes from the first real one. Beside class probabilities, which have the
-    background at 0, labels become id + 1, so that they are the columns of `class_probs`.
+    The predecessors' class ids are 0..1599 without the background, but `class_probs` has the background at 0. If the
+    item has class probabilities, labels become id + 1 and so index the columns of `class_probs`.
 
     Args:
-        dtype: type of base64 features, as for `base64_features`.
+        dtype: dtype of base64 features, as in `base64_features`.
 
     Raises:
-        ValueError: if a field is missing or damaged, or two disagree.
+        ValueError: if a field is missing or damaged, or two fields disagree.
     """
     given = {field: item[name] for field, names in FIELDS.items() for name in names if item.get(name) is not None}
     for field in ("width", "height", "boxes", "features"):
@@ -83,11 +83,11 @@ def regions_of_item(item: Mapping[Any, Any], image_id: str, dtype: str | None = 
 
 
 def _count(given: Mapping[str, Any]) -> int:
-    """Return the number of regions, which files of arrays do not always tell."""
+    """Return the number of regions; files of arrays may lack `num_boxes`."""
     if "num_boxes" in given:
         return whole_number(given["num_boxes"], "num_boxes", MAX_REGIONS)
     if not isinstance(given["features"], np.ndarray) or not given["features"].ndim:
-        raise MmptValueError("there is no num_boxes, expected it beside base64 features")
+        raise MmptValueError("there is no num_boxes, expected it for base64 features")
     return len(given["features"])
 
 

@@ -17,15 +17,15 @@ from mmpt.processing.region_readers.uniter_decoding import UNITER_FIELDS, region
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.source import Found, Rejected
 
-SPECIAL_KEYS = ("__keys__", "keys")  # lists of the other keys
-_FIRST = 10  # entries that are looked at to see what a file is
+SPECIAL_KEYS = ("__keys__", "keys")  # entries that list the other keys
+_FIRST = 10  # entries inspected to recognise the format
 
 
 def open_uniter_lmdb(path: Path, num_boxes_path: Path | None = None) -> FileSource:
     """Open UNITER's LMDB, compressed or not.
 
     Args:
-        num_boxes_path: UNITER's nbb_*.json, which tells how many regions of each image to keep; None keeps all.
+        num_boxes_path: UNITER's nbb_*.json with the number of regions to keep of each image; None keeps all.
     """
     counts = None if num_boxes_path is None else _read_counts(num_boxes_path)
 
@@ -33,7 +33,7 @@ def open_uniter_lmdb(path: Path, num_boxes_path: Path | None = None) -> FileSour
         count = None
         if counts is not None:
             if key not in counts:
-                raise MmptValueError(f"the file with the numbers of regions, of {len(counts)} images, does not have it")
+                raise MmptValueError(f"the file with the numbers of regions has {len(counts)} images, but not this one")
             count = whole_number(counts[key], "the number of regions", MAX_REGIONS)
         arrays = decode_npz(value, UNITER_FIELDS) if value.startswith(b"PK") else decode_msgpack(value)
         return regions_of_uniter(arrays, key.removesuffix(".npz"), count)
@@ -46,12 +46,12 @@ def open_uniter_lmdb(path: Path, num_boxes_path: Path | None = None) -> FileSour
 
 
 def open_pickled_lmdb(path: Path) -> FileSource:
-    """Open ViLBERT's or VOLTA's LMDB, whose items are pickled; nothing in them is executed."""
+    """Open ViLBERT's or VOLTA's LMDB of pickled items; no code in them is run."""
 
     def decode(key: str, value: bytes) -> Regions:
         item = load_pickle(value)
         if not isinstance(item, dict):
-            raise MmptValueError(f"the pickle holds {type(item).__name__}, expected a dict of one image")
+            raise MmptValueError(f"the pickle contains {type(item).__name__}, expected a dict of one image")
         return regions_of_item(item, key)
 
     source = _source(path, "pickled_lmdb", "no_background", decode)
@@ -66,7 +66,7 @@ def recognise_lmdb(path: Path) -> str:
     """Return the format of an LMDB by its first values.
 
     Raises:
-        ValueError: if it cannot be opened or is another one.
+        ValueError: if it cannot be opened, or has neither format.
     """
     entries = _container(path)
     entries.facts()
@@ -82,7 +82,7 @@ def recognise_lmdb(path: Path) -> str:
             break
     raise MmptValueError(
         f"{path.name} is an LMDB whose values are neither UNITER's arrays nor pickled items. tensorpack's (ViLBERT's "
-        "pre-training data) cannot be read: its pyarrow serialisation no longer exists. Take the TSV they were made of"
+        "pre-training data) cannot be read: its pyarrow serialisation no longer exists. Use the TSV it was made from"
     )
 
 
@@ -126,5 +126,5 @@ def _read_counts(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise MmptValueError(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(counts, dict):
-        raise MmptValueError(f"{path.name} holds {type(counts).__name__}, expected image file -> number of regions")
+        raise MmptValueError(f"{path.name} contains {type(counts).__name__}, expected image file -> number of regions")
     return counts

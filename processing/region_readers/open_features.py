@@ -1,4 +1,4 @@
-"""The formats of predecessors' feature files: their names, how they are told apart, and how they are opened."""
+"""Formats of predecessors' feature files: names, recognition by content, and opening."""
 
 import json
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ FORMATS = {
     "bottom_up_tsv": "bottom-up attention's TSV: 6 columns, width before height",
     "lxmert_tsv": "LXMERT's TSV: 10 columns, height before width",
     "volta_tsv": "VOLTA's TSV: LXMERT's columns, then cls_prob, attrs, classes",
-    "oscar_tsv": "Oscar's and VinVL's features.tsv or X.feature.tsv, with predictions.tsv or X.label.tsv beside it",
+    "oscar_tsv": "Oscar's and VinVL's features.tsv or X.feature.tsv, with predictions.tsv or X.label.tsv next to it",
     "vinvl_predictions": "scene_graph_benchmark's predictions.tsv: objects with rect, class, conf and feature",
     "uniter_lmdb": "UNITER's LMDB of arrays, compressed or not",
     "pickled_lmdb": "ViLBERT's, VOLTA's and MMF's LMDB of pickled items",
-    "volta_h5": "VOLTA's HDF5 file: one group an image",
-    "bottom_up_h5": "HDF5 of bottom-up-attention-vqa: image_features and spatial_features, imgid2idx.pkl beside it",
+    "volta_h5": "VOLTA's HDF5 file: one group per image",
+    "bottom_up_h5": "HDF5 of bottom-up-attention-vqa: image_features and spatial_features, imgid2idx.pkl next to it",
     "meshed_memory_h5": "HDF5 of meshed-memory: <id>_features, <id>_boxes, <id>_cls_prob at the root",
-    "visdial_h5": "VisDial's HDF5: image_id, features, boxes, a row an image",
+    "visdial_h5": "VisDial's HDF5: image_id, features, boxes, one row per image",
     "npz_folder": "a folder of .npz files, UNITER's or openvqa's",
     "npy_folder": "a folder of .npy files with features alone (VisualBERT)",
     "pickled_npy_folder": "a folder of .npy files with pickled dicts (ViLBERT)",
     "mmf_folder": "MMF's folder: <id>.npy with features, <id>_info.npy with a pickled dict of boxes and sizes",
     "webdataset": "tar shards of WebDataset: npy, npz and json files of each image (a tar file, or a folder of them)",
 }
-"""Name -> what it is."""
+"""Name of a format -> description."""
 
 PICKLED = ("pickled_lmdb", "pickled_npy_folder", "mmf_folder")
 DTYPES = ("float16", "float32", "float64")
@@ -46,10 +46,10 @@ _SIZED = (
     "bottom_up_h5",
     "meshed_memory_h5",
     "visdial_h5",
-)  # boxes in pixels, sizes apart
+)  # formats with boxes in pixels and sizes in another file
 _TYPED = (*COLUMNS, "vinvl_predictions")
 _BOXLESS = ("npy_folder", "visdial_h5")
-_LINES = 10  # that are looked at to tell a TSV's format: the first may be a damaged one
+_LINES = 10  # lines inspected to recognise the format of a TSV; more than one, because some may be damaged
 
 
 def open_features(
@@ -63,35 +63,35 @@ def open_features(
     boxes: str | None = None,
     image_sizes_path: str | Path | None = None,
 ) -> FileSource:
-    """Open a predecessor's feature file, position by position; its `notes` say what it was taken for and why.
+    """Open a predecessor's feature file; the `notes` of the source name the recognised format and why.
 
     Args:
         format: one of FORMATS; None recognises it by content.
-        allow_pickle: read the pickled formats. Only arrays, numbers, text, lists and dicts are taken from them, and
-            nothing that they name is called.
-        num_boxes_path: UNITER's nbb_*.json, which tells how many regions of each image to keep (uniter_lmdb only).
-        class_names: names of the classes that the file's labels count. Oscar's predictions get labels by them.
-        dtype: "float16", "float32" or "float64": of the features of a TSV with base64; None recognises it.
-        boxes: "whole_image" gives regions of a file without boxes the whole image as their box.
-        image_sizes_path: file with the images' sizes, for boxes in pixels (see `read_image_sizes`).
+        allow_pickle: read the pickled formats. Only arrays, numbers, strings, lists and dicts are read from them; no
+            code in them is run.
+        num_boxes_path: UNITER's nbb_*.json with the number of regions to keep of each image (uniter_lmdb only).
+        class_names: names of the classes in the file's labels; needed to give Oscar's predictions labels.
+        dtype: "float16", "float32" or "float64", dtype of base64 features in a TSV; None recognises it.
+        boxes: "whole_image" uses the whole image as box of every region in a file without boxes.
+        image_sizes_path: file with image sizes, for boxes in pixels (see `read_image_sizes`).
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the format needs lmdb, msgpack or h5py and it is not installed.
-        ValueError: if the format is not known, the file cannot be opened, or it is pickled and that is not allowed.
+        ValueError: if the format is unknown, the file cannot be opened, or it is pickled without `allow_pickle`.
     """
     path = Path(path)
     if not path.exists():
         raise MmptFileNotFoundError(
-            f"there is no {path}; expected a feature file, an LMDB folder or a folder of arrays"
+            f"{path} does not exist; expected a feature file, an LMDB folder or a folder of arrays"
         )
     name = recognise_format(path) if format is None else format
     if name not in FORMATS:
         raise MmptValueError(f"format is {name!r}, expected one of {', '.join(FORMATS)}")
     if name in PICKLED and not allow_pickle:
         raise MmptValueError(
-            f"{path.name} is a {name}: it holds pickled objects, which are read only with allow_pickle=True. Arrays "
-            "and plain values are then taken from them, and no code in them is run"
+            f"{path.name} is a {name}: it contains pickled objects, which are read only with allow_pickle=True. Only "
+            "arrays and plain values are then read from them, and no code in them is run"
         )
     if num_boxes_path is not None and name != "uniter_lmdb":
         raise MmptValueError(f"num_boxes_path was given for a {name}, expected it for a uniter_lmdb only")
@@ -126,32 +126,32 @@ def open_features(
         source = open_h5(path, name, sizes=sizes, boxes=boxes, allow_pickle=allow_pickle)
     else:
         source = open_array_files(path, name, boxes)
-    how = "named by the caller" if format is not None else "recognised by its content"
+    how = "given by the caller" if format is not None else "recognised by its content"
     notes = (f"{path.name}: {name} ({how}; {FORMATS[name]})", *source.notes)
     return replace(source, class_names=source.class_names if class_names is None else class_names, notes=notes)
 
 
 def _counts_beside(path: Path) -> Path | None:
-    """Return the nbb_*.json that UNITER's preparation writes beside an LMDB: `nbb_X.json` belongs to `feat_X`.
+    """Return the nbb_*.json that UNITER's preparation writes next to an LMDB: `nbb_X.json` belongs to `feat_X`.
 
     Raises:
-        ValueError: if there are several that may belong to it.
+        ValueError: if several files may belong to it.
     """
     found = sorted(path.parent.glob("nbb_*.json"))
     same = [file for file in found if file.stem.removeprefix("nbb_") == path.name.partition("_")[2]] or found
     if len(same) > 1:
         names = ", ".join(file.name for file in same)
         raise MmptValueError(
-            f"beside {path.name} lie {names}; say which belongs to it with num_boxes_path (--num-boxes-path)"
+            f"next to {path.name} are {names}; give the one that belongs to it as num_boxes_path (--num-boxes-path)"
         )
     return same[0] if same else None
 
 
 def recognise_format(path: str | Path) -> str:
-    """Return the name of a feature file's format, by its content.
+    """Recognise the format of a feature file by its content.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it has none of the formats.
     """
     path = Path(path)
@@ -186,14 +186,14 @@ def _format_of_lines(path: Path, file: BinaryIO) -> str:
             if has_features(line):
                 return "vinvl_predictions"
             raise MmptValueError(
-                f"{path.name} holds boxes and classes without features, as label.tsv and predictions.tsv of "
-                "scene_graph_benchmark; give the feature.tsv beside it, or write TEST.OUTPUT_FEATURE's predictions.tsv"
+                f"{path.name} contains boxes and classes without features, as label.tsv and predictions.tsv of "
+                "scene_graph_benchmark; give the feature.tsv next to it, or write TEST.OUTPUT_FEATURE's predictions.tsv"
             )
         if line:
             seen.append(len(fields))
     tables = ", ".join(f"{len(columns)} columns ({name})" for name, columns in COLUMNS.items())
     raise MmptValueError(
-        f"{path.name} is no HDF5, no LMDB and no TSV of {tables} or of an image id with JSON or base64 (oscar_tsv); "
+        f"{path.name} is not HDF5, LMDB or TSV of {tables} or of an image id with JSON or base64 (oscar_tsv); "
         f"its first lines have {seen or 'no'} columns. Is it compressed?"
     )
 

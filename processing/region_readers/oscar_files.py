@@ -1,4 +1,4 @@
-"""The files that belong to Oscar's and VinVL's features: boxes and classes, sizes, names of classes."""
+"""Find the files that belong to Oscar's and VinVL's features: boxes and classes, sizes, class names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +10,19 @@ from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 from mmpt.processing.region_readers.tsv_reader import MAX_LINE
 
 PREDICTIONS = "predictions.tsv"
-_START = 2**16  # bytes of a line that are looked at to see whether its objects have features
+_START = 2**16  # bytes at the start of a line that are searched for features
 
 
 @dataclass(frozen=True)
 class OscarFiles:
-    """One data set of scene_graph_benchmark.
+    """The files of one dataset of scene_graph_benchmark.
 
     Args:
-        features: lines of an id, the number of regions and base64 features.
-        objects: lines of an id and a list of objects, in the same order.
-        sizes: lines of an id and a size, in any order.
-        class_names: a class in each line.
-        notes: what was found, and what was passed over.
+        features: file with lines of an id, the number of regions and base64 features.
+        objects: file with lines of an id and a list of objects, in the same order.
+        sizes: file with lines of an id and a size, in any order.
+        class_names: file with one class per line.
+        notes: which files were found, and which were skipped.
     """
 
     features: Path
@@ -33,15 +33,15 @@ class OscarFiles:
 
 
 def find_oscar_files(path: Path) -> OscarFiles:
-    """Return what belongs to a feature file, by a YAML file that lists it or by the names of the files beside it.
+    """Find the files that belong to a feature file by its YAML file or by the names of the files next to it.
 
-    `X.label.tsv`, `X.hw.tsv` and `X.labelmap.tsv` belong to `X.feature.tsv`; `predictions.tsv`, `hw.tsv` and
-    `labelmap.tsv` to `features.tsv`. To a file of another name, `predictions.tsv` belongs if its first image is the
-    same one.
+    `X.label.tsv`, `X.hw.tsv` and `X.labelmap.tsv` belong to `X.feature.tsv`. `predictions.tsv`, `hw.tsv` and
+    `labelmap.tsv` belong to `features.tsv`. For a file of another name, `predictions.tsv` belongs to it if both start
+    with the same image.
 
     Raises:
         ValueError: if the YAML file lists no features.
-        FileNotFoundError: if a file that it lists is not there.
+        FileNotFoundError: if a listed file does not exist.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
         return _listed(path)
@@ -58,7 +58,7 @@ def find_oscar_files(path: Path) -> OscarFiles:
         if same or (path.name == "features.tsv" and not has_features(_first_line(predictions))):
             objects = predictions
         else:
-            notes.append(f"{PREDICTIONS} is passed over: its first image is {_first_id(predictions)!r:.60}")
+            notes.append(f"{PREDICTIONS} is skipped: its first image is {_first_id(predictions)!r:.60}")
     for kind, file in (("boxes and classes", objects), ("sizes", found["hw"]), ("class names", found["labelmap"])):
         if file is not None:
             notes.append(f"{kind} from {file.name}")
@@ -66,7 +66,7 @@ def find_oscar_files(path: Path) -> OscarFiles:
 
 
 def has_features(line: bytes) -> bool:
-    """Return whether the objects of a line of predictions.tsv have features: the line may be cut."""
+    """Return whether the objects of a line of predictions.tsv, which may be cut off, have features."""
     return b'"feature"' in line[:_START]
 
 
@@ -74,21 +74,21 @@ def _listed(path: Path) -> OscarFiles:
     try:
         listed: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise MmptValueError(f"{path.name} is no YAML: {str(error)[:200]}") from None
+        raise MmptValueError(f"{path.name} is not valid YAML: {str(error)[:200]}") from None
     given = listed if isinstance(listed, dict) else {}
     if not isinstance(given.get("feature"), str):
         keys = ", ".join(map(str, given)) or "nothing"
-        raise MmptValueError(f"{path.name} lists {keys:.200}, expected 'feature', the name of a feature.tsv, among it")
+        raise MmptValueError(f"{path.name} lists {keys:.200}, expected 'feature' with the name of a feature.tsv")
     files = {}
     for key in ("feature", "label", "hw", "labelmap"):
         if isinstance(given.get(key), str):
             files[key] = path.parent / given[key]
             if not files[key].is_file():
-                raise MmptFileNotFoundError(f"{path.name} lists {key}: {given[key]!r:.100}, which is not beside it")
+                raise MmptFileNotFoundError(f"{path.name} lists {key}: {given[key]!r:.100}, which is not next to it")
     others = [str(key) for key in given if key not in files]
     notes = [f"{key}: {file.name}" for key, file in files.items()]
     if others:
-        notes.append(f"{', '.join(others)} of {path.name} is passed over")
+        notes.append(f"{', '.join(others)} of {path.name} is skipped")
     return OscarFiles(files["feature"], files.get("label"), files.get("hw"), files.get("labelmap"), tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Reader of Oscar's and VinVL's feature files, with the boxes, classes and sizes that lie beside them."""
+"""Reader of Oscar's and VinVL's feature files, with the boxes, classes and sizes in the files next to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ from mmpt.processing.region_readers.tsv_reader import MAX_LINE, tsv_lines
 from mmpt.processing.regions import Regions, check_boxes
 from mmpt.processing.store.source import Found, Rejected
 
-WIDTH = RESNET_WIDTH + 6  # the feature, then x1 y1 x2 y2 width height as shares of the image
+WIDTH = RESNET_WIDTH + 6  # the feature, then normalised x1 y1 x2 y2 width height
 
 _Line = tuple[int, bytes | None]
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """What the files beside the features say: the name of the one with objects, the sizes, the classes' numbers."""
+    """Content of the files next to the features: name of the file with objects, image sizes, class name -> number."""
 
     name: str
     sizes: ImageSizes | None
@@ -46,13 +46,14 @@ class _Beside:
 
 
 def open_oscar_tsv(path: Path, class_names: Sequence[str] | None = None, sizes: ImageSizes | None = None) -> FileSource:
-    """Open a feature.tsv, or a YAML file that lists one; lines are read in order, so that no lineidx is needed.
+    """Open a feature.tsv, or a YAML file that lists one; no lineidx is needed, because lines are read in order.
 
-    The file with objects beside it must have the same images in the same order. It gives scores, labels if
-    `class_names` or a labelmap says what number each class has, and the boxes of features that come without them.
+    The file with objects next to it must have the same images in the same order. It gives the scores, the boxes of
+    features without boxes and, if `class_names` or a labelmap numbers the classes, the labels.
 
     Args:
-        sizes: of the images; None reads the hw.tsv beside the file.
+        class_names: class names in the order of their numbers; None reads the labelmap next to the file.
+        sizes: image sizes; None reads the hw.tsv next to the file.
     """
     files = find_oscar_files(path)
     if class_names is None and files.class_names is not None:
@@ -76,12 +77,12 @@ def open_oscar_tsv(path: Path, class_names: Sequence[str] | None = None, sizes: 
         origin["sizes"] = len(sizes)
     notes = list(files.notes)
     if files.objects is not None and numbers is None:
-        notes.append("the objects' class names are passed over, give class_names (--class-names) to number them")
+        notes.append("class names of the objects are skipped, give class_names (--class-names) to number them")
     return FileSource({"format": "oscar_tsv"}, origin, read, class_names=class_names, notes=tuple(notes))
 
 
 def _endless(path: Path, start: int) -> Iterator[_Line]:
-    """Yield the lines of a file, then empty ones."""
+    """Yield the lines of a file, then endless empty lines."""
     number = start
     for number, line in tsv_lines(path, start):
         yield number, line
@@ -121,37 +122,37 @@ def _regions(fields: list[bytes], image_id: str, other: _Line | None, beside: _B
         return Regions(features=rows[:, :RESNET_WIDTH], boxes=boxes, image_id=image_id, **rest)
     if boxes is None:
         raise MmptValueError(
-            f"the features are {RESNET_WIDTH} wide, without the 6 numbers of the box, and no {beside.name} or "
-            "label.tsv with boxes is beside the file"
+            f"the features have dimension {RESNET_WIDTH}, without the 6 numbers of the box, and no {beside.name} or "
+            "label.tsv with boxes is next to the file"
         )
     if "width" not in rest:
         raise MmptValueError(
-            f"the boxes of {beside.name} are in pixels, and the image's size is neither there (image_w, image_h) nor "
-            "in a hw.tsv beside it; give a file with sizes as image_sizes_path (--image-sizes)"
+            f"the boxes of {beside.name} are in pixels, and the image size is neither there (image_w, image_h) nor "
+            "in a hw.tsv next to it; give a file with sizes as image_sizes_path (--image-sizes)"
         )
     return Regions.from_pixels(rows, boxes, image_id=image_id, **rest)
 
 
 def _rows(text: bytes | str, count: int) -> NDArray[Any]:
-    """Return the features of a line, with the six numbers of the box or without them."""
+    """Return (regions, 2048) features of a line or, if it includes the boxes, (regions, 2054)."""
     plain = base64_size(text) // (count * RESNET_WIDTH)
     fits = plain in (2, 4) and base64_size(text) == plain * count * RESNET_WIDTH
     return base64_array(text, "features", count, RESNET_WIDTH if fits else WIDTH, ("<f4", "<f2"))
 
 
 def base64_size(text: bytes | str) -> int:
-    """Return how many bytes a base64 text stands for."""
+    """Return the number of bytes that a base64 text encodes."""
     data = text.encode() if isinstance(text, str) else text
     return len(data) // 4 * 3 - (len(data) - len(data.rstrip(b"=")))
 
 
 def _objects(other: _Line, image_id: str, count: int, beside: _Beside) -> tuple[NDArray[Any] | None, dict[str, Any]]:
-    """Return the boxes in pixels and what else a line of the file with objects adds."""
+    """Return (boxes in pixels or None, other fields) of a line of the file with objects."""
     number, line = other
     name, _, text = (line or b"").partition(b"\t")
     if name != image_id.encode():
         raise MmptValueError(
-            f"{beside.name}, line {number} is of {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
+            f"{beside.name}, line {number} is {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
             f"order. Move {beside.name} away to read the features alone"
         )
     where = f"{beside.name}, line {number}"

@@ -34,13 +34,14 @@ def open_predictions(
     """Open a predictions.tsv; its positions are its lines.
 
     Args:
-        sizes: of the images, for lines without image_w and image_h.
-        dtype: of the features; None recognises it by the first lines.
+        class_names: class names in the order of their numbers; without them regions get no labels.
+        sizes: image sizes, for lines without image_w and image_h.
+        dtype: dtype of the features; None recognises it by the first lines.
 
     Raises:
-        ValueError: if the features can be read in two types.
+        ValueError: if the features are plausible in two dtypes.
     """
-    note = "named by the caller"
+    note = "given by the caller"
     if dtype is None:
         dtype, note = _feature_dtype(path)
     numbers = None if class_names is None else {name: number for number, name in enumerate(class_names)}
@@ -55,12 +56,12 @@ def open_predictions(
         origin["dtype"] = dtype
         notes.append(f"{dtype} features ({note})")
     if numbers is None:
-        notes.append("the objects' class names are passed over, give class_names (--class-names) to number them")
+        notes.append("class names of the objects are skipped, give class_names (--class-names) to number them")
     return FileSource({"format": FORMAT}, origin, read, notes=tuple(notes))
 
 
 def is_objects_line(fields: Sequence[bytes]) -> bool:
-    """Return whether a line is an image id and JSON with a list of objects."""
+    """Return whether the second field of a line is JSON with a list of objects."""
     try:
         item = json.loads(fields[1])
     except (ValueError, RecursionError):
@@ -110,7 +111,7 @@ def _regions(
     rows = [base64_array(feature, "feature", 1, None, (dtype,)) for feature in features if feature is not None]
     widths = {row.shape[1] for row in rows}
     if len(widths) > 1:
-        raise MmptValueError(f"the objects' features are {sorted(widths)} wide, expected one width")
+        raise MmptValueError(f"the features of the objects have dimensions {sorted(widths)}, expected one dimension")
     size: dict[str, Any] = size_in_item(item, "the line")
     if not size:
         if sizes is None:

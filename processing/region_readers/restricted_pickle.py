@@ -1,4 +1,4 @@
-"""An interpreter of the few pickle opcodes that dictionaries of numpy arrays need; it can call nothing."""
+"""Interpreter for the few pickle opcodes that dictionaries of numpy arrays need; it cannot run code."""
 
 import pickletools
 import struct
@@ -35,44 +35,44 @@ _VALUES = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-_BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}  # of Python 2; read as Latin-1
+_BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}  # strings of Python 2; read as Latin-1
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Name:
-    """A constructor that the pickle names; only `_call` knows what it does."""
+    """A constructor named in the pickle; `_call` implements it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class _DType:
-    """A numpy type in the making: its code, then its byte order."""
+    """A numpy dtype under construction: its code, then its byte order."""
 
     def __init__(self, code: str) -> None:
         self.code, self.order = code, ""
 
     def numpy(self) -> np.dtype[Any]:
-        """Return the type."""
+        """Return the dtype."""
         return plain_dtype(f"{self.order}{self.code}" if self.code != "b1" else "|b1")
 
 
 class _Array:
-    """A numpy array in the making."""
+    """A numpy array under construction."""
 
     value: Any = None
 
 
 def load_pickle(data: bytes, text_encoding: str = "latin-1") -> Any:
-    """Return what a pickle of dicts, lists, tuples, numbers, text and numpy arrays holds.
+    """Load a pickle of dicts, lists, tuples, numbers, strings and numpy arrays.
 
-    Nothing in it is imported or called, so that it can run no code. An array of one object gives the object.
+    Nothing in it is imported or called, so it cannot run code. An array of one object gives the object.
 
     Args:
-        text_encoding: that of the strings of Python 2, which are bytes; what it cannot decode becomes lone surrogates.
+        text_encoding: encoding of Python 2 strings, which are bytes; undecodable bytes become lone surrogates.
 
     Raises:
-        ValueError: if it is damaged or holds anything else.
+        ValueError: if it is damaged, or contains anything else.
     """
     try:
         return _finished(_run(data, text_encoding))
@@ -137,7 +137,7 @@ def _named(module: str, attribute: str) -> _Name:
     constructor = _CONSTRUCTORS.get((module, attribute))
     if constructor is None:
         raise MmptValueError(
-            f"the pickle asks for {shown(f'{module}.{attribute}')}; it was refused, because only numpy arrays "
+            f"the pickle names {shown(f'{module}.{attribute}')}; it was refused, because only numpy arrays "
             "and plain values are read. Do not open this file with pickle.load unless you know who wrote it"
         )
     return _Name(constructor)
@@ -153,9 +153,9 @@ def _call(constructor: str, arguments: tuple[Any, ...]) -> Any:
     if constructor == "frombuffer":
         buffer, dtype, shape, order = arguments
         return raw_array(_bytes(buffer), _expect(dtype, _DType).numpy(), shape, fortran=order == "F")
-    if constructor == "encode":  # how protocol 2 writes bytes
+    if constructor == "encode":  # protocol 2 encodes bytes like this
         return _expect(arguments[0], str).encode("latin-1")
-    if constructor == "bytes" and not arguments:  # how it writes no bytes
+    if constructor == "bytes" and not arguments:  # protocol 2 encodes empty bytes like this
         return b""
     raise MmptValueError(f"the pickle calls {constructor}, expected it as an argument only")
 

@@ -1,4 +1,4 @@
-"""Reader of WebDataset's tar shards: an image's files follow each other, of one name up to the first dot."""
+"""Reader of WebDataset's tar shards: the files of an image are consecutive and share the name up to the first dot."""
 
 import json
 import os
@@ -24,13 +24,13 @@ from mmpt.processing.store.source import Found, Rejected
 
 FORMAT = "webdataset"
 PICKLES = ("pkl", "pickle", "pyd")
-_MAX_MEMBERS = 1000  # files of one image; more are another layout
-_FIRST = 10  # images that are looked at to see which files are passed over
+_MAX_MEMBERS = 1000  # files per image; more mean another layout
+_FIRST = 10  # images inspected to report which files are skipped
 
 
 @dataclass
 class _Sample:
-    """The files of one image, by what follows the first dot of their names."""
+    """The files of one image; the keys of `files` are the parts of the names after the first dot."""
 
     where: str
     key: str
@@ -39,16 +39,16 @@ class _Sample:
 
 
 def open_shards(path: Path, allow_pickle: bool = False) -> FileSource:
-    """Open a tar file or a folder of them; its positions are the images, in the order of the files.
+    """Open a tar file or a folder of tar files; its positions are the images in file order.
 
-    The features of an image are `features.npy` or `npy`, an array of the fields that other formats have is
-    `<field>.npy`, and `json` and `npz` hold several fields.
+    The features of an image are in `features.npy` or `npy`. Other fields are in `<field>.npy`, with the names of the
+    other formats. `json` and `npz` contain several fields.
 
     Args:
         allow_pickle: read pickled dicts (`.pkl`, `.pickle`, `.pyd`) too.
 
     Raises:
-        ValueError: if there is no shard.
+        ValueError: if there is no tar file.
     """
     if path.is_dir():
         names = [name for name in walk_files(path, "")[0] if name.lower().endswith((".tar", ".tar.gz", ".tgz"))]
@@ -79,7 +79,7 @@ def open_shards(path: Path, allow_pickle: bool = False) -> FileSource:
     origin = {"file": path.name, "files": len(shards), "shards_crc32": crc, "format": FORMAT}
     notes = [f"{len(shards)} tar file{'' if len(shards) == 1 else 's'}"]
     if others:
-        notes.append(f"the files .{', .'.join(others)} of the first images are passed over")
+        notes.append(f"the files .{', .'.join(others)} of the first images are skipped")
     return FileSource({"format": FORMAT, "label_space": "background_first"}, origin, read, notes=tuple(notes))
 
 
@@ -88,7 +88,7 @@ def _is_read(suffix: str, allow_pickle: bool) -> bool:
 
 
 def is_tar(head: bytes, path: Path) -> bool:
-    """Return whether a file is a tar file, gzipped or not, by its first 512 bytes."""
+    """Return whether a file is a tar file, also a gzipped one, by its first 512 bytes."""
     return head[257:262] == b"ustar" or (head.startswith(b"\x1f\x8b") and _holds_tar(path))
 
 
@@ -100,7 +100,7 @@ def _holds_tar(path: Path) -> bool:
 
 
 def _samples(shard: Path) -> Iterator[_Sample]:
-    """Yield the images of a shard; where it is damaged, the last one has a fault."""
+    """Yield the images of a shard; if it is damaged, the last one has a fault."""
     sample = None
     try:
         with tarfile.open(shard, "r|*") as archive:
@@ -115,7 +115,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
                 if suffix in sample.files:
                     sample.fault = f"there are two files {suffix}"
                 elif len(sample.files) >= _MAX_MEMBERS:
-                    sample.fault = f"there are more than {_MAX_MEMBERS} files of one name"
+                    sample.fault = f"there are more than {_MAX_MEMBERS} files with the same name"
                 elif sum(map(len, sample.files.values())) + member.size > MAX_BYTES:
                     sample.fault = (
                         f"the file {suffix} has {member.size} bytes, expected up to {MAX_BYTES} for one image"
@@ -133,7 +133,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
 
 
 def _key_and_suffix(name: str) -> tuple[str, str]:
-    """Return WebDataset's key, the path up to the first dot of the file's name, and what follows the dot."""
+    """Return (WebDataset's key, suffix): the path up to the first dot of the file name, and the part after it."""
     folder, slash, file = name.rpartition("/")
     stem, _, suffix = file.partition(".")
     return f"{folder}{slash}{stem}".removeprefix("./"), suffix.lower()
@@ -167,10 +167,10 @@ def _regions(files: Mapping[str, bytes], image_id: str, allow_pickle: bool) -> R
     pickled = [suffix for suffix in files if suffix in PICKLES]
     if pickled and not allow_pickle and not item.keys() & {"features", "x"}:
         raise MmptValueError(
-            f"the file {pickled[0]} holds pickled objects, which are read only with allow_pickle=True "
+            f"the file {pickled[0]} contains pickled objects, which are read only with allow_pickle=True "
             "(--allow-pickle); no code in them is run"
         )
-    for side in ("width", "height"):  # as img2dataset's json names them
+    for side in ("width", "height"):  # names in img2dataset's json
         if side in item:
             item.setdefault(f"image_{side}", item[side])
     return regions_of_item(item, image_id)
@@ -186,7 +186,7 @@ def _add(item: dict[str, Any], given: Mapping[Any, Any], suffix: str) -> None:
 def _pickled(data: bytes, suffix: str) -> Mapping[Any, Any]:
     item = load_pickle(data)
     if not isinstance(item, dict):
-        raise MmptValueError(f"the file {suffix} holds {type(item).__name__}, expected a dict of one image")
+        raise MmptValueError(f"the file {suffix} contains {type(item).__name__}, expected a dict of one image")
     return item
 
 
@@ -195,9 +195,9 @@ def _json(data: bytes) -> Mapping[str, Any]:
     try:
         item = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise MmptValueError(f"the file json is no JSON: {error}") from None
+        raise MmptValueError(f"the file json is not valid JSON: {error}") from None
     if not isinstance(item, dict):
-        raise MmptValueError(f"the file json holds {type(item).__name__}, expected an object")
+        raise MmptValueError(f"the file json contains {type(item).__name__}, expected an object")
     return {
         name: _array(value, name) if isinstance(value, list) and name in FIELD_NAMES else value
         for name, value in item.items()
@@ -208,7 +208,7 @@ def _array(value: list[Any], name: str) -> Any:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise MmptValueError(f"{name} of the file json is no table of numbers: its rows have several lengths") from None
+        raise MmptValueError(f"{name} of the file json is not a table of numbers: its rows differ in length") from None
     if array.dtype.kind not in "fiu":
-        raise MmptValueError(f"{name} of the file json is no table of numbers")
+        raise MmptValueError(f"{name} of the file json is not a table of numbers")
     return array

@@ -13,7 +13,7 @@ from mmpt.processing.store.source import Found, Rejected
 
 MAX_LINE = 256 * 2**20  # bytes; a line of 100 regions with class probabilities has 2 MB
 
-SAMPLED_LINES = 10  # that are looked at to recognise a type: the first may be a damaged one
+SAMPLED_LINES = 10  # lines inspected to recognise the dtype; more than one, because some may be damaged
 
 _LXMERT = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -37,12 +37,12 @@ def open_tsv(path: Path, file_format: str, dtype: str | None = None) -> FileSour
     """Open a TSV file of one of the formats in COLUMNS; its positions are its lines.
 
     Args:
-        dtype: of the features; None recognises it by the first lines.
+        dtype: dtype of the features; None recognises it by the first lines.
 
     Raises:
-        ValueError: if the features can be read in two types.
+        ValueError: if the features are plausible in two dtypes.
     """
-    note = "named by the caller"
+    note = "given by the caller"
     if dtype is None:
         dtype, note = _feature_dtype(path, file_format)
 
@@ -53,13 +53,13 @@ def open_tsv(path: Path, file_format: str, dtype: str | None = None) -> FileSour
     extractor, origin = dict(EXTRACTORS[file_format]), file_origin(path, file_format)
     notes = (f"{len(COLUMNS[file_format])} columns",)
     if dtype is not None:
-        origin["dtype"] = dtype  # not there for files that were imported before types were recognised
+        origin["dtype"] = dtype  # absent in stores that were imported before dtypes were recognised
         notes = (*notes, f"{dtype} features ({note})")
     return FileSource(extractor, origin, read, notes=notes)
 
 
 def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
-    """Return the type of a file's features by its first lines and why; None where float32 is as good as any."""
+    """Return (dtype by the first lines of a file, reason); None means the default, float32."""
     columns = COLUMNS[file_format]
     samples: list[tuple[bytes, int]] = []
     for (_, line), _ in zip(tsv_lines(path, 0), range(SAMPLED_LINES), strict=False):
@@ -70,10 +70,10 @@ def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
             boxes = base64.b64decode(fields["boxes"], validate=True)
         except (KeyError, ValueError):
             continue
-        if rows < 1 or len(boxes) != 16 * rows:  # float64 boxes have a rule of their own
+        if rows < 1 or len(boxes) != 16 * rows:  # `base64_features` handles float64 boxes
             continue
         samples.append((data, rows))
-    # A line that leaves no doubt decides; float32 first, for that is what predecessors wrote.
+    # The first unambiguous line decides. float32 has priority, because the predecessors wrote float32.
     evidence = [float16_evidence(*sample) for sample in samples]
     for clear in ((True, False), (False, True)):
         if clear in evidence:
@@ -82,17 +82,17 @@ def _feature_dtype(path: Path, file_format: str) -> tuple[str | None, str]:
 
 
 def recognise_dtype(name: str, data: bytes, rows: int) -> tuple[str | None, str]:
-    """Return the type of raw features and why; None where float32 is as good as any.
+    """Return (dtype of raw features, reason); None means the default, float32.
 
     Raises:
-        ValueError: if they can be read in two types.
+        ValueError: if they are plausible in two dtypes.
     """
     single, half = float16_evidence(data, rows)
     widths = len(data) // (4 * rows), len(data) // (2 * rows)
     if half and single and RESNET_WIDTH not in widths:
         raise MmptValueError(
-            f"{name}: its features can be read as float32 of width {widths[0]} or as float16 of width "
-            f"{widths[1]}; say which with dtype (--dtype float32 or float16)"
+            f"{name}: its features can be read as float32 of dimension {widths[0]} or as float16 of dimension "
+            f"{widths[1]}; give the right one as dtype (--dtype float32 or float16)"
         )
     if (half and not single) or (half and widths[1] == RESNET_WIDTH):
         return "float16", f"width {widths[1]}; as float32 their values are implausible"
@@ -102,7 +102,7 @@ def recognise_dtype(name: str, data: bytes, rows: int) -> tuple[str | None, str]
 
 
 def tsv_lines(path: Path, start: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number counted from 1, line) from the line after `start` on; None for a line longer than MAX_LINE."""
+    """Yield (line number from 1, line) after skipping `start` lines; a line longer than MAX_LINE is None."""
     number = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE + 1):
@@ -115,7 +115,7 @@ def tsv_lines(path: Path, start: int) -> Iterator[tuple[int, bytes | None]]:
 
 
 def tsv_position(where: str, line: bytes | None, file_format: str, dtype: str | None = None) -> Found | Rejected:
-    """Return the regions of a line."""
+    """Return the regions of a line, or the reason for rejecting it."""
     if line is None:
         return Rejected(where, f"the line has more than {MAX_LINE} bytes; is this a feature file?")
     fields = line.split(b"\t")

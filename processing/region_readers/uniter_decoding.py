@@ -1,4 +1,4 @@
-"""Decoding of UNITER's dictionaries of arrays: normalised boxes, confidences and the detector's distribution."""
+"""Decode UNITER's dictionaries of arrays: normalised boxes, confidences and class probabilities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +11,17 @@ from mmpt.processing.region_readers.field_decoding import float_array
 from mmpt.processing.regions import Regions, check_boxes
 
 UNITER_FIELDS = {"features": 2, "norm_bb": 2, "conf": 1, "soft_labels": 2}
-"""Array -> its number of axes. UNITER's writer also left arrays without an axis, which are passed over."""
+"""Name of an array -> number of axes. UNITER's files also contain arrays without an axis, which are skipped."""
 
 
 def regions_of_uniter(arrays: Mapping[str, NDArray[Any]], image_id: str, num_boxes: int | None = None) -> Regions:
     """Return the regions of one image.
 
     Args:
-        num_boxes: keep the first so many, as UNITER's nbb_*.json says; None for all.
+        num_boxes: number of regions to keep, from UNITER's nbb_*.json; None keeps all.
 
     Raises:
-        ValueError: if an array is missing, or two disagree.
+        ValueError: if an array is missing, or the shapes of two arrays disagree.
     """
     fields = {name: array for name, array in arrays.items() if name in UNITER_FIELDS and array.ndim}
     for name in ("features", "norm_bb"):

@@ -1,4 +1,4 @@
-"""Filling a region store from a source: what is bad is noted, and an interrupted run goes on where it ended."""
+"""Fill a region store from a source: record bad positions, and resume an interrupted run."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ from mmpt.processing.store.writer import SHARD_BYTES, RegionStoreWriter, take_lo
 
 @dataclass(frozen=True)
 class FillReport:
-    """What filling a store came to.
+    """Counts after filling a store.
 
     Args:
         images: images in the store.
@@ -53,21 +53,20 @@ def fill_store(
     strict: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> FillReport:
-    """Write the regions of a source into a store, going on where an interrupted run of the same source ended.
+    """Write the regions of a source into a store, resuming an interrupted run of the same source.
 
-    A position that gives no regions, or regions that no store may hold, becomes a row of errors.jsonl. Into a store
-    that is complete already, the images of the source are taken that it does not have: those that were added to the
-    folder or file, and those that were rejected and have been repaired.
+    A position without valid regions becomes a row of errors.jsonl. If the store is already complete, only the images
+    that it lacks are added: those that are new in the folder or file, and rejected ones that have been repaired.
 
     Args:
-        shard_bytes: a shard ends with the group in which it reaches this size.
+        shard_bytes: size in bytes after which a shard ends, with the group in which it is reached.
         strict: stop at the first bad position.
-        progress: told the number of positions that are done, after each group.
+        progress: called after each group with the number of positions processed.
 
     Raises:
-        FileExistsError: if the folder holds a store of something else.
-        OSError: if the disk is full; the shards before are complete.
-        ValueError: if `strict` and a position is bad, or if every one is.
+        FileExistsError: if the folder holds a store of another source or extractor.
+        OSError: if the disk is full; shards finished before stay complete.
+        ValueError: if every position is bad or, with `strict`, if one is.
     """
     path = Path(path)
     options: dict[str, Any] = {"shard_bytes": shard_bytes, "strict": strict, "progress": progress}
@@ -97,7 +96,7 @@ def fill_store(
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as a manifest has them."""
+    """Return facts in the form they have in a manifest."""
     return json.loads(canonical_json(dict(facts)))
 
 
@@ -110,10 +109,10 @@ def _fill(
     progress: Callable[[int], None] | None,
     may_be_empty: bool = False,
 ) -> FillReport:
-    """Write the regions of a source into a new store, or go on with an interrupted one.
+    """Write the regions of a source into a new store, or resume an interrupted one.
 
     Args:
-        may_be_empty: no position needs to give regions; there is no store then, only errors.jsonl.
+        may_be_empty: accept a source without any regions; the result is then only errors.jsonl, without a store.
     """
     writer = RegionStoreWriter(
         path,
@@ -158,13 +157,13 @@ def _fill(
         raise MmptOSError(
             errno.ENOSPC,
             f"the disk of {path} is full: {free / 1e6:.0f} MB are free, a shard takes {shard_bytes / 1e6:.0f} MB. The "
-            f"first {writer.position} positions are safe; free some space and run the same again to go on",
+            f"first {writer.position} positions are saved; free some space and run the same command again to continue",
         ) from error
     return FillReport(len(writer), errors.count, resumed_at)
 
 
 def _check_same_source(path: Path, manifest: Mapping[str, Any], source: RegionSource) -> None:
-    """Refuse a store of another extractor, or of other images."""
+    """Raise if the store is of another extractor or of other images."""
     before, now = manifest["extractor"], _plain(source.extractor)
     if before != now:
         names = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
@@ -185,7 +184,7 @@ def _described(origin: Mapping[str, Any]) -> str:
 
 
 def _complete_as_it_is(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Complete a store whose writing was interrupted before its source changed; what is missing is taken in later."""
+    """Complete an interrupted store whose source has changed since; the missing images are added afterwards."""
     writer = RegionStoreWriter(
         path,
         extractor=manifest["extractor"],
@@ -202,7 +201,7 @@ def _complete_as_it_is(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _update(path: Path, source: RegionSource, options: Mapping[str, Any]) -> FillReport:
-    """Take into a complete store what it does not have of its source."""
+    """Add the images of the source that a complete store lacks."""
     store = RegionStore.open(path)
     before, same = read_errors(path), store.manifest["origin"] == _plain(source.origin)
     missing = MissingImages(source, store)
@@ -212,7 +211,7 @@ def _update(path: Path, source: RegionSource, options: Mapping[str, Any]) -> Fil
         shutil.rmtree(folder)
     report = _fill(folder, missing, **options, may_be_empty=True)
     errors = new_errors(missing, folder)
-    if same:  # a row that was rejected for another reason than its own, an image that came twice say
+    if same:  # keep rows rejected for a reason outside the position itself, such as a duplicate image
         read = set(missing.numbers)
         errors = sorted(
             [*(row for row in before if row["position"] not in read), *errors], key=lambda row: row["position"]
@@ -238,7 +237,7 @@ def _add(writer: RegionStoreWriter, item: Found | Rejected) -> Rejected | None:
 
 
 class _ErrorLog:
-    """errors.jsonl, with the rows of an interrupted run up to where it is gone on with."""
+    """Append to errors.jsonl, keeping the rows of an interrupted run up to the position of resuming."""
 
     def __init__(self, path: Path, position: int) -> None:
         self._path = path
@@ -259,14 +258,14 @@ class _ErrorLog:
         self.count = len(kept)
 
     def add(self, position: int, rejected: Rejected) -> None:
-        """Note a position and why it gave nothing."""
+        """Record a position and why it was rejected."""
         row = {"position": position, "where": rejected.where, "image_id": rejected.image_id, "reason": rejected.reason}
-        self._lines.append(json.dumps(row) + "\n")  # in ASCII: an id may hold what UTF-8 cannot
+        self._lines.append(json.dumps(row) + "\n")  # ASCII, because an id may hold a lone surrogate
         self.count += 1
         self.first = self.first or f"{rejected.where}: {rejected.reason}"
 
     def save(self) -> None:
-        """Write what is new, and make sure that it is on the disk."""
+        """Write new rows and flush them to disk."""
         if not self._lines:
             return
         with self._path.open("a", encoding="utf-8", newline="\n") as file:

@@ -1,11 +1,11 @@
-"""How a region store lies on the disk: its files, the columns of a shard, the manifest and the checksums.
+"""On-disk format of a region store: its files, the columns of a shard, the manifest and the checksums.
 
-    store/manifest.json        schema version, feature width, classes, extractor, and each file's size and sha256
+    store/manifest.json        schema version, feature dimension, classes, extractor; size and sha256 of each file
     store/shard-00000.arrow    Arrow IPC stream; `datasets.Dataset.from_file` reads it too
-    store/index.arrow          ids in the order of the rows, and the rows in the order of the ids' hashes
-    store/errors.jsonl         what the source had and the store has not, with the reason; where there is such
+    store/index.arrow          ids in row order, and row numbers in the order of the ids' hashes
+    store/errors.jsonl         rejected positions of the source with the reason; absent if there are none
 
-The manifest is written after each shard, and says `"complete": true` once the index is there too.
+The manifest is written after each shard. It has `"complete": true` once the index is written too.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
 
-SCHEMA_VERSION = 2  # 1 had neither index nor errors, and no manifest before the last shard
+SCHEMA_VERSION = 2  # version 1 had no index, no errors.jsonl, and no manifest before the last shard
 MANIFEST = "manifest.json"
 INDEX = "index.arrow"
 ERRORS = "errors.jsonl"
@@ -38,7 +38,7 @@ PAYLOADS = {
     "attribute_scores": np.dtype("<f4"),
     "type_ids": np.dtype("<i4"),
 }
-"""The arrays of an image, each stored as little-endian bytes; those after boxes may be null."""
+"""Arrays of an image, each stored as little-endian bytes; those after boxes may be null."""
 
 OPTIONAL = tuple(PAYLOADS)[2:]
 
@@ -54,13 +54,13 @@ SCHEMA = pa.schema(
 )
 REQUIRED = ("image_id", "num_regions", "features", "boxes", "crc32")
 FACTS = ("feature_dim", "num_classes", "class_names", "extractor")
-"""What images of one store have in common, and what its fingerprint is made of."""
+"""Properties shared by all images of a store, from which its fingerprint is computed."""
 
-UNKNOWN = -(2**31)  # stands for null in a column of widths or heights
+UNKNOWN = -(2**31)  # represents null in a column of widths or heights
 
 
 class ShardBatch:
-    """One record batch, its columns as NumPy views, made when first read."""
+    """A record batch whose columns become NumPy views when first read."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self.arrow = batch
@@ -83,7 +83,7 @@ class ShardBatch:
         return None if width == UNKNOWN else width, None if height == UNKNOWN else height, count
 
     def payload(self, name: str, row: int) -> NDArray[np.uint8] | None:
-        """Return the bytes of one array, None where it is null."""
+        """Return the bytes of one array, or None if it is null."""
         if name not in self._columns:
             column = self.arrow.column(name)
             _, offsets, data = column.buffers()
@@ -98,13 +98,13 @@ class ShardBatch:
 
     @property
     def present(self) -> list[str]:
-        """Names of the arrays that some row has."""
+        """Names of the arrays that at least one row has."""
         if "present" not in self._columns:
             self._columns["present"] = [n for n in PAYLOADS if self.arrow.column(n).null_count < len(self)]
         return self._columns["present"]
 
     def row(self, row: int) -> dict[str, Any]:
-        """Return a row as it is stored; arrays are bytes."""
+        """Return a row as stored, with arrays as bytes."""
         width, height, count = self.numbers(row)
         numbers = {"image_id": self.ids[row].as_py(), "width": width, "height": height, "num_regions": count}
         payloads = {name: self.payload(name, row) for name in PAYLOADS}
@@ -112,7 +112,7 @@ class ShardBatch:
         return {**numbers, **arrays, "crc32": self.arrow.column("crc32")[row].as_py()}
 
     def damaged_rows(self) -> list[int]:
-        """Return the rows that do not agree with their checksum."""
+        """Return the numbers of the rows whose CRC does not match."""
         ids, checksums = self.ids.to_pylist(), self.arrow.column("crc32").to_pylist()
         return [
             row
@@ -122,12 +122,12 @@ class ShardBatch:
 
 
 def read_batches(file: Path) -> list[ShardBatch]:
-    """Map a shard into memory.
+    """Memory-map a shard.
 
     Raises:
-        ValueError: if its columns are not those of a shard, or what Arrow can check is wrong.
+        ValueError: if its columns are not those of a shard, or Arrow finds it invalid.
     """
-    with pa.memory_map(str(file)) as source:  # what was read outlives it, the file handle does not
+    with pa.memory_map(str(file)) as source:  # batches stay valid after the file handle is closed
         try:
             reader = pa.ipc.open_stream(source)
             if not reader.schema.equals(SCHEMA):
@@ -145,7 +145,7 @@ def read_batches(file: Path) -> list[ShardBatch]:
 
 
 def open_shard(path: Path, entry: dict[str, Any]) -> list[ShardBatch]:
-    """Map the shard that an entry of the manifest describes, checking its size and its number of rows."""
+    """Memory-map the shard of a manifest entry, checking its size and number of rows."""
     file = checked_size(path, entry)
     batches = read_batches(file)
     rows = sum(map(len, batches))
@@ -155,7 +155,7 @@ def open_shard(path: Path, entry: dict[str, Any]) -> list[ShardBatch]:
 
 
 def row_crc(image_id: str, width: int | None, height: int | None, count: int, payloads: Sequence[Any]) -> int:
-    """Return the checksum of a row: its numbers, then each array's length (-1 for null) and bytes."""
+    """Return the CRC-32 of a row: its numbers, then each array's length (-1 for null) and bytes."""
     checksum = crc32(f"{image_id}\0{width}\0{height}\0{count}".encode())
     for payload in payloads:
         checksum = crc32(b"-1" if payload is None else b"%d" % len(payload), checksum)
@@ -164,17 +164,17 @@ def row_crc(image_id: str, width: int | None, height: int | None, count: int, pa
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest of a store, of version 1 too, with every key of today.
+    """Return the manifest of a store; one of version 1 gets the keys it lacks.
 
     Raises:
-        FileNotFoundError: if there is no folder, or no store in it.
-        ValueError: if the manifest is damaged, or of a newer mmpt.
+        FileNotFoundError: if the folder does not exist or holds no store.
+        ValueError: if the manifest is damaged, or was written by a newer mmpt.
     """
     file = path / MANIFEST
     if not path.is_dir():
         raise MmptFileNotFoundError(f"{path} is not a folder, expected a region store")
     if not file.is_file():
-        hint = "its writing was interrupted; write it again" if any(path.glob("shard-*")) else "it is no region store"
+        hint = "writing was interrupted; write it again" if any(path.glob("shard-*")) else "it is not a region store"
         raise MmptFileNotFoundError(f"{path} has no {MANIFEST}: {hint}")
     try:
         manifest = json.loads(file.read_bytes())
@@ -194,7 +194,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise MmptValueError(f"{file} lacks {listed(missing)}: it is damaged; copy it again")
     shards = [(entry.get("file"), {"rows", "bytes", "sha256"} <= set(entry)) for entry in manifest["shards"]]
-    expected = [(shard_name(number), True) for number in range(len(shards))]  # never a path that leaves the folder
+    expected = [(shard_name(number), True) for number in range(len(shards))]  # so no path can leave the folder
     if shards != expected or not isinstance(manifest["feature_dim"], int):
         raise MmptValueError(f"{file} has a wrong list of shards or feature_dim: it is damaged; copy it again")
     for name, wanted in (("index", INDEX), ("errors", ERRORS)):
@@ -205,7 +205,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def manifest_fault(path: Path) -> str | None:
-    """Return how a manifest disagrees with its own checksum, or None."""
+    """Return how a manifest differs from its checksum, or None if it matches."""
     raw = (path / MANIFEST).read_bytes()
     manifest = json.loads(raw)
     stored = manifest.pop("crc32")
@@ -213,12 +213,12 @@ def manifest_fault(path: Path) -> str | None:
     if found != stored:
         return f"{MANIFEST}: crc32 is {found}, expected {stored}"
     if raw != manifest_text({**manifest, "crc32": stored}).encode():
-        return f"{MANIFEST}: its white space is not as it was written"
+        return f"{MANIFEST}: its white space was changed"
     return None
 
 
 def write_manifest(path: Path, facts: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    """Write and return the manifest with `facts` (the keys of FACTS), their fingerprint, the rest and a checksum."""
+    """Write and return a manifest of `facts` (the keys of FACTS), their fingerprint, the rest and a checksum."""
     fingerprint = hashlib.sha256(canonical_json(facts)).hexdigest()
     manifest = {"schema_version": SCHEMA_VERSION, **facts, "fingerprint": fingerprint, **rest}
     manifest["crc32"] = crc32(canonical_json(manifest))
@@ -229,7 +229,7 @@ def write_manifest(path: Path, facts: dict[str, Any], **rest: Any) -> dict[str, 
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
-    """Return the file's text: made for people, and the same for the same manifest."""
+    """Return the text of the file: readable, and deterministic for a given manifest."""
     return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -238,7 +238,7 @@ def checked_size(path: Path, entry: dict[str, Any]) -> Path:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it has another size.
+        ValueError: if its size differs from that in the manifest.
     """
     file = path / entry["file"]
     if not file.is_file():
@@ -252,16 +252,16 @@ def checked_size(path: Path, entry: dict[str, Any]) -> Path:
 
 
 def file_entry(file: Path, rows: int) -> dict[str, Any]:
-    """Return what the manifest says of a file."""
+    """Return the manifest entry of a file."""
     return {"file": file.name, "rows": rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Put a complete file in its place so that a crash leaves the old state or the new one."""
+    """Move a complete file into place atomically: a crash leaves the old state or the new one."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(final)
-    if os.name == "posix":  # a folder cannot be opened elsewhere
+    if os.name == "posix":  # other systems cannot open a folder
         folder = os.open(final.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)

@@ -1,4 +1,4 @@
-"""The index of a region store: from image id to row, on the disk, in 12 bytes an image beside the ids themselves."""
+"""On-disk index of a region store from image id to row, 12 bytes per image plus the ids."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,19 @@ SCHEMA = pa.schema([("image_id", pa.large_string()), ("hash", pa.uint64()), ("ro
 
 
 class IdIndex:
-    """Image ids in the order of the rows, found again by binary search over their hashes.
+    """Image ids in row order, with lookup by binary search over their hashes.
 
     Args:
-        ids: the ids, row by row.
-        hashes: the ids' hashes, sorted.
-        rows: the row of each hash.
+        ids: (rows,), the ids in row order.
+        hashes: (rows,), the sorted hashes of the ids.
+        rows: (rows,), the row number of each hash.
     """
 
     def __init__(self, ids: pa.Array, hashes: NDArray[np.uint64], rows: NDArray[np.uint32]) -> None:
         self.ids = ids
         self.hashes = hashes
         self.rows = rows
-        # Arrow follows a damaged offset out of the file and the process ends; NumPy's slices stay inside.
+        # With a damaged offset Arrow reads outside the file and the process crashes; NumPy slices stay in bounds.
         _, offsets, data = ids.buffers()
         self._offsets = np.frombuffer(offsets, np.int64, len(ids) + 1) if offsets else np.zeros(1, np.int64)
         self._data = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
@@ -43,41 +43,41 @@ class IdIndex:
         """Return the id of a row.
 
         Raises:
-            ValueError: if the index is damaged there.
+            ValueError: if the index is damaged at that row.
         """
         if row < len(self):
             try:
                 return self._data[self._offsets[row] : self._offsets[row + 1]].tobytes().decode()
             except UnicodeDecodeError:
                 pass
-        raise MmptValueError(f"the index is damaged at row {row} of {len(self)}; mmpt validate --repair mends it")
+        raise MmptValueError(f"the index is damaged at row {row} of {len(self)}; run `mmpt validate --repair`")
 
     def row(self, image_id: object) -> int | None:
-        """Return the row of an id, or None."""
+        """Return the row of an id, or None if the store lacks it."""
         if not isinstance(image_id, str):
             return None
         try:
             wanted = id_hash(image_id)
-        except UnicodeEncodeError:  # a lone surrogate: no store has such an id
+        except UnicodeEncodeError:  # stores reject ids with lone surrogates
             return None
-        place = int(self.hashes.searchsorted(wanted))
-        while place < len(self.hashes) and self.hashes[place] == wanted:
-            row = int(self.rows[place])
+        position = int(self.hashes.searchsorted(wanted))
+        while position < len(self.hashes) and self.hashes[position] == wanted:
+            row = int(self.rows[position])
             if self.id_of(row) == image_id:
                 return row
-            place += 1
+            position += 1
         return None
 
     def duplicates(self) -> list[str]:
-        """Return ids that more than one row has, in the order of the rows."""
-        places = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
-        places = places[np.argsort(self.rows[places])]
-        pairs = ((self.id_of(int(self.rows[p])), self.id_of(int(self.rows[p + 1]))) for p in places)
+        """Return ids that occur in more than one row, in row order."""
+        positions = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
+        positions = positions[np.argsort(self.rows[positions])]
+        pairs = ((self.id_of(int(self.rows[p])), self.id_of(int(self.rows[p + 1]))) for p in positions)
         return [one for one, other in pairs if one == other]
 
     @classmethod
     def build(cls, columns: Iterable[pa.Array]) -> "IdIndex":
-        """Make the index of the ids of some columns, one after the other."""
+        """Build the index of concatenated id columns."""
         ids = pa.concat_arrays(
             [pa.array([], pa.large_string()), *(column.cast(pa.large_string()) for column in columns)]
         )
@@ -86,7 +86,7 @@ class IdIndex:
         return cls(ids, unsorted[order], order)
 
     def write(self, file: Path) -> None:
-        """Write the index, all of it or nothing."""
+        """Write the index atomically."""
         temporary = file.with_name(f"{file.name}.tmp")
         batch = pa.record_batch([self.ids, pa.array(self.hashes), pa.array(self.rows)], schema=SCHEMA)
         with temporary.open("wb") as target, pa.ipc.new_file(target, SCHEMA) as writer:
@@ -95,10 +95,10 @@ class IdIndex:
 
     @classmethod
     def read(cls, file: Path, rows: int) -> "IdIndex":
-        """Map an index into memory.
+        """Memory-map an index.
 
         Raises:
-            ValueError: if it is damaged, or not of so many rows.
+            ValueError: if it is damaged, or its number of rows differs from `rows`.
         """
         with pa.memory_map(str(file)) as source:
             try:
@@ -106,16 +106,16 @@ class IdIndex:
                 batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
                 if not reader.schema.equals(SCHEMA) or [batch.num_rows for batch in batches] != [rows]:
                     raise MmptValueError(
-                        f"{file} is damaged: it is no index of {rows} rows; mmpt validate --repair mends it"
+                        f"{file} is damaged: it is not an index of {rows} rows; run `mmpt validate --repair`"
                     )
                 (batch,) = batches
                 batch.validate()
             except (pa.ArrowException, OSError) as error:
-                raise MmptValueError(f"{file} is damaged ({error}); mmpt validate --repair mends it") from None
+                raise MmptValueError(f"{file} is damaged ({error}); run `mmpt validate --repair`") from None
         if any(column.null_count for column in batch.columns):
-            raise MmptValueError(f"{file} is damaged: it has gaps; mmpt validate --repair mends it")
-        ids, hashes, places = batch.columns
-        return cls(ids, hashes.to_numpy(), places.to_numpy())
+            raise MmptValueError(f"{file} is damaged: it has gaps; run `mmpt validate --repair`")
+        ids, hashes, rows_of_hashes = batch.columns
+        return cls(ids, hashes.to_numpy(), rows_of_hashes.to_numpy())
 
 
 def id_hash(image_id: str) -> np.uint64:

@@ -1,4 +1,4 @@
-"""Merging region stores: the shards of several stores, copied as they are, become one."""
+"""Merge region stores by copying their shards unchanged into a new store."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> RegionStore:
     """Copy complete stores of one extractor into a new one, in the given order.
 
     Raises:
-        FileExistsError: if `out` holds a complete store already.
+        FileExistsError: if `out` already holds a store.
         ValueError: if a store is not complete, is damaged, or differs from the first in extractor, classes, feature
-            width or optional arrays; if an image is in two of them.
+            dimension or optional arrays; if an image is in two stores.
     """
     stores = [RegionStore.open(path) for path in paths]
     if not stores:
@@ -47,8 +47,8 @@ def merge_stores(paths: Sequence[str | Path], out: str | Path) -> RegionStore:
     lock = take_lock(out)
     with lock:
         if (out / MANIFEST).exists():
-            raise MmptFileExistsError(f"{out} holds a region store already; give another folder, or delete this one")
-        for file in out.glob("shard-*"):  # of an interrupted merge
+            raise MmptFileExistsError(f"{out} already holds a region store; give another folder, or delete this one")
+        for file in out.glob("shard-*"):  # left by an interrupted merge
             file.unlink()
         shards: list[dict[str, Any]] = []
         for store in stores:
@@ -73,7 +73,7 @@ def _check(stores: list[RegionStore]) -> None:
     first = stores[0]
     for store in stores:
         if not store.complete:
-            raise MmptValueError(f"{store.path} is not complete, its writing was interrupted; finish it before merging")
+            raise MmptValueError(f"{store.path} is not complete: writing was interrupted; finish it before merging")
         for name in FACTS:
             if store.manifest[name] != first.manifest[name]:
                 raise MmptValueError(
@@ -87,7 +87,7 @@ def _check(stores: list[RegionStore]) -> None:
 
 
 def copy_shard(source: Path, entry: dict[str, Any], out: Path, number: int) -> dict[str, Any]:
-    """Copy a shard, checking its checksum on the way, and return its entry under the new number."""
+    """Copy a shard, check its checksum while copying, and return its manifest entry under the new number."""
     name = shard_name(number)
     temporary, digest = out / f"{name}.tmp", hashlib.sha256()
     with (source / entry["file"]).open("rb") as reader, temporary.open("wb") as writer:
@@ -97,7 +97,7 @@ def copy_shard(source: Path, entry: dict[str, Any], out: Path, number: int) -> d
     if digest.hexdigest() != entry["sha256"]:
         temporary.unlink()
         raise MmptValueError(
-            f"{source / entry['file']} is damaged: its sha256 does not fit; mmpt validate --repair mends it"
+            f"{source / entry['file']} is damaged: its sha256 does not match; run `mmpt validate --repair`"
         )
     publish(temporary, out / name)
     return {**entry, "file": name}

@@ -1,10 +1,10 @@
-"""Region stores as Parquet: what goes to the Hub and comes from there, and what is streamed where the disk is small.
+"""Region stores as Parquet, for the Hub and for streaming.
 
-    folder/data/regions-00000.parquet    one shard of the store; a row group is one of its record batches
-    folder/manifest.json                 the store's facts, and each file's rows, bytes and sha256
+    folder/data/regions-00000.parquet    one shard of the store; one row group per record batch
+    folder/manifest.json                 the facts of the store; rows, bytes and sha256 of each file
     folder/README.md                     the dataset card
 
-Pages carry checksums, and rows their own, as in the store.
+Pages have checksums, and rows have a CRC as in the store.
 """
 
 import json
@@ -42,7 +42,7 @@ tags:
 
 # Region features
 
-{images} images, {feature_dim} numbers a region, {classes}; extracted with `{extractor}`.
+{images} images, features of dimension {feature_dim}, {classes}; extracted with `{extractor}`.
 
 ```python
 from mmpt import RegionStore
@@ -53,7 +53,7 @@ store = RegionStore.from_hub("{repo_id}", "regions")
 
 
 def write_parquet(store: str | Path, folder: str | Path) -> None:
-    """Write the store in a folder as Parquet.
+    """Write a store as Parquet.
 
     Raises:
         FileExistsError: if the folder is not empty.
@@ -71,11 +71,11 @@ def write_parquet(store: str | Path, folder: str | Path) -> None:
 
 
 def read_parquet(folder: str | Path, path: str | Path) -> None:
-    """Write the store of Parquet files to `path`, with the bytes of the one they were made of; resumable.
+    """Convert Parquet files back to a store at `path`, byte-identical to the original; resumable.
 
     Raises:
         FileNotFoundError: if the folder has no manifest, or a file is missing.
-        ValueError: if a file, page or row disagrees with its checksum.
+        ValueError: if the checksum of a file, page or row does not match.
     """
     folder, path = Path(folder), Path(path)
     manifest = read_parquet_manifest(folder)
@@ -110,10 +110,10 @@ def push_store(
     token: str | None = None,
     revision: str | None = None,
 ) -> str:
-    """Upload the store in a folder as Parquet to a dataset repository and return its address.
+    """Upload a store as Parquet to a dataset repository and return its address.
 
-    One file after the other is written, uploaded and deleted, so that the disk holds one beside the store. Manifest
-    and card come last: a repository without a manifest was interrupted, and pushing again completes it.
+    Files are written, uploaded and deleted one at a time, so only one takes disk space. Manifest and card are uploaded
+    last: an upload without a manifest was interrupted, and pushing again completes it.
 
     Raises:
         ValueError: if the store is not complete.
@@ -152,11 +152,11 @@ def push_store(
 
 
 def load_store(repo_id: str, path: str | Path, *, token: str | None = None, revision: str | None = None) -> None:
-    """Download a store that was pushed, check every file, and write it to a folder.
+    """Download a pushed store, check every file, and write it to a folder.
 
     Raises:
         FileNotFoundError: if the repository has no complete store.
-        ValueError: if what was downloaded disagrees with its checksums.
+        ValueError: if a downloaded file does not match its checksum.
         huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
     """
     patterns = [MANIFEST, "data/*.parquet"]
@@ -168,13 +168,13 @@ def read_parquet_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder of Parquet files.
 
     Raises:
-        FileNotFoundError: if there is none: the folder is none, or its writing was interrupted.
-        ValueError: if it is damaged, or of a newer mmpt.
+        FileNotFoundError: if there is none, because the folder is something else or writing was interrupted.
+        ValueError: if it is damaged, or was written by a newer mmpt.
     """
     file = folder / MANIFEST
     if not file.is_file():
         raise MmptFileNotFoundError(
-            f"{folder} has no {MANIFEST}, expected a region store as Parquet; was it pushed whole?"
+            f"{folder} has no {MANIFEST}, expected a region store as Parquet; was the upload completed?"
         )
     try:
         return check_parquet_manifest(json.loads(file.read_bytes()), str(file))
@@ -183,15 +183,15 @@ def read_parquet_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_parquet_manifest(manifest: Any, name: str) -> dict[str, Any]:
-    """Return a manifest that has what reading needs.
+    """Return a manifest after checking that it has all keys that reading needs.
 
     Raises:
-        ValueError: if it has not, or is of a newer mmpt.
+        ValueError: if a key is missing or wrong, or if it was written by a newer mmpt.
     """
     keys = {*FACTS, "origin", "shard_bytes", "files", "parquet_version"}
     if not isinstance(manifest, dict) or not keys <= set(manifest):
         raise MmptValueError(
-            f"{name} is no manifest of a region store as Parquet, expected the keys {', '.join(sorted(keys))}"
+            f"{name} is not a manifest of a region store as Parquet, expected the keys {', '.join(sorted(keys))}"
         )
     if manifest["parquet_version"] > PARQUET_VERSION:
         raise MmptValueError(
@@ -204,11 +204,12 @@ def check_parquet_manifest(manifest: Any, name: str) -> dict[str, Any]:
 
 
 def read_row_groups(file: Any, name: str, groups: range | None = None) -> Iterator[ShardBatch]:
-    """Yield row groups of a Parquet file one by one, checking the checksums of their pages.
+    """Yield the row groups of a Parquet file one by one, verifying page checksums.
 
     Args:
-        file: open for reading, on the disk or on the Hub.
-        groups: which; all by default.
+        file: file object open for reading, local or on the Hub.
+        name: name of the file in errors.
+        groups: numbers of the row groups to read; None reads all.
 
     Raises:
         ValueError: if a page is damaged.
@@ -228,12 +229,12 @@ def read_row_groups(file: Any, name: str, groups: range | None = None) -> Iterat
 def _complete_manifest(store: Path) -> dict[str, Any]:
     manifest = read_manifest(store)
     if not manifest["complete"]:
-        raise MmptValueError(f"{store} is not complete, its writing was interrupted; finish it before sharing it")
+        raise MmptValueError(f"{store} is not complete: writing was interrupted; finish it before sharing it")
     return manifest
 
 
 def _write_file(store: Path, shard: dict[str, Any], number: int, folder: Path) -> dict[str, Any]:
-    """Write one shard and return its entry of the manifest."""
+    """Write one shard and return its manifest entry."""
     path = folder / "data" / _file_name(number)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False, write_page_checksum=True) as writer:
         for batch in open_shard(store, shard):
@@ -246,7 +247,7 @@ def _check_file(folder: Path, entry: dict[str, Any]) -> None:
     if not file.is_file():
         raise MmptFileNotFoundError(f"{file} is missing, the manifest lists it; download it again")
     if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
-        raise MmptValueError(f"{file} is damaged: its size or sha256 is not that of the manifest; download it again")
+        raise MmptValueError(f"{file} is damaged: its size or sha256 differs from the manifest; download it again")
 
 
 def _parquet_manifest(manifest: dict[str, Any], files: list[dict[str, Any]]) -> str:

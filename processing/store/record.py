@@ -1,4 +1,4 @@
-"""What made the regions that a model was trained on: kept in its processor, compared before other regions are used.
+"""Record of how a model's training regions were made, saved in its processor and compared with other regions.
 
 A record is JSON: `extractor` (the settings, or the corpus that makes its own features), `feature_dim`, `class_names`,
 and what else the regions of new images need: a store's `fingerprint`, or the `prototypes` of NLVR's objects.
@@ -19,10 +19,10 @@ Record = dict[str, Any]
 
 
 def record_of(regions: Any, corpus: str | None = None) -> Record | None:
-    """Return the record of a store's regions, or of those of a corpus; None where nothing is known of them.
+    """Return the record of regions from a store or a corpus, or None if their origin is unknown.
 
     Args:
-        corpus: name of the corpus that makes the features, for regions that are no store's.
+        corpus: name of the corpus that makes the features, for regions that are not from a store.
     """
     if getattr(regions, "fingerprint", None) is not None:
         return {name: getattr(regions, name) for name in (*FACTS, "fingerprint")}
@@ -30,7 +30,7 @@ def record_of(regions: Any, corpus: str | None = None) -> Record | None:
         return None
     record: Record = {"extractor": {"corpus": corpus}, "feature_dim": next(iter(regions.values())).feature_dim}
     if isinstance(regions, SceneRegions):
-        # JSON has no NaN, which stands for a kind of object that no image had.
+        # NaN marks a kind of object that no image had; JSON has no NaN.
         record["prototypes"] = [
             [None if np.isnan(number) else number for number in row] for row in regions.prototypes.tolist()
         ]
@@ -38,44 +38,43 @@ def record_of(regions: Any, corpus: str | None = None) -> Record | None:
 
 
 def prototypes_of(record: Record | None) -> NDArray[np.float32] | None:
-    """Return the prototypes of NLVR's objects that a record holds, (kinds, feature)."""
+    """Return the (kinds, feature) prototypes of NLVR's objects in a record, or None."""
     if record is None or "prototypes" not in record:
         return None
     return np.asarray(record["prototypes"], dtype=np.float32)
 
 
 def check_same_regions(trained: Record | None, given: Record | None, where: str, allow: str) -> None:
-    """Raise if a model would get regions of another extractor than it was trained on; both must be known.
+    """Raise if the given regions come from another extractor than the training regions; unknown records pass.
 
     Args:
-        where: what the given regions are of, for the error.
-        allow: how a user says that they may differ, for the error.
+        where: description of the given regions, for the error.
+        allow: option that permits different regions, for the error.
 
     Raises:
-        ValueError: naming both extractors.
+        ValueError: if the records differ; the message names both extractors.
     """
     if trained is None or given is None:
         return
     for name in ("feature_dim", "class_names"):
-        # Every corpus may leave names out.
+        # A record may lack class names.
         one, other = trained.get(name), given.get(name)
         if one is not None and other is not None and one != other:
             raise MmptValueError(
                 f"{where} has {name} {_short(other)}, but the model was trained on regions with {_short(one)}; give "
                 f"regions of {describe_extractor(trained)}"
-                + (f", or {allow} to use these all the same" if name != "feature_dim" else "")
+                + (f", or {allow} to use these anyway" if name != "feature_dim" else "")
             )
     if _identity(trained["extractor"]) != _identity(given["extractor"]):
         differ = _differences(_identity(trained["extractor"]), _identity(given["extractor"]))
         raise MmptValueError(
             f"{where} was made by {describe_extractor(given)}, but the model was trained on regions made by "
-            f"{describe_extractor(trained)} ({differ}); give regions of that extractor, or {allow} to use these all "
-            "the same"
+            f"{describe_extractor(trained)} ({differ}); give regions of that extractor, or {allow} to use these anyway"
         )
 
 
 def describe_extractor(record: Record) -> str:
-    """Return what errors call an extractor."""
+    """Describe an extractor for an error message."""
     extractor = record["extractor"]
     if "corpus" in extractor:
         return f"the corpus {extractor['corpus']!r}"
@@ -87,7 +86,10 @@ def describe_extractor(record: Record) -> str:
 
 
 def _identity(extractor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the regions: equal weights make a name, a revision and a rounding to a lower dtype none."""
+    """Return the settings that determine the regions.
+
+    If the weights have a checksum, model name, revision and dtype are left out.
+    """
     unread = ("model", "revision", "dtype") if "weights_sha256" in extractor else ()
     return {name: value for name, value in extractor.items() if name not in unread}
 

@@ -1,4 +1,4 @@
-"""The region store: a folder of Arrow shards with one row an image, read by image id without copying."""
+"""The region store: a folder of Arrow shards with one row per image, read by image id without copying."""
 
 import logging
 from bisect import bisect_right
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class RegionStore(Mapping[str, Regions]):
     """A memory-mapped region store: `store[image_id]` gives `Regions` whose arrays are read-only views of the file.
 
-    Features come as float16, class_probs as float32 that sum to 1. Pickling keeps the path alone, so that a worker
-    opens the store again. Made by `RegionStore.open`.
+    Features are float16; class_probs are float32 and sum to 1. Pickling keeps only the path, so each worker opens the
+    store again. Use `RegionStore.open` to create one.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -48,17 +48,17 @@ class RegionStore(Mapping[str, Regions]):
             shards = range(len(self._starts))
             self._index = IdIndex.build(batch.ids for number in shards for batch in self._shard(number)[1])
             if again := self._index.duplicates():
-                raise MmptValueError(f"{path} has {len(again)} ids twice, {again[0]!r} is the first: it is damaged")
+                raise MmptValueError(f"{path} has {len(again)} duplicate ids, {again[0]!r} first: it is damaged")
         else:
             self._index = IdIndex.read(checked_size(path, manifest["index"]), rows)
         if not self.complete:
-            logger.warning("%s: its writing was interrupted, it has the first %d images only", path, rows)
+            logger.warning("%s: writing was interrupted, only the first %d images are available", path, rows)
 
     @classmethod
     def open(cls, path: str | Path) -> "RegionStore":
-        """Open a store, checking that every shard is there and has the size it was written with.
+        """Open a store after checking that every shard exists and has its original size.
 
-        A store whose writing was interrupted opens with its complete shards, and says so in the log.
+        An interrupted store opens with its complete shards and logs a warning.
 
         Raises:
             FileNotFoundError: if the folder, its manifest or a shard is missing.
@@ -89,12 +89,12 @@ class RegionStore(Mapping[str, Regions]):
         if batch.ids[row].as_py() != image_id:
             raise MmptValueError(
                 f"image {image_id!r} in {self.path}: its row holds another image; it is damaged, validate(deep=True) "
-                "says where"
+                "shows where"
             )
         return decode_regions(batch, row, image_id, self.feature_dim, self.num_classes, str(self.path))
 
     def raw_row(self, image_id: str) -> dict[str, Any]:
-        """Return the row of an image as it is stored, arrays as bytes.
+        """Return the row of an image as stored, with arrays as bytes.
 
         Raises:
             KeyError: if the store does not have the image.
@@ -107,12 +107,12 @@ class RegionStore(Mapping[str, Regions]):
 
     @property
     def complete(self) -> bool:
-        """Whether the writing of the store came to its end."""
+        """Whether the store was written completely."""
         return self.manifest["complete"]
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """The optional arrays that the images with regions have; class_probs and scores, say."""
+        """Names of the optional arrays that images with regions have, such as class_probs and scores."""
         for batch in self.batches():
             for row in range(len(batch)):
                 if batch.numbers(row)[2]:
@@ -120,14 +120,14 @@ class RegionStore(Mapping[str, Regions]):
         return ()
 
     def batches(self) -> Iterator[ShardBatch]:
-        """Yield the record batches of all shards, in the order of the rows."""
+        """Yield the record batches of all shards in row order."""
         for number in range(len(self._starts)):
             yield from self._shard(number)[1]
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, revision: str | None = None
     ) -> str:
-        """Upload the store as Parquet to a dataset repository, its manifest last, and return the address.
+        """Upload the store as Parquet to a dataset repository and return the address.
 
         See `processing.store.parquet.push_store`.
         """
@@ -139,7 +139,7 @@ class RegionStore(Mapping[str, Regions]):
     def from_hub(
         cls, repo_id: str, path: str | Path, *, token: str | None = None, revision: str | None = None
     ) -> "RegionStore":
-        """Download a store that was pushed, into a folder, and open it; an interrupted one goes on.
+        """Download a pushed store into a folder and open it; resumes an interrupted download.
 
         See `processing.store.parquet.load_store`.
         """
@@ -149,11 +149,11 @@ class RegionStore(Mapping[str, Regions]):
         return cls.open(path)
 
     def validate(self, *, deep: bool = False) -> None:
-        """Check every file's size and, if `deep`, every byte against the checksums.
+        """Check the size of every file and, if `deep`, every byte against the checksums.
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: naming each damaged file and its first damaged images.
+            ValueError: if a file is damaged; the message names each one and its first damaged images.
         """
         manifest = read_manifest(self.path)
         for entry in manifest["shards"]:
@@ -161,20 +161,20 @@ class RegionStore(Mapping[str, Regions]):
         faults = find_faults(self.path, deep=deep)
         if faults:
             listed = ". ".join(map(str, faults))
-            raise MmptValueError(f"{self.path} is damaged. {listed}. Copy or write the named files again, or mend them")
+            raise MmptValueError(f"{self.path} is damaged. {listed}. Copy or write these files again, or repair them")
 
     def _locate(self, row: int) -> tuple[ShardBatch, int]:
-        """Return the batch of a row, and the row in it."""
+        """Return the batch that holds a row, and the row number within it."""
         number = bisect_right(self._starts, row) - 1
         starts, batches = self._shard(number)
         row -= self._starts[number]
-        place = bisect_right(starts, row) - 1
-        return batches[place], row - starts[place]
+        position = bisect_right(starts, row) - 1
+        return batches[position], row - starts[position]
 
     def _shard(self, number: int) -> tuple[list[int], list[ShardBatch]]:
-        """Return first rows and batches of a shard, which is opened when it is first needed."""
+        """Return (first row of each batch, batches) of a shard, opening it when first needed."""
         if number not in self._shards:
             batches = open_shard(self.path, self.manifest["shards"][number])
-            starts = [sum(map(len, batches[:place])) for place in range(len(batches))]
+            starts = [sum(map(len, batches[:position])) for position in range(len(batches))]
             self._shards[number] = (starts, batches)
         return self._shards[number]

@@ -1,4 +1,4 @@
-"""Repairing a region store: only what is damaged is written again, from a source or without the damaged rows."""
+"""Repair a region store: rewrite only damaged files, from a source or without the damaged rows."""
 
 import json
 import shutil
@@ -33,16 +33,18 @@ from mmpt.processing.store.source import Found, RegionSource
 from mmpt.processing.store.validation import Fault, find_faults
 from mmpt.processing.store.writer import SHARD_BYTES, RegionStoreWriter, take_lock
 
-SCRATCH = "repair"  # a folder in the store; it stays if a repair is killed, and the next one removes it
+SCRATCH = "repair"  # folder in the store; if a repair is killed it remains until the next repair removes it
 
 
 class Repair:
-    """What a repair did.
+    """Result of a repair.
 
     Args:
         faults: the damaged files.
-        mended: images whose rows were written again from the source.
-        dropped: images that are not in the store any more; None stands for one whose id is lost too.
+
+    Attributes:
+        mended: ids of the images whose rows were rewritten from the source.
+        dropped: ids of the images removed from the store; None if the id is lost too.
     """
 
     def __init__(self, faults: list[Fault]) -> None:
@@ -52,17 +54,19 @@ class Repair:
 
 
 def repair_store(path: str | Path, source: Mapping[str, Regions] | RegionSource | None = None) -> Repair:
-    """Write the damaged files of a store again.
+    """Rewrite the damaged files of a store.
 
-    Rows that agree with their own checksum are kept. The others come from the source; those that it has not, or all
-    where there is none, are dropped and noted in errors.jsonl. With a copy of the store, or the feature file it was
-    imported from, a repaired shard has its old bytes.
+    Keep rows whose CRC matches. Re-read the others from `source`. Drop rows that it lacks, or all of them without a
+    source, and list them in errors.jsonl. If `source` is a copy of the store or the original feature file, a repaired
+    shard is byte-identical to the original.
 
     Args:
-        source: another store, regions by id, or a feature file.
+        source: another store, a mapping of image id to regions, or a feature file.
 
     Raises:
-        ValueError: if the manifest is damaged and the source is no copy of the store; if the store is being written.
+        FileNotFoundError: if the folder does not exist.
+        RuntimeError: if another process is writing the store.
+        ValueError: if the manifest is damaged and the source is not a copy of the store.
     """
     path = Path(path)
     if not path.is_dir():
@@ -96,7 +100,7 @@ def _mend_manifest(path: Path, source: Any) -> None:
         return
     files = {file.name for file in path.glob("shard-*.arrow")}
     if not isinstance(source, RegionStore) or {entry["file"] for entry in source.manifest["shards"]} != files:
-        raise MmptValueError(f"{path}: {fault}. A manifest can be mended from a copy of the store alone: --source COPY")
+        raise MmptValueError(f"{path}: {fault}. Only a copy of the store can repair a manifest: --source COPY")
     shutil.copyfile(source.path / MANIFEST, path / f"{MANIFEST}.tmp")
     publish(path / f"{MANIFEST}.tmp", path / MANIFEST)
 
@@ -114,9 +118,9 @@ def _write_again(
     source: Mapping[str, Regions] | RegionSource | None,
     repair: Repair,
 ) -> dict[str, Any]:
-    """Write one shard again and return its entry."""
+    """Rewrite one shard and return its manifest entry."""
     good = _good_rows(path / entry["file"])
-    if expected is None:  # the index is lost too: what can be read is all that is known of the shard
+    if expected is None:  # the index is lost too, so only the readable rows are known
         wanted: list[str] = list(good)
         repair.dropped.extend([None] * (entry["rows"] - len(good)))
     else:
@@ -156,7 +160,7 @@ def _write_again(
 
 
 def _good_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the rows of a shard that can be read and agree with their checksums."""
+    """Return image id -> row for the readable rows of a shard whose CRC matches."""
     try:
         batches: list[ShardBatch] = read_batches(file) if file.is_file() else []
     except ValueError:
@@ -184,13 +188,13 @@ def _from_source(source: Mapping[str, Regions] | RegionSource | None, wanted: se
 def _check_width(regions: Regions, manifest: dict[str, Any], image_id: str) -> None:
     if regions.feature_dim != manifest["feature_dim"]:
         raise MmptValueError(
-            f"the source has features of {regions.feature_dim} numbers for image {image_id!r}, the store of "
+            f"the source has features of dimension {regions.feature_dim} for image {image_id!r}, the store has "
             f"{manifest['feature_dim']}; give the source that the store was made from"
         )
 
 
 def _note(path: Path, manifest: dict[str, Any], repair: Repair, *, errors_damaged: bool) -> None:
-    """Write errors, index and manifest anew."""
+    """Rewrite errors.jsonl, index and manifest."""
     errors = path / ERRORS
     lines = errors.read_text(encoding="utf-8", errors="replace").splitlines() if errors.exists() else []
     if errors_damaged:

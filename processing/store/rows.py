@@ -1,4 +1,4 @@
-"""From a stored row to regions."""
+"""Decode stored rows to `Regions`."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from mmpt.processing.store.format import PAYLOADS, ShardBatch
 def decode_regions(
     batch: ShardBatch, row: int, image_id: str, feature_dim: int, num_classes: int | None, source: str
 ) -> Regions:
-    """Return the regions of a row; the arrays are views of the batch, but for class_probs.
+    """Return the regions of a row; all arrays but class_probs are views of the batch.
 
     Args:
-        image_id: the row's id.
-        source: what errors call the place.
+        image_id: id of the row.
+        source: name of the store in errors.
 
     Raises:
-        ValueError: if an array has not the size that the numbers of the row say.
+        ValueError: if the size of an array does not match the number of regions, or class_probs do not sum to 1.
     """
     width, height, count = batch.numbers(row)
     widths = {"features": feature_dim, "boxes": 4, "class_probs": num_classes or 0}
@@ -36,8 +36,8 @@ def decode_regions(
         values = payload.view(dtype)
         arrays[key] = values if columns is None else values.reshape(shape)
     if "class_probs" in arrays:
-        # float16 rounding leaves sums of 1 +- 1e-3; a target of a KL divergence must be a distribution.
-        # NumPy takes 30 times as long as torch to widen float16.
+        # After float16 rounding the sums are 1 +- 1e-3, but the target of a KL divergence must be a distribution.
+        # torch converts float16 to float32 30 times as fast as NumPy.
         probs = torch.from_numpy(arrays["class_probs"].copy()).float().numpy()
         sums = probs.sum(1, keepdims=True)
         if not (np.abs(sums - 1) < 0.1).all():
@@ -48,4 +48,4 @@ def decode_regions(
 
 
 def _damaged(image_id: str, source: str, fault: str) -> MmptValueError:
-    return MmptValueError(f"image {image_id!r} in {source}: {fault}; it is damaged, validate(deep=True) says where")
+    return MmptValueError(f"image {image_id!r} in {source}: {fault}; it is damaged, validate(deep=True) shows where")

@@ -1,4 +1,4 @@
-"""Region sources: what a region store is filled from, position by position."""
+"""Region sources, from which a region store is filled position by position."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Found:
     """The regions at one position of a source.
 
     Args:
-        where: what an error calls the position: "train.tsv, line 12", say.
+        where: name of the position in errors, such as "train.tsv, line 12".
     """
 
     where: str
@@ -21,12 +21,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A position of a source that gives no regions.
+    """A position of a source without usable regions.
 
     Args:
-        where: what an error calls the position.
-        reason: what was got, what was expected, and what to do.
-        image_id: the image's id, where it could be read.
+        where: name of the position in errors.
+        reason: what was found, what was expected, and what to do.
+        image_id: id of the image, if it could be read.
     """
 
     where: str
@@ -35,32 +35,32 @@ class Rejected:
 
 
 class RegionSource(Protocol):
-    """A feature file, or images and an extractor: the same positions in the same order whenever it is read."""
+    """A feature file, or images with an extractor. Every reading gives the same positions in the same order."""
 
     @property
     def extractor(self) -> Mapping[str, Any]:
-        """What made the features, as JSON; stores that may be merged agree in it."""
+        """What made the features, as JSON; stores can be merged only if it is equal."""
         ...
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """Which file or images these are (name, bytes, format), as JSON; a resumed run must find the same."""
+        """Identity of the file or images (name, bytes, format), as JSON; a resumed run requires the same."""
         ...
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names of the classes that `class_probs` and `labels` count, background included; None if not known."""
+        """Names of the classes in `class_probs` and `labels`, background included, or None if unknown."""
         ...
 
     @property
     def total(self) -> int | None:
-        """Number of positions, where it is known without reading them."""
+        """Number of positions, or None if it is unknown before reading."""
         ...
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
-        """Yield the positions from `start` on, each exactly once and in order, in groups that belong together.
+        """Yield the positions from `start` on in groups, each position exactly once and in order.
 
-        A shard of a store ends only between two groups, so that a resumed run meets the same groups. Positions before
-        `start` are passed over without being decoded.
+        A shard of a store ends only between two groups, so a resumed run sees the same groups. Positions before
+        `start` are skipped without decoding.
         """
         ...

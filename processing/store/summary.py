@@ -1,4 +1,4 @@
-"""What is in a region store, counted."""
+"""Summarise the content of a region store."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,10 @@ class StoreSummary:
     """Counts of a store.
 
     Args:
-        regions: (images,), regions of each image.
-        classes: images' regions by class id, empty if the store has no classes; a region counts for its label or,
-            where there is none, for its most likely class.
+        regions: (images,), number of regions of each image.
+        classes: (classes,), number of regions of each class, empty if the store has no classes. The class of a region
+            is its label or, without labels, its most probable class.
+        file_bytes: total size of the files in bytes.
     """
 
     store: RegionStore
@@ -32,17 +33,17 @@ class StoreSummary:
 
     def _lines(self) -> list[str]:
         store, manifest = self.store, self.store.manifest
-        state = "" if store.complete else " (its writing was interrupted: these are its complete shards)"
+        state = "" if store.complete else " (writing was interrupted: these are its complete shards)"
         rejected = manifest["errors"]["rows"] if manifest["errors"] else 0
         classes = "no classes" if store.num_classes is None else f"{store.num_classes} classes"
         counts = self.regions
-        spread = f"{counts.min()} to {counts.max()} an image, {counts.mean():.1f} on average" if len(counts) else "none"
+        spread = f"{counts.min()} to {counts.max()} per image, mean {counts.mean():.1f}" if len(counts) else "none"
         arrays = ", ".join(store.arrays) or "no optional arrays"
         lines = [
             f"{store.path}: {len(store):,} images{state}, {self.file_bytes / 1e6:,.1f} MB in "
             f"{len(manifest['shards'])} shards",
             f"regions: {counts.sum():,}; {spread}; {(counts == 0).sum():,} images without",
-            f"features: {store.feature_dim} numbers, float16; {classes}; {arrays}",
+            f"features: dimension {store.feature_dim}, float16; {classes}; {arrays}",
             f"rejected: {rejected:,}" + (" (errors.jsonl has the reasons)" if rejected else ""),
             f"extractor: {_flat(store.extractor)}",
             f"origin: {_flat(manifest['origin'])}",
@@ -67,7 +68,7 @@ class StoreSummary:
 
 
 def summarise(store: RegionStore) -> StoreSummary:
-    """Count what is in a store, from its columns alone; features are not read."""
+    """Count images, regions and classes of a store without reading its features."""
     regions, classes = [], np.zeros(store.num_classes or 0, dtype=np.int64)
     for batch in store.batches():
         regions.append(batch.arrow.column("num_regions").to_numpy())
@@ -82,7 +83,7 @@ def summarise(store: RegionStore) -> StoreSummary:
 
 
 def class_name(store: RegionStore, number: int) -> str:
-    """Return a class's name, or its number where the store has no names."""
+    """Return the name of a class, or "class" and its number if the store has no names."""
     names = store.class_names
     return names[number] if names is not None and number < len(names) else f"class {number}"
 

@@ -1,7 +1,7 @@
-"""Taking into a complete store what its source has more of: images that were repaired or added since.
+"""Add to a complete store the images that were added to its source, or repaired there, since it was written.
 
-The new images are written into a store of their own, in the folder `update` of the store, and joined to it when that is
-complete. Both steps can be interrupted anywhere: the next run goes on.
+New images are written into a separate store in the subfolder `update`, which is joined to the store when complete.
+Both steps can be interrupted at any point; the next run resumes.
 """
 
 import json
@@ -30,8 +30,8 @@ from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.store.source import Found, RegionSource, Rejected
 
 UPDATE = "update"
-_JOIN = "join.json"  # in UPDATE: what is to be joined is complete there
-# What of an origin changes when images or rows are added to the same folder or file.
+_JOIN = "join.json"  # exists in UPDATE once its store is complete and ready to join
+# Keys of an origin that change when images or rows are added to the same folder or file.
 _CHANGING = {
     *("total", "ids_sha256", "bytes", "entries", "files", "names_crc32", "shards_crc32", "index_crc32", "predictions"),
     *("sizes", "rows"),
@@ -42,7 +42,7 @@ Position = tuple[int, Found | Rejected]
 
 @runtime_checkable
 class ListedSource(Protocol):
-    """A region source that knows its ids before it reads anything."""
+    """A region source that knows its image ids without reading the images."""
 
     @property
     def ids(self) -> Sequence[str | None]:
@@ -50,16 +50,16 @@ class ListedSource(Protocol):
         ...
 
     def read(self, numbers: Sequence[int]) -> Iterator[list[Found | Rejected]]:
-        """Yield these positions alone, in groups as `groups` does."""
+        """Yield only these positions, in groups as `groups` does."""
         ...
 
 
 @dataclass
 class MissingImages:
-    """The positions of a source whose image a store does not have, as a region source.
+    """The positions of a source whose image a store lacks, as a region source.
 
     Args:
-        numbers: of the positions in the source, as far as they were read.
+        numbers: numbers of these positions in the source, as far as they have been read.
     """
 
     source: RegionSource
@@ -68,22 +68,22 @@ class MissingImages:
 
     @property
     def extractor(self) -> Mapping[str, Any]:
-        """The source's."""
+        """Extractor of the source."""
         return self.source.extractor
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """The source's."""
+        """Class names of the source."""
         return self.source.class_names
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """Which source it is, and which store."""
+        """Origin of the source, and the number of images in the store."""
         return {"update": dict(self.source.origin), "images": len(self.store)}
 
     @property
     def total(self) -> int | None:
-        """Not known before the source was read."""
+        """None, because the number is unknown before the source is read."""
         return None
 
     def groups(self, start: int) -> Iterator[list[Found | Rejected]]:
@@ -103,7 +103,7 @@ class MissingImages:
 
 
 def _missing(source: RegionSource, there: Container[str]) -> Iterator[list[Position]]:
-    """Yield what is not in a store, by reading the whole source; an image that comes twice is rejected again."""
+    """Yield the positions missing from a store by reading the whole source; duplicate images are rejected again."""
     seen: set[str] = set()
     number = 0
     for group in source.groups(0):
@@ -123,25 +123,25 @@ def _missing(source: RegionSource, there: Container[str]) -> Iterator[list[Posit
 
 
 def is_same_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether two origins are of one folder or file, to which images may have been added."""
+    """Return whether two origins are the same folder or file, ignoring images that were added to it."""
     parts = now.get("shard", [0, 1])
     fixed = [{key: value for key, value in origin.items() if key not in _CHANGING} for origin in (before, now)]
     return fixed[0] == fixed[1] and list(parts) == [0, 1]
 
 
 def new_errors(missing: MissingImages, path: Path) -> list[dict[str, Any]]:
-    """Return the rows of errors.jsonl in a store of missing images, with the numbers of the source's positions."""
+    """Return the errors of an `update` store with position numbers of the original source."""
     return [{**row, "position": missing.numbers[row["position"]]} for row in read_errors(path)]
 
 
 def read_errors(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a store's errors.jsonl."""
+    """Return the rows of errors.jsonl, or an empty list if the file does not exist."""
     file = path / ERRORS
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def begin_join(path: Path, origin: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> None:
-    """Note that the folder `update` is complete and what its store will say once it is joined."""
+    """Mark the folder `update` as ready to join, with the origin and errors that the joined store will have."""
     (path / UPDATE).mkdir(exist_ok=True)
     temporary = path / UPDATE / f"{_JOIN}.tmp"
     temporary.write_text(json.dumps({"origin": dict(origin), "errors": list(errors)}), encoding="utf-8")
@@ -149,12 +149,12 @@ def begin_join(path: Path, origin: Mapping[str, Any], errors: Sequence[Mapping[s
 
 
 def finish_join(path: Path) -> None:
-    """Join the folder `update` to the store, if it is complete; the caller has the store's lock.
+    """Join the folder `update` to the store if it is complete; the caller must hold the lock of the store.
 
-    A joining that was interrupted is done again.
+    An interrupted join is repeated.
 
     Raises:
-        ValueError: if the new images have other arrays than those of the store.
+        ValueError: if the new images differ from those of the store in extractor, classes or arrays.
     """
     note = path / UPDATE / _JOIN
     if not note.is_file():
@@ -162,7 +162,7 @@ def finish_join(path: Path) -> None:
     wanted = json.loads(note.read_text(encoding="utf-8"))
     manifest = read_manifest(path)
     if manifest["origin"] == wanted["origin"] and manifest["complete"] and not _is_new(path, manifest):
-        shutil.rmtree(path / UPDATE)  # it was joined, and only the folder was left
+        shutil.rmtree(path / UPDATE)  # already joined; only the folder was left
         return
     facts = {name: manifest[name] for name in FACTS}
     shards = list(manifest["shards"])
@@ -182,7 +182,7 @@ def finish_join(path: Path) -> None:
 
 
 def write_errors(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a store's errors.jsonl, or remove it where there is no row."""
+    """Write errors.jsonl, or remove it if there are no rows."""
     if not rows:
         (path / ERRORS).unlink(missing_ok=True)
         return
@@ -192,7 +192,7 @@ def write_errors(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _is_new(path: Path, manifest: Mapping[str, Any]) -> bool:
-    """Return whether the folder `update` was made for the store as it is."""
+    """Return whether the folder `update` was made for the current state of the store."""
     file = path / UPDATE / MANIFEST
     return not file.exists() or read_manifest(path / UPDATE)["origin"]["images"] == _rows(manifest["shards"])
 
@@ -202,7 +202,7 @@ def _rows(shards: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _check_fits(path: Path, manifest: Mapping[str, Any], more: RegionStore) -> None:
-    """Refuse new images that differ from those of the store in what must be the same for all."""
+    """Raise if new images differ from those of the store in a shared property."""
     before = {name: manifest[name] for name in FACTS}
     now = {name: more.manifest[name] for name in FACTS}
     if manifest["complete"]:

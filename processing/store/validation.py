@@ -1,4 +1,4 @@
-"""What is wrong with a region store, file by file."""
+"""Find damaged or missing files of a region store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from mmpt.processing.store.format import (
 
 @dataclass(frozen=True)
 class Fault:
-    """A file of a store that is not as it was written.
+    """A damaged or missing file of a store.
 
     Args:
-        file: its name.
+        file: name of the file.
         text: what is wrong with it.
     """
 
@@ -31,10 +31,10 @@ class Fault:
 
 
 def find_faults(path: Path, *, deep: bool) -> list[Fault]:
-    """Return the files that are missing or have a wrong size and, if `deep`, those with a changed byte.
+    """Return the files that are missing or have a wrong size and, if `deep`, those whose checksum does not match.
 
     Raises:
-        FileNotFoundError: if there is no store.
+        FileNotFoundError: if the folder holds no store.
         ValueError: if the manifest cannot be read.
     """
     manifest = read_manifest(path)
@@ -62,7 +62,7 @@ def _fault(path: Path, entry: dict[str, Any], deep: bool) -> str | None:
 
 
 def _damaged_images(path: Path, entry: dict[str, Any]) -> str:
-    """Name the rows of a shard that disagree with their own checksum."""
+    """Describe the rows of a shard whose CRC does not match."""
     try:
         batches = open_shard(path, entry)
     except ValueError as error:

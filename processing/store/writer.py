@@ -1,4 +1,4 @@
-"""The writer of region stores: checks every number, keeps what is complete, and goes on where it was interrupted."""
+"""Crash-safe and resumable writer of region stores that checks every number."""
 
 import json
 import logging
@@ -38,27 +38,27 @@ logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 500_000_000
 BATCH_BYTES = 16_000_000  # rows held in memory before they are written
-PROBABILITY_TOLERANCE = 2e-3  # what 1,600 float16 roundings can add up to
+PROBABILITY_TOLERANCE = 2e-3  # largest total error of 1,600 float16 roundings
 
 
 class RegionStoreWriter:
-    """Write a region store, image by image; a context manager that completes the store unless an error leaves it.
+    """Write a region store image by image; as a context manager, complete it on exit unless an error occurs.
 
-    After an interruption the store has its complete shards; what came after them is written again.
+    After an interruption the store keeps its complete shards; later images must be written again.
 
     Args:
-        path: the store's folder; made if it does not exist.
+        path: folder of the store; created if it does not exist.
         extractor: what made the regions (model, revision, settings), as JSON; part of the store's fingerprint.
-        class_names: names of the classes that `class_probs` and `labels` count, background included.
-        origin: which file or images the regions are of, as JSON; kept in the manifest.
-        shard_bytes: a shard is closed once it holds this many bytes.
-        resume: keep the complete shards of an interrupted writing; `position` says how far it came.
+        class_names: names of the classes in `class_probs` and `labels`, background included.
+        origin: identity of the file or images, as JSON; saved in the manifest.
+        shard_bytes: size in bytes at which a shard is closed.
+        resume: keep the complete shards of an interrupted run; `position` is where to continue in the source.
 
     Raises:
-        FileExistsError: if the folder holds a complete store already.
-        RuntimeError: if another writer is at work in the folder.
+        FileExistsError: if the folder already holds a complete store.
+        RuntimeError: if another writer is active in the folder.
         TypeError: if extractor or origin cannot be written as JSON.
-        ValueError: if what is there to go on with was written with other arguments.
+        ValueError: if the interrupted run to resume was started with other arguments.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RegionStoreWriter:
         self._shard_bytes = shard_bytes
         self._optional: frozenset[str] | None = None
         self._finished = np.empty(0, np.uint64)  # hashes of the ids in finished shards, sorted
-        self._ids: set[str] = set()  # those of the shard that is being written
+        self._ids: set[str] = set()  # ids in the current shard
         self._rows: list[dict[str, Any]] = []
         self._rows_bytes = self._shard_rows = 0
         self._shards: list[dict[str, Any]] = []
@@ -106,29 +106,29 @@ class RegionStoreWriter:
             self.abandon()
 
     def __len__(self) -> int:
-        """Images added so far, those of an interrupted writing too."""
+        """Return the number of images added so far, including those of a resumed run."""
         return len(self._finished) + len(self._ids)
 
     def add(self, regions: Regions, *, close_full_shard: bool = True) -> None:
-        """Add the regions of one image; after an error the store is as it was before.
+        """Add the regions of one image; an error leaves the store unchanged.
 
         Args:
-            close_full_shard: end the shard if it is full now; or else `finish_shard` ends it.
+            close_full_shard: close the shard if it is now full; if False, the caller calls `finish_shard`.
 
         Raises:
-            ValueError: if the image has no id, was added before, has a number that is not finite (in float16 too), a
-                box that is inverted or not in 0..1, class_probs that are no distribution, or does not fit the images
-                before it in feature width, classes or optional arrays.
+            ValueError: if the image has no id, was added before, has a number that is not finite (also after conversion
+                to float16), a box that is inverted or outside 0..1, or class_probs that are not a distribution; if it
+                differs from earlier images in feature dimension, classes or optional arrays.
         """
         if not self._lock.is_locked:
-            raise MmptValueError(f"{self.path} is closed, expected all images to be added before")
+            raise MmptValueError(f"{self.path} is closed; add all images before closing it")
         facts = self._facts
         image_id = self._checked_id(regions.image_id)
         name = f"image {image_id!r}"
         if facts["feature_dim"] not in (None, regions.feature_dim):
             raise MmptValueError(
-                f"{name}: features are {regions.feature_dim} numbers wide, expected {facts['feature_dim']} as in the "
-                "images before; one store holds one extractor's features"
+                f"{name}: features have dimension {regions.feature_dim}, expected {facts['feature_dim']} as in earlier "
+                "images; one store holds one extractor's features"
             )
         arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(PAYLOADS)
         arrays["features"] = _finite(regions.features, PAYLOADS["features"], f"{name}: features")
@@ -140,7 +140,7 @@ class RegionStoreWriter:
         present = frozenset(key for key in OPTIONAL if arrays[key] is not None)
         if len(regions) and self._optional not in (None, present):
             raise MmptValueError(
-                f"{name} has {listed(present)}, expected {listed(self._optional or ())} as in the images before; "
+                f"{name} has {listed(present)}, expected {listed(self._optional or ())} as in earlier images; "
                 "an objective that reads an array needs it for every image"
             )
 
@@ -160,17 +160,18 @@ class RegionStoreWriter:
             self.finish_shard()
 
     def add_row(self, row: Mapping[str, Any], facts: Mapping[str, Any], *, close_full_shard: bool = True) -> None:
-        """Add a row of another store as it is there.
+        """Add a row of another store unchanged.
 
         Args:
             facts: feature_dim and num_classes of that store.
+            close_full_shard: as in `add`.
 
         Raises:
-            ValueError: if it disagrees with its own checksum, or its image was added before.
+            ValueError: if the CRC of the row does not match, or its image was added before.
         """
         numbers = (row["image_id"], row["width"], row["height"], row["num_regions"])
         if row_crc(*numbers, [row[name] for name in PAYLOADS]) != row["crc32"]:
-            raise MmptValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not fit")
+            raise MmptValueError(f"the row of image {row['image_id']!r} is damaged: its crc32 does not match")
         self._checked_id(row["image_id"])
         self._facts |= {name: facts[name] for name in ("feature_dim", "num_classes")}
         self._append(dict(row))
@@ -179,16 +180,16 @@ class RegionStoreWriter:
 
     @property
     def shard_is_full(self) -> bool:
-        """Whether the shard has reached its size."""
+        """Whether the current shard has reached `shard_bytes`."""
         written = 0 if self._file is None else self._file.tell()
         return written >= self._shard_bytes or (written + self._rows_bytes >= self._shard_bytes)
 
     def finish_shard(self, position: int | None = None) -> None:
-        """End the shard and note it in the manifest: from here on it survives an interruption.
+        """Close the current shard and record it in the manifest, so that it survives an interruption.
 
         Args:
-            position: how far in its source the writing came, the number of images added if it is not said; `position`
-                of a writer that goes on from here.
+            position: number of source positions processed, from which a resumed run continues; None means the number
+                of images added.
         """
         self._write_rows()
         if self._file is None:
@@ -206,10 +207,10 @@ class RegionStoreWriter:
         self._note(complete=False)
 
     def close(self, rejected: int = 0) -> None:
-        """Write what is left, the index and the manifest; the store is complete then.
+        """Complete the store: write the remaining rows, the index and the manifest.
 
         Args:
-            rejected: rows of errors.jsonl, which stays beside the shards if there are any.
+            rejected: number of rows in errors.jsonl, which is listed in the manifest if it is above 0.
 
         Raises:
             ValueError: if no image was added.
@@ -231,12 +232,12 @@ class RegionStoreWriter:
             )
         finally:
             self._lock.release()
-        (self.path / LOCK).unlink(missing_ok=True)  # safe: from here on the manifest refuses every other writer
+        (self.path / LOCK).unlink(missing_ok=True)  # safe: the complete manifest now rejects every other writer
 
     def abandon(self) -> None:
-        """Leave the store with its complete shards; a writer with `resume` goes on from there."""
+        """Discard the current shard and keep the complete ones; a writer with `resume` continues from there."""
         if self._file is not None:
-            with suppress(OSError):  # on a full disk, what is left cannot be written either
+            with suppress(OSError):  # on a full disk, flushing the buffer fails too
                 self._file.close()
             Path(self._file.name).unlink()
         self._lock.release()
@@ -247,27 +248,27 @@ class RegionStoreWriter:
             self._lock.release()
             (self.path / LOCK).unlink(missing_ok=True)
             raise MmptFileExistsError(
-                f"{self.path} holds a region store already; give another folder, or delete this one"
+                f"{self.path} already holds a region store; give another folder, or delete this one"
             )
         kept: list[dict[str, Any]] = before["shards"] if before is not None and resume else []
         names = {entry["file"] for entry in kept}
         left = [file for file in self.path.glob("shard-*.arrow") if file.name not in names]
         if left and not resume:
-            logger.warning("%s: replacing %d shards of an interrupted writing", self.path, len(left))
+            logger.warning("%s: replacing %d shards of an interrupted run", self.path, len(left))
         if before is not None and not kept:
             (self.path / MANIFEST).unlink()
         for file in (*left, *self.path.glob("*.tmp")):
             file.unlink()
         if before is not None and kept:
-            self._go_on(before)
+            self._resume(before)
 
-    def _go_on(self, before: dict[str, Any]) -> None:
-        """Take over the complete shards of an interrupted writing."""
+    def _resume(self, before: dict[str, Any]) -> None:
+        """Load the complete shards of an interrupted run."""
         now = {name: self._facts[name] for name in ("extractor", "class_names")} | {"origin": self._origin}
         for name, value in now.items():
             if before[name] != value:
                 raise MmptValueError(
-                    f"{self.path} was begun with {name} {before[name]!r:.200}, now it is {value!r:.200}; delete the "
+                    f"{self.path} was started with {name} {before[name]!r:.200}, now it is {value!r:.200}; delete the "
                     "folder to start over"
                 )
         self._facts = {name: before[name] for name in self._facts}
@@ -295,11 +296,11 @@ class RegionStoreWriter:
         return image_id
 
     def _holds(self, wanted: np.uint64) -> bool:
-        place = int(self._finished.searchsorted(wanted))
-        return place < len(self._finished) and self._finished[place] == wanted
+        position = int(self._finished.searchsorted(wanted))
+        return position < len(self._finished) and self._finished[position] == wanted
 
     def _is_finished(self, image_id: str) -> bool:
-        """Look for an id whose hash is known in the finished shards themselves: two ids may share a hash."""
+        """Search the finished shards for an id whose hash matches, because two ids may share a hash."""
         batches = (batch for entry in self._shards for batch in open_shard(self.path, entry))
         return any(batch.ids.index(image_id).as_py() >= 0 for batch in batches)
 
@@ -336,17 +337,17 @@ class RegionStoreWriter:
 
 
 def take_lock(path: Path) -> FileLock:
-    """Make the folder and lock it against a second writer.
+    """Create the folder and lock it against a second writer.
 
     Raises:
-        RuntimeError: if there is one.
+        RuntimeError: if another process holds the lock.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise MmptRuntimeError(f"{path} is being written by another process, expected one writer a store") from None
+        raise MmptRuntimeError(f"{path} is being written by another process, expected one writer per store") from None
     return lock
 
 
@@ -358,13 +359,13 @@ def _finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[An
         given = values[tuple(bad[0])]
         limit = f", which {dtype.name} (up to {np.finfo(dtype).max:g}) cannot hold" if np.isfinite(given) else ""
         raise MmptValueError(
-            f"{name} of region {bad[0][0]} hold {given:g}{limit}; expected finite numbers ({len(bad)} are not)"
+            f"{name} of region {bad[0][0]} contain {given:g}{limit}; expected finite numbers ({len(bad)} are not)"
         )
     return stored
 
 
 def _checked_optional(key: str, values: NDArray[Any], name: str, num_classes: int | None) -> NDArray[Any]:
-    """Return an optional array in the type it is stored with."""
+    """Return an optional array in its stored dtype after checking its values."""
     stored = _finite(values, PAYLOADS[key], name) if PAYLOADS[key].kind == "f" else _whole(values, name)
     if key == "class_probs":
         _check_probs(values, name, num_classes)
@@ -379,7 +380,7 @@ def _whole(values: NDArray[Any], name: str) -> NDArray[Any]:
     stored = values.astype(np.int32)
     if len(stored) and ((stored != values).any() or stored.min() < 0):
         wrong = values[(stored != values) | (stored < 0)][0]
-        raise MmptValueError(f"{name} hold {wrong}, expected whole numbers from 0 on")
+        raise MmptValueError(f"{name} contain {wrong}, expected integers from 0")
     return stored
 
 
@@ -389,7 +390,7 @@ def _check_probs(probs: NDArray[Any], name: str, num_classes: int | None) -> Non
     if not len(probs):
         return
     if probs.min() < 0:
-        raise MmptValueError(f"{name} hold {probs.min():g}, expected probabilities from 0 on; logits need a softmax")
+        raise MmptValueError(f"{name} contain {probs.min():g}, expected probabilities from 0; logits need a softmax")
     sums = probs.sum(1, dtype=np.float64)
     off = np.flatnonzero(np.abs(sums - 1) > PROBABILITY_TOLERANCE)
     if len(off):

@@ -1,4 +1,4 @@
-"""Nothing is loaded with code of its own, nobody is asked, and no error advises to allow it."""
+"""Loading runs no code of the source, prompts nobody, and no error advises allowing it."""
 
 import ast
 import json
@@ -61,7 +61,7 @@ def test_a_folder_with_code_is_refused_without_a_question_or_advice(tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "unknown-type", "auto_map": reference}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": reference}))
     (tmp_path / "code.py").write_text("raise RuntimeError('code from data was run')\n")
-    with pytest.raises(MmptValueError, match="is refused: it asks for Python code of its own") as raised:
+    with pytest.raises(MmptValueError, match="is refused: it needs custom Python code") as raised:
         load_pretrained(kind, tmp_path)
     assert not any(word in str(raised.value) for word in UNSAFE)
     assert raised.value.__cause__ is None

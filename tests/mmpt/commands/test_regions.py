@@ -154,8 +154,8 @@ def test_info_counts(store: Path) -> None:
     text = run("info", store).stdout
     for part in (
         "8 images",
-        "16; 2 to 2 an image, 2.0 on average",
-        "300 numbers",
+        "16; 2 to 2 per image, mean 2.0",
+        "dimension 300",
         "rejected: 1",
         "class_probs, scores",
     ):

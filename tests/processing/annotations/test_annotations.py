@@ -568,7 +568,7 @@ def test_refcoco_pickle_runs_nothing(tmp_path: Path):
         for protocol in (0, 2, 5):
             path.write_bytes(pickle.dumps(data, protocol=protocol))
             with pytest.raises(
-                ValueError, match=r"is refused: the pickle asks for .*only numpy arrays and plain values are read"
+                ValueError, match=r"is refused: the pickle names .*only numpy arrays and plain values are read"
             ):
                 read_refcoco(path, allow_pickle=True)
     path.write_bytes(b"\x80\x04broken")

@@ -143,8 +143,8 @@ def test_no_statements_gives_an_empty_table():
         ({"train_scenes": 0}, "train_scenes is 0, expected at least 1"),
         ({"eval_scenes": -1}, "eval_scenes is -1, expected at least 1"),
         ({"seed": -3}, "seed is -3, expected 0 or more"),
-        ({"statements": 1.5}, "statements is 1.5, expected a share, 0..1"),
-        ({"partial_captions": -0.5}, "partial_captions is -0.5, expected a share, 0..1"),
+        ({"statements": 1.5}, "statements is 1.5, expected a fraction, 0..1"),
+        ({"partial_captions": -0.5}, "partial_captions is -0.5, expected a fraction, 0..1"),
     ],
 )
 def test_impossible_size_is_an_error(arguments, message):

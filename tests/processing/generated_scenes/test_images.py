@@ -79,7 +79,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_a_folder_with_images_is_left_alone(corpus: GeneratedScenes, tmp_path: Path) -> None:
     write_detector_scenes(tmp_path, 1, seed=0)
     for write in (lambda: write_corpus(tmp_path, corpus), lambda: write_detector_scenes(tmp_path, 1, seed=0)):
-        with pytest.raises(FileExistsError, match="has files already; remove it, or choose another folder"):
+        with pytest.raises(FileExistsError, match="already has files; remove it, or choose another folder"):
             write()
 
 

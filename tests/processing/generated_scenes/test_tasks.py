@@ -335,7 +335,7 @@ def test_a_guess_from_text_is_counted_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "captioning"}, "there is no task 'captioning', expected one of vqa, entailment"),
+        ({"name": "captioning"}, "task is 'captioning', expected one of vqa, entailment"),
         ({"train_rows": 0}, "train_rows is 0, expected at least 1"),
         ({"evaluation_rows": -1}, "evaluation_rows is -1, expected at least 1"),
         ({"seed": -3}, "seed is -3, expected 0 or more"),

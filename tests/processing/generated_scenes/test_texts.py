@@ -32,7 +32,7 @@ from mmpt.processing.generated_scenes.texts import (
     plan_caption,
     statement,
     statement_pair,
-    tell,
+    write_caption,
 )
 
 seeds = st.integers(0, 2**32)
@@ -81,7 +81,7 @@ def test_caption_names_every_object_once_and_truly(seed):
 def test_partial_caption_names_so_many_objects_truly(seed):
     scene, rng = scene_of(seed)
     count = int(rng.integers(1, len(scene.objects) + 1))
-    text = tell(plan_caption(scene, rng, count), scene)
+    text = write_caption(plan_caption(scene, rng, count), scene)
     assert fits(text, scene)
     assert len({place for *_, place in mentions(text)}) == len(mentions(text)) == count
 
@@ -91,9 +91,9 @@ def test_partial_caption_names_so_many_objects_truly(seed):
 def test_caption_negatives_are_false_and_differ_in_attribute_words_only(seed, partial):
     scene, rng = scene_of(seed)
     plan = plan_caption(scene, rng, int(rng.integers(1, len(scene.objects) + 1)) if partial else None)
-    true = tell(plan, scene)
+    true = write_caption(plan, scene)
     for number, other in enumerate(caption_negative_scenes(scene, plan, rng, TRAIN_COMPOSITIONS)):
-        false = tell(plan, other)
+        false = write_caption(plan, other)
         changed = [(a, b) for a, b in zip(true.split(), false.split(), strict=True) if a != b]
         # First one word changed, then two exchanged; a partial caption may name one of these two.
         assert len(changed) == number + 1 or (partial and len(changed) == 1)

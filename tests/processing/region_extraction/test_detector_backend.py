@@ -183,5 +183,5 @@ def test_missing_index_of_a_class_keeps_its_place():
 
 
 def test_head_of_an_unknown_size_is_an_error():
-    with pytest.raises(ValueError, match=r"gives 3 logits a query, expected 2 \(sigmoid over 2 classes\)"):
+    with pytest.raises(ValueError, match=r"gives 3 logits per query, expected 2 \(sigmoid over 2 classes\)"):
         backend().regions(output([[0.0, 0.0, 0.0]], [CENTRE]), None)

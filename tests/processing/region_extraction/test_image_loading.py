@@ -94,13 +94,16 @@ def test_one_pixel_is_an_image():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is none of AVIF, BMP, GIF, JPEG"),
-        (b"no image", "it is none of"),
+        (b"", "its format is none of AVIF, BMP, GIF, JPEG"),
+        (b"no image", "its format is none of"),
         (encoded(half_red(), "JPEG")[:-20], "image file is truncated"),
         (encoded(half_red(), "PNG")[:-30], "the image cannot be read "),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is none of"),  # would start a program outside
-        (encoded(thirty_two_bits(70000), "TIFF"), "pixels of mode 'I' have no agreed range"),
-        (encoded(Image.new("F", (2, 2)), "TIFF"), "pixels of mode 'F' have no agreed range"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "its format is none of",
+        ),  # would start a program outside
+        (encoded(thirty_two_bits(70000), "TIFF"), "pixels of mode 'I' have no standard range"),
+        (encoded(Image.new("F", (2, 2)), "TIFF"), "pixels of mode 'F' have no standard range"),
     ],
     ids=["empty", "text", "truncated jpeg", "truncated png", "postscript", "32 bits", "float"],
 )

@@ -36,7 +36,7 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
     (tmp_path / "broken.jpg").write_text("no image")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     images = open_images(tmp_path)
-    with pytest.raises(ValueError, match="it is none of"):
+    with pytest.raises(ValueError, match="its format is none of"):
         images[0].load()
     with pytest.raises(ValueError, match="No such file"):
         images[1].load()
@@ -50,7 +50,7 @@ def test_two_files_of_one_stem_keep_their_suffix(tmp_path, caplog):
     assert "1 names belong to several files (a/1); the ids of these files keep their suffix" in caplog.text
     (tmp_path / "list.csv").write_text("image,caption\na/1.jpg,one\na/1.png,two\na/2.png,three\na/2.png,four\n")
     assert open_images(tmp_path / "list.csv").ids == ["a/1.jpg", "a/1.png", "a/2"]
-    assert "1 rows name an image that a row before them names (a/2); each is taken once" in caplog.text
+    assert "1 rows repeat an image of an earlier row (a/2); each image is used once" in caplog.text
     (tmp_path / "ids.csv").write_text("image,image_id\na/1.jpg,x\na/1.png,x\n")
     with pytest.raises(ValueError, match=r"line 2 and ids.csv, line 3 both have the id 'x'"):
         open_images(tmp_path / "ids.csv")
@@ -84,7 +84,12 @@ def test_json_lines_with_boxes_and_rows_that_cannot_be_read(tmp_path):
     first = images[0]
     assert (first.where, first.boxes, first.labels) == ("images.jsonl, line 1", [[0, 0, 2, 2]], [3])
     assert first.load().size == (4, 3)
-    for position, message in ((1, "no JSON"), (2, "expected a path in 'image'"), (3, "'a.png'|a.png"), (4, "no JSON")):
+    for position, message in (
+        (1, "not valid JSON"),
+        (2, "expected a path in 'image'"),
+        (3, "'a.png'|a.png"),
+        (4, "not valid JSON"),
+    ):
         with pytest.raises(ValueError, match=message):
             images[position].load()
     assert images[4].where == "images.jsonl, line 6"
@@ -98,7 +103,7 @@ def test_csv_with_boxes(tmp_path):
     assert images.ids == ["one", "a", None]
     assert (images[0].boxes, images[0].labels) == ([[0, 0, 2, 2]], [3])
     assert images[1].boxes is images[1].labels is None
-    with pytest.raises(ValueError, match="boxes or labels are no JSON"):
+    with pytest.raises(ValueError, match="boxes or labels are not valid JSON"):
         images[2].load()
     (tmp_path / "other.csv").write_text("bild\na.png\n")
     with pytest.raises(ValueError, match=r"columns are \['bild'\], expected 'image'"):
@@ -114,7 +119,7 @@ def test_dataset_on_disk_with_an_image_that_is_broken(tmp_path):
     images = open_images(tmp_path / "data")
     assert images.ids == ["x", "y", "z"]
     assert (images[0].where, corner(images[0].load())) == ("data, row 0", (255, 0, 0))
-    for position, message in ((1, "it is none of"), (2, "the row has no image")):
+    for position, message in ((1, "its format is none of"), (2, "the row has no image")):
         with pytest.raises(ValueError, match=message):
             images[position].load()
     datasets.DatasetDict(train=dataset.remove_columns("image_id")).save_to_disk(str(tmp_path / "splits"))

@@ -150,8 +150,8 @@ def test_missing_weights_are_not_made_up(tmp_path):
     ("config", "message"),
     [
         (BertConfig(), "is of type 'bert', expected a detector or an image encoder"),
-        (GroundingDinoConfig(), r"\(grounding-dino\) finds what a text names"),
-        (PPDocLayoutV2Config(), r"\(pp_doclayout_v2\) finds the layout of documents"),
+        (GroundingDinoConfig(), r"\(grounding-dino\) detects what a text describes"),
+        (PPDocLayoutV2Config(), r"\(pp_doclayout_v2\) detects the layout of documents"),
     ],
     ids=["text", "zero-shot", "documents"],
 )
@@ -190,6 +190,6 @@ def test_code_beside_the_weights_is_not_run(tmp_path):
     config: dict[str, Any] = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Foreign"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "foreign.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
-    with pytest.raises(ValueError, match="is refused: it asks for Python code of its own"):
+    with pytest.raises(ValueError, match="is refused: it needs custom Python code"):
         RegionExtractor.from_pretrained(tmp_path)
     assert not (tmp_path / "run").exists()

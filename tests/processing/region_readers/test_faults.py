@@ -446,7 +446,7 @@ def test_value_above_the_bound_is_rejected(tmp_path: Path, monkeypatch: pytest.M
     lmdb_path, h5_path = write_uniter(tmp_path / "feat", IMAGES), write_h5(tmp_path / "x.h5", IMAGES)
     monkeypatch.setattr(container_process, "MAX_VALUE", 100)
     assert "expected up to 100" in reason(positions(open_features(lmdb_path, "uniter_lmdb"))[1])
-    assert "expected up to 100 bytes an image" in reason(positions(open_features(h5_path))[1])
+    assert "expected up to 100 bytes per image" in reason(positions(open_features(h5_path))[1])
 
 
 def test_links_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_links_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
     assert isinstance(found[0], Found)
     reasons = [reason(position) for position in found[1:]]
     assert "expected a group" in reasons[0]
-    assert "lies in another file" in reasons[1]
+    assert "stored in another file" in reasons[1]
     assert "ExternalLink, which is not followed" in reasons[2]
     assert "SoftLink, which is not followed" in reasons[3]
 

@@ -131,9 +131,9 @@ def test_class_names_are_passed_on(tmp_path: Path) -> None:
 
 def test_unknown_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello\tworld\nmore\n")
-    with pytest.raises(ValueError, match=r"notes.txt is no HDF5.*first lines have \[2, 1\] columns"):
+    with pytest.raises(ValueError, match=r"notes.txt is not HDF5.*first lines have \[2, 1\] columns"):
         open_features(tmp_path / "notes.txt")
-    with pytest.raises(FileNotFoundError, match=r"there is no .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"missing does not exist"):
         open_features(tmp_path / "missing.tsv")
     with pytest.raises(ValueError, match=r"no data.mdb, .npz or .npy file"):
         open_features(tmp_path)
@@ -246,7 +246,7 @@ def test_uniter_file_of_region_numbers_is_followed(tmp_path: Path) -> None:
     assert isinstance(one, Found)
     assert_same(one.regions, expected_regions(images[0], "uniter_lmdb").select(np.arange(1)))
     assert isinstance(missing, Rejected)
-    assert "does not have it" in missing.reason
+    assert "but not this one" in missing.reason
     with pytest.raises(ValueError, match="expected it for a uniter_lmdb only"):
         open_features(write_tsv(tmp_path / "x.tsv", images, LXMERT), num_boxes_path=counts)
 
@@ -377,7 +377,7 @@ def test_a_named_type_is_used_and_a_wrong_one_refused(tmp_path: Path) -> None:
 
 def test_boxes_that_no_file_has_need_a_word_of_the_user(tmp_path: Path) -> None:
     path = write_features(tmp_path, "npy_folder", make_images(2))
-    with pytest.raises(MmptError, match=r"holds features without boxes .*--boxes whole_image"):
+    with pytest.raises(MmptError, match=r"contains features without boxes .*--boxes whole_image"):
         open_features(path)
     with pytest.raises(MmptError, match="boxes 'whole_image' was given for a npz_folder"):
         open_features(write_features(tmp_path, "npz_folder", make_images(2)), boxes="whole_image")
@@ -387,7 +387,7 @@ def test_boxes_that_no_file_has_need_a_word_of_the_user(tmp_path: Path) -> None:
 def test_boxes_alone_are_no_features(tmp_path: Path, columns: int) -> None:
     (tmp_path / "cocobu_box").mkdir()
     np.save(tmp_path / "cocobu_box" / "9.npy", np.ones((20, columns), np.float32))
-    with pytest.raises(MmptError, match=rf"holds boxes without features: 9\.npy is 20 x {columns}"):
+    with pytest.raises(MmptError, match=rf"contains boxes without features: 9\.npy is 20 x {columns}"):
         open_features(tmp_path / "cocobu_box")
 
 
@@ -412,7 +412,7 @@ def test_folders_below_are_read_links_followed_and_loops_left(tmp_path: Path) ->
     (folder / "notes.txt").write_text("mine")
     source = open_features(folder)
     assert [got.image_id for got in regions(source)] == ["a", "b", "c"]
-    assert "1 other files are passed over: notes.txt" in source.notes
+    assert "1 other files are skipped: notes.txt" in source.notes
     (folder / "train" / "part" / "a.npz").rename(folder / "train" / "part" / "b.npz")
     source = open_features(folder)
     assert [got.image_id for got in regions(source)] == ["train/part/b", "val/b", "val/c"]
@@ -429,7 +429,7 @@ def test_uniters_numbers_of_regions_beside_the_file_are_used(tmp_path: Path) -> 
     assert any("nbb_th0.2_max100_min10.json" in note for note in source.notes)
     (tmp_path / "nbb_th0.2_max100_min10.json").rename(tmp_path / "nbb_a.json")
     (tmp_path / "nbb_b.json").write_text("{}")
-    with pytest.raises(MmptError, match=r"lie nbb_a\.json, nbb_b\.json; say which .*--num-boxes-path"):
+    with pytest.raises(MmptError, match=r"are nbb_a\.json, nbb_b\.json; give the one .*--num-boxes-path"):
         open_features(path)
 
 

@@ -93,9 +93,9 @@ def write_sizes(path: Path, images: list[Image]) -> Path:
 def test_vinvl_features_take_boxes_sizes_and_classes_from_the_files_beside_them(tmp_path: Path, dtype: str) -> None:
     images = make_images(3, dim=2048)
     path = write_narrow(tmp_path / "train.feature.tsv", images, dtype)
-    assert "no predictions.tsv or label.tsv with boxes is beside the file" in reason(path)
+    assert "no predictions.tsv or label.tsv with boxes is next to the file" in reason(path)
     write_labels(tmp_path / "train.label.tsv", images)
-    assert "the image's size is neither there" in reason(path)
+    assert "the image size is neither there" in reason(path)
     sizes = write_sizes(tmp_path / "sizes.json", images)
     for options in ({"image_sizes_path": sizes}, {}):
         found = regions(path, **options)
@@ -110,12 +110,12 @@ def test_vinvl_features_take_boxes_sizes_and_classes_from_the_files_beside_them(
         "img: train.img.tsv\nfeature: train.feature.tsv\nlabel: train.label.tsv\nhw: train.hw.tsv\n"
     )
     assert_same(regions(tmp_path / "train.yaml"), images, "bottom_up_tsv", without="features")
-    assert any("img of train.yaml is passed over" in note for note in open_features(tmp_path / "train.yaml").notes)
+    assert any("img of train.yaml is skipped" in note for note in open_features(tmp_path / "train.yaml").notes)
 
 
 def test_label_file_alone_says_where_the_features_are(tmp_path: Path) -> None:
     write_labels(tmp_path / "train.label.tsv", make_images(1))
-    with pytest.raises(ValueError, match=r"boxes and classes without features.*give the feature.tsv beside it"):
+    with pytest.raises(ValueError, match=r"boxes and classes without features.*give the feature.tsv next to it"):
         recognise_format(tmp_path / "train.label.tsv")
 
 
@@ -124,7 +124,7 @@ def test_predictions_of_another_file_are_passed_over_with_a_note(tmp_path: Path)
     write_vinvl(tmp_path / "predictions.tsv", make_images(2, ids=["x", "y"]))
     path = write_oscar(tmp_path / "vqa.tsv", images)
     assert_same(regions(path), images, "oscar_tsv")
-    assert any("predictions.tsv is passed over: its first image is 'x'" in note for note in open_features(path).notes)
+    assert any("predictions.tsv is skipped: its first image is 'x'" in note for note in open_features(path).notes)
 
 
 def test_predictions_with_features_keep_classes_by_name_and_need_a_size(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_bottom_up_rows_are_found_by_the_index(tmp_path: Path) -> None:
         index = path.with_name(f"{path.stem}_imgid2idx.pkl")
         index.write_bytes(pickle.dumps({9: 2, 7: 0, 5: 3}, protocol=0))
         source = open_features(path, allow_pickle=True)
-        assert (source.total, "1 rows without an image id are passed over" in " ".join(source.notes)) == (3, True)
+        assert (source.total, "1 rows without an image id are skipped" in " ".join(source.notes)) == (3, True)
         found = regions(path)
         assert [one.image_id for one in found] == ["7", "9", "5"]
         assert_same(found, [images[0], images[2], images[3]], "npy_folder", without="boxes")
-        with pytest.raises(ValueError, match=r"_imgid2idx.pkl has the image ids and holds pickled objects"):
+        with pytest.raises(ValueError, match=r"_imgid2idx.pkl has the image ids and contains pickled objects"):
             open_features(path)
         index.write_bytes(pickle.dumps({9: 99}))
         with pytest.raises(ValueError, match="do they belong together"):
@@ -176,7 +176,7 @@ def test_boxes_in_pixels_need_sizes_from_somewhere(tmp_path: Path) -> None:
             sizes = write_sizes(tmp_path / name, images)
             assert_same(regions(path, image_sizes_path=sizes), images, file_format)
         write_sizes(sizes, images[1:])
-        assert f"of 2 images, does not have '{images[0]['id']}'" in reason(path, image_sizes_path=sizes)
+        assert f"has 2 images, but not '{images[0]['id']}'" in reason(path, image_sizes_path=sizes)
 
 
 def test_visdial_features_without_boxes_need_a_word_of_the_user(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_folder_of_shards_with_archives_and_pickles(tmp_path: Path) -> None:
     assert recognise_format(folder) == "webdataset"
     assert_same(regions(folder), images, "webdataset")
     source = open_features(folder)
-    assert any("the files .jpg of the first images are passed over" in note for note in source.notes)
+    assert any("the files .jpg of the first images are skipped" in note for note in source.notes)
     found = [item for group in source.groups(0) for item in group]
     assert [type(item) for item in found] == [Found, Found, Found, Rejected, Found]
     assert "allow_pickle=True (--allow-pickle)" in found[3].reason  # type: ignore[union-attr]

@@ -43,7 +43,7 @@ def test_bad_positions_become_rows_of_errors_and_the_rest_is_kept(tmp_path: Path
         "reason": "the line has 9 fields, expected 10",
     }
     assert (errors[1]["position"], errors[1]["image_id"]) == (7, "image 7")
-    assert "features of region 0 hold nan" in errors[1]["reason"]
+    assert "features of region 0 contain nan" in errors[1]["reason"]
 
 
 @settings(deadline=None, max_examples=25)
@@ -167,7 +167,7 @@ def test_duplicate_is_rejected_by_name(tmp_path: Path) -> None:
 
 def test_full_disk_says_what_is_free_and_what_is_safe(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(OSError, match=r"the disk of .* is full: \d+ MB are free, .* first 3 positions are safe"):
+    with pytest.raises(OSError, match=r"the disk of .* is full: \d+ MB are free, .* first 3 positions are saved"):
         fill_store(tmp_path, ListSource(items(), stop_at=5, error=full), shard_bytes=SHARD)
     assert len(RegionStore.open(tmp_path)) == 3
     assert fill_store(tmp_path, ListSource(items()), shard_bytes=SHARD).images == 8

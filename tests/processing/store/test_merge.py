@@ -50,7 +50,7 @@ def test_stores_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         merge_stores([first, make_store(tmp_path / "bare", range(5, 6), scores=None)], tmp_path / "out")
     with pytest.raises(ValueError, match="got no store"):
         merge_stores([], tmp_path / "out")
-    with pytest.raises(FileExistsError, match="holds a region store already"):
+    with pytest.raises(FileExistsError, match="already holds a region store"):
         merge_stores([first], first)
     assert not (tmp_path / "out").exists()
 

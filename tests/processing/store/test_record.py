@@ -75,7 +75,7 @@ def test_an_extractor_that_is_not_to_be_had_is_named(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "run", tmp_path / "deep" / "run")
     pipeline = MmptPipeline.from_pretrained(tmp_path / "deep" / "run", device="cpu")
-    with pytest.raises(OSError, match=r"a picture needs the extractor .* 'detector' \(backend detector, weights"):
+    with pytest.raises(OSError, match=r"an image needs the extractor .* 'detector' \(backend detector, weights"):
         pipeline(folder / "photos" / "image-0.png")
     shutil.copytree(folder / "other", tmp_path / "deep" / "detector")  # another one by the same name
     with pytest.raises(ValueError, match=r"was made by .*weights_sha256"):

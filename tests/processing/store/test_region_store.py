@@ -152,13 +152,13 @@ def test_missing_image_is_named_with_the_store(store_path: Path) -> None:
 def test_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         RegionStore.open(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json: it is no region store"):
+    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json: it is not a region store"):
         RegionStore.open(tmp_path)
 
 
 def test_store_interrupted_before_its_first_shard_is_refused(store_path: Path) -> None:
     (store_path / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match="its writing was interrupted; write it again"):
+    with pytest.raises(FileNotFoundError, match="writing was interrupted; write it again"):
         RegionStore.open(store_path)
 
 

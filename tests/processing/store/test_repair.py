@@ -91,7 +91,7 @@ def test_missing_shard_is_mended_or_its_images_dropped(whole: Path, damaged: Pat
 def test_manifest_is_mended_from_a_copy_alone(whole: Path, damaged: Path) -> None:
     for content in (b"{", (whole / "manifest.json").read_bytes().replace(b"a detector", b"b detector")):
         (damaged / "manifest.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"A manifest can be mended from a copy of the store alone"):
+        with pytest.raises(ValueError, match=r"Only a copy of the store can repair a manifest"):
             repair_store(damaged)
         repair_store(damaged, RegionStore.open(whole))
         assert contents(damaged) == contents(whole)
@@ -99,7 +99,7 @@ def test_manifest_is_mended_from_a_copy_alone(whole: Path, damaged: Path) -> Non
 
 def test_source_of_other_features_is_refused(damaged: Path) -> None:
     damage_features(damaged, 4)
-    with pytest.raises(ValueError, match="features of 5 numbers for image 'image 4', the store of 300"):
+    with pytest.raises(ValueError, match="features of dimension 5 for image 'image 4', the store has 300"):
         repair_store(damaged, {"image 4": tiny_regions(4, features=np.ones((2, 5)))})
 
 

@@ -33,24 +33,24 @@ def with_value(array: np.ndarray, value: float) -> np.ndarray:
         ({"image_id": ""}, r"image_id is '', expected a non-empty string"),
         ({"image_id": "\ud800"}, r"cannot be written as UTF-8"),
         ({"image_id": "first"}, r"image 'first' was added before"),
-        ({"features": with_value(np.ones((2, 3)), np.nan)}, r"image 'a': features of region 1 hold nan"),
+        ({"features": with_value(np.ones((2, 3)), np.nan)}, r"image 'a': features of region 1 contain nan"),
         (
             {"features": with_value(np.ones((2, 3)), 65_520)},
-            r"image 'a': features of region 1 hold 65520, which float16 \(up to 65504\) cannot hold",
+            r"image 'a': features of region 1 contain 65520, which float16 \(up to 65504\) cannot hold",
         ),
-        ({"features": np.ones((2, 5))}, r"image 'a': features are 5 numbers wide, expected 3"),
+        ({"features": np.ones((2, 5))}, r"image 'a': features have dimension 5, expected 3"),
         ({"boxes": BOXES[:, ::-1]}, r"image 'a': boxes: box 0 is inverted"),
         ({"boxes": BOXES * 640}, r"image 'a': boxes: .*looks like pixels"),
         ({"class_probs": PROBS * 2}, r"image 'a': class_probs of region 0 sum to 2, expected 1 \(2 of 2"),
-        ({"class_probs": with_value(PROBS, -1)}, r"image 'a': class_probs hold -1, expected probabilities"),
-        ({"class_probs": with_value(PROBS, np.inf)}, r"image 'a': class_probs of region 1 hold inf"),
+        ({"class_probs": with_value(PROBS, -1)}, r"image 'a': class_probs contain -1, expected probabilities"),
+        ({"class_probs": with_value(PROBS, np.inf)}, r"image 'a': class_probs of region 1 contain inf"),
         ({"class_probs": np.full((2, 4), 0.25)}, r"image 'a': class_probs have 4 classes, expected 2"),
-        ({"class_probs": None}, r"image 'a' has labels, expected class_probs, labels as in the images before"),
+        ({"class_probs": None}, r"image 'a' has labels, expected class_probs, labels as in earlier images"),
         ({"labels": [0, 2]}, r"image 'a': labels run up to 2, expected 0..1 \(2 classes\)"),
-        ({"labels": [0, -1]}, r"image 'a': labels hold -1, expected whole numbers from 0 on"),
-        ({"labels": [0, 0.5]}, r"image 'a': labels hold 0.5, expected whole numbers from 0 on"),
+        ({"labels": [0, -1]}, r"image 'a': labels contain -1, expected integers from 0"),
+        ({"labels": [0, 0.5]}, r"image 'a': labels contain 0.5, expected integers from 0"),
         ({"scores": [0.5, 7.0]}, r"image 'a': scores run from 0.5 to 7, expected confidences in 0..1"),
-        ({"scores": [0.5, np.nan]}, r"image 'a': scores of region 1 hold nan"),
+        ({"scores": [0.5, np.nan]}, r"image 'a': scores of region 1 contain nan"),
     ],
 )
 def test_bad_image_is_refused_by_name_and_the_rest_is_kept(
@@ -101,7 +101,7 @@ def test_extractor_must_be_json(tmp_path: Path) -> None:
 def test_complete_store_is_not_overwritten(tmp_path: Path) -> None:
     with RegionStoreWriter(tmp_path, extractor={}) as writer:
         writer.add(make_regions())
-    with pytest.raises(FileExistsError, match="holds a region store already"):
+    with pytest.raises(FileExistsError, match="already holds a region store"):
         RegionStoreWriter(tmp_path, extractor={})
     with pytest.raises(ValueError, match="is closed"):
         writer.add(make_regions("b"))
@@ -127,10 +127,10 @@ def test_error_while_writing_leaves_the_complete_shards_and_a_new_writer_starts_
         write_until_error()
     store = RegionStore.open(tmp_path)
     assert (list(store), store.complete) == (["a"], False)
-    assert "its writing was interrupted, it has the first 1 images only" in caplog.text
+    assert "writing was interrupted, only the first 1 images are available" in caplog.text
     with RegionStoreWriter(tmp_path, extractor={}) as writer:
         writer.add(make_regions("b"))
-    assert "replacing 1 shards of an interrupted writing" in caplog.text
+    assert "replacing 1 shards of an interrupted run" in caplog.text
     assert list(RegionStore.open(tmp_path)) == ["b"]
 
 
@@ -178,9 +178,9 @@ def test_resumed_writer_knows_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"extractor": {"model": "y"}}, "was begun with extractor {'model': 'x'}, now it is {'model': 'y'}"),
-        ({"class_names": ["cat"]}, r"was begun with class_names None, now it is \['cat'\]"),
-        ({"origin": {"file": "b.tsv"}}, "was begun with origin {}, now it is {'file': 'b.tsv'}"),
+        ({"extractor": {"model": "y"}}, "was started with extractor {'model': 'x'}, now it is {'model': 'y'}"),
+        ({"class_names": ["cat"]}, r"was started with class_names None, now it is \['cat'\]"),
+        ({"origin": {"file": "b.tsv"}}, "was started with origin {}, now it is {'file': 'b.tsv'}"),
     ],
 )
 def test_writing_does_not_go_on_with_something_else(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
