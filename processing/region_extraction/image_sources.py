@@ -150,7 +150,7 @@ def _files_below(folder: Path) -> Iterator[str]:
         seen.add(real)
         hidden = [name for name in folders if name.startswith(".")]
         folders[:] = sorted(set(folders) - set(hidden))
-        yield from (Path(place, name).relative_to(folder).as_posix() for name in (*files, *hidden))
+        yield from (Path(current, name).relative_to(folder).as_posix() for name in (*files, *hidden))
 
 
 def _ids_of_paths(paths: Sequence[str], where: str) -> list[str]:

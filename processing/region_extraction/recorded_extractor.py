@@ -47,7 +47,7 @@ def load_recorded_extractor(record: Record, beside: str | Path | None = None) ->
         given = ", ".join(f"{key}={value!r}" for key, value in asked.items())
         raise MmptOSError(
             f"an image needs the extractor that the model was trained with, {describe_extractor(record)}, which was "
-            f"found neither in a folder ({', '.join(map(str, folders))}) nor on the Hub; give extractor="
+            f"found neither in a folder ({', '.join(map(str, places))}) nor on the Hub; give extractor="
             f"RegionExtractor.from_pretrained(<its folder>, backend={backend!r}, {given}), or Regions"
         ) from error
     check_same_regions(record, record_of_extractor(extractor), str(folder or name), "give extractor=...")
