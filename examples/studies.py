@@ -19,8 +19,8 @@ class Study:
     """Runs that are done once: a study that was stopped goes on where it was.
 
     Args:
-        out: the JSON, `{"runs": {name: {"keys": ..., "measures": ...}}}`. Beside it stands `runs/`, where the runs write;
-            what they leave is deleted when it was read.
+        out: the JSON, `{"runs": {name: {"keys": ..., "measures": ...}}}`. Beside it stands `runs/`, where the runs
+            write; what they leave is deleted when it was read.
         overrides: words of a command line, `--max_steps 2`, that change a key of every recipe.
     """
 

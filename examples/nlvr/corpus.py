@@ -5,14 +5,18 @@ The corpus is at https://github.com/lil-lab/nlvr (CC-BY-4.0). This reads the col
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
+from PIL import Image
 
 from examples.nlvr.scenes import KINDS, Scene, prototype_ids, regions_of, scene_of
 from mmpt.configuration.errors import MmptFileNotFoundError, MmptValueError
@@ -25,7 +29,8 @@ CLASSIFIER_IMAGES = 400
 PROTOTYPE_IMAGES = 600
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True)
+class Example:
     """A sentence about an image.
 
     Args:
@@ -33,9 +38,8 @@ class Example(NamedTuple):
         label: 1 if the sentence is true of the image, else 0.
         group: rows of one share their sentence; no group may be split between training and validation.
         boxes: (objects, 4) in pixels of the whole image.
-        features: (objects, 152) from the pixels of the boxes.
         categories: (objects,), three times the colour plus the shape.
-        size: width and height of the image in pixels.
+        image_file: the image as a file has it.
     """
 
     text: str
@@ -44,9 +48,18 @@ class Example(NamedTuple):
     group: int
     scene: Scene
     boxes: NDArray[np.float32]
-    features: NDArray[np.float32]
     categories: NDArray[np.int64]
-    size: tuple[int, int]
+    image_file: bytes
+
+    @property
+    def image(self) -> Image.Image:
+        """The image itself."""
+        return Image.open(BytesIO(self.image_file))
+
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """(objects, 152) from the pixels of the boxes."""
+        return box_features(self.image.convert("RGB"), self.boxes)
 
 
 class Corpus(NamedTuple):
@@ -76,7 +89,8 @@ def read_corpus(folder: Path) -> Corpus:
 
 def _first_order(folder: Path, split: str) -> Dataset:
     table = concatenate_datasets([Dataset(pq.read_table(path)) for path in sorted(folder.glob(f"{split}-*.parquet"))])
-    return table.select(np.flatnonzero(np.asarray(table["permutation"]) == 0))
+    first = table.select(np.flatnonzero(np.asarray(table["permutation"]) == 0))
+    return first.cast_column("image", datasets.Image(decode=False))
 
 
 def _examples(table: Dataset) -> Iterator[Example]:
@@ -84,7 +98,6 @@ def _examples(table: Dataset) -> Iterator[Example]:
     for row in rows:
         boxes = np.asarray(row["objects"]["bbox"], dtype=np.float32)
         categories, panels = (np.asarray(row["objects"][name], dtype=np.int64) for name in ("category", "panel"))
-        image = row["image"].convert("RGB")
         yield Example(
             row["sentence"],
             row["identifier"],
@@ -92,9 +105,8 @@ def _examples(table: Dataset) -> Iterator[Example]:
             row["group"],
             scene_of(boxes, categories, panels),
             boxes,
-            box_features(image, boxes),
             categories,
-            image.size,
+            row["image"]["bytes"],
         )
 
 
@@ -155,12 +167,12 @@ def whole_image_regions(examples: Sequence[Example], fit_on: Sequence[Example], 
     Args:
         fit_on: examples whose first 400 the classifier of features is fitted to.
     """
-    few = [*islice(fit_on, CLASSIFIER_IMAGES)]
+    few = fit_on[:CLASSIFIER_IMAGES]
     features, labels = (np.concatenate([getattr(e, name) for e in few]) for name in ("features", "categories"))
     classifier = RegionClassifier.fit(features, labels, classes)
     for example in examples:
         probs = classifier.probs(example.features)
-        width, height = example.size
+        width, height = example.image.size
         yield Regions.from_pixels(
             example.features,
             example.boxes,
