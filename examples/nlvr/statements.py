@@ -44,6 +44,7 @@ from examples.nlvr.tower_templates import (
 from examples.nlvr.wording import Boxes, Maker, Statement, Writer
 from mmpt.configuration.errors import MmptValueError
 
+_SCENES = 500  # tried for a statement before giving up
 _STATEMENTS = 20  # tried for a scene before another is drawn
 _REARRANGEMENTS = 6  # tried for a statement
 
@@ -72,7 +73,7 @@ def write_statements(scenes: Sequence[Scene], count: int, seed: int, level: Leve
             "words" for 300 and then "simple" learns at once.
 
     Raises:
-        ValueError: if `count` is negative, or there are no scenes.
+        ValueError: if `count` is negative, there are no scenes, or they are too much alike.
     """
     if count < 0 or not scenes:
         raise MmptValueError(
@@ -80,12 +81,18 @@ def write_statements(scenes: Sequence[Scene], count: int, seed: int, level: Leve
         )
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        pair = None
-        while pair is None:
+        for _ in range(_SCENES):
             scene = scenes[int(rng.integers(len(scenes)))]
             other = scenes[int(rng.integers(len(scenes)))] if rng.random() < _EASY[level] else None
             pair = statement_pair(scene, rng, other, level)
-        yield pair
+            if pair is not None:
+                yield pair
+                break
+        else:
+            raise MmptValueError(
+                f"no statement of level {level!r} is true of one and false of another of {_SCENES} pairs of scenes, "
+                f"expected scenes that differ; got {len(scenes)}"
+            )
 
 
 def statement_pair(

@@ -53,9 +53,9 @@ def test_true_sentences_are_paired_and_false_images_are_hard_negatives(data: Pat
     assert pairs["image_id"] == [f"train-{group}-{place}" for group in (0, 1, 7) for place in (0, 1)]
     assert pairs["hard_negative_image_ids"][0] == ["train-0-2", "train-0-3"]
     regions = RegionStore.open(data / "captions")["train-0-0"]
-    assert regions.type_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]  # type: ignore[union-attr]
+    assert regions.type_ids.tolist() == [0, 0, 1, 1, 2, 2]  # type: ignore[union-attr]
     assert (regions.width, regions.height) == (400, 100)
-    assert regions.boxes[3, 0] >= 150 / 400
+    assert regions.boxes[2, 0] >= 150 / 400
     assert np.allclose(regions.class_probs.sum(1), 1, atol=1e-5)  # type: ignore[union-attr]
     assert len(RegionStore.open(data / "captions")) == 12 + 8 + 8
 
@@ -77,14 +77,14 @@ def test_features_are_looked_up_or_taken_from_the_pixels_of_the_image(corpus: Pa
     example = examples["dev"][2]
     own, looked_up = (stores[name][example.image_id] for name in ("pixels", "regions"))
     file = Image.open(data / "images" / f"{example.image_id}.png").convert("RGB")
-    np.testing.assert_allclose(own.features[:9], box_features(file, example.boxes), atol=1e-3)
+    np.testing.assert_allclose(own.features[:6], box_features(file, example.boxes), atol=1e-3)
     kinds = np.concatenate([prototype_ids(e.scene) for e in examples["train"]])
     features = np.concatenate([e.features for e in examples["train"]])
     wanted = [np.median(features[kinds == kind], axis=0) for kind in prototype_ids(example.scene)]
-    np.testing.assert_array_equal(looked_up.features[:9], np.array(wanted, np.float16))
+    np.testing.assert_array_equal(looked_up.features[:6], np.array(wanted, np.float16))
     for regions in (own, looked_up):
-        assert regions.type_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2]  # type: ignore[union-attr]
-        assert regions.boxes[9:].tolist() == [[0, 0, 1, 1]] * 3
+        assert regions.type_ids.tolist() == [0, 0, 1, 1, 2, 2, 0, 1, 2]  # type: ignore[union-attr]
+        assert regions.boxes[6:].tolist() == [[0, 0, 1, 1]] * 3
 
 
 def test_statements_to_pre_train_on_have_a_true_and_a_false_scene(data: Path) -> None:

@@ -294,6 +294,8 @@ def test_written_statements_depend_on_seed_and_number(level: Level) -> None:
     assert all(each.statement.holds(Boxes(each.true)) and not each.statement.holds(Boxes(each.false)) for each in more)
     with pytest.raises(ValueError, match="3 statements about 0 scenes"):
         next(write_statements([], 3, 0))
+    with pytest.raises(ValueError, match=r"no statement of level .* expected scenes that differ; got 1"):
+        next(write_statements([tower("y", "y", "y")], 1, 0, "words"))
 
 
 @pytest.mark.skipif(

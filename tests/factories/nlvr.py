@@ -28,15 +28,15 @@ FEATURES = Features(
 
 
 def scene(number: int) -> tuple[Scene, list[list[float]], list[int], list[int]]:
-    """Return the scene of this number, its boxes in pixels, categories and panels: nine objects, one of each class.
+    """Return the scene of this number, its boxes in pixels, categories and panels: six objects, two in each box.
 
-    Scenes 0, 1 and 2 have all 27 kinds; what lies in which box, and where, changes with the number.
+    Scenes 0 to 8 have all 27 kinds; what there is, and where, changes with the number.
     """
-    side, first = (10, 20, 30)[number % 3], number % 9
-    categories = [(first + kind) % 9 for kind in range(9)]
-    corners = [(150 * (kind // 3) + 33 * (kind % 3), (7 * number + 5 * kind) % 70) for kind in range(9)]
+    side, first = (10, 20, 30)[number % 3], number // 3 * 3
+    categories = [(first + kind) % 9 for kind in range(6)]
+    corners = [(150 * (kind // 2) + 50 * (kind % 2), (7 * number + 5 * kind) % 70) for kind in range(6)]
     boxes = [[float(edge) for edge in (x, y, x + side, y + side)] for x, y in corners]
-    panels = [kind // 3 for kind in range(9)]
+    panels = [kind // 2 for kind in range(6)]
     return scene_of(np.array(boxes, np.float32), np.array(categories), np.array(panels)), boxes, categories, panels
 
 
