@@ -146,7 +146,17 @@ def commands() -> list[list[str]]:
 
 def test_the_commands_of_the_page_train_evaluate_and_predict(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = ["--max_steps", "2", "--warmup_steps", "0", "--per_device_train_batch_size", "4", "--logging_steps", "1"]
-    short += ["--use_cpu", "true", "--disable_tqdm", "true", "--overwrite"]
+    short += [
+        "--use_cpu",
+        "true",
+        "--disable_tqdm",
+        "true",
+        "--overwrite",
+        "--save_strategy",
+        "no",
+        "--eval_strategy",
+        "no",
+    ]
     monkeypatch.chdir(data.parents[2])
     (data.parents[2] / "examples").symlink_to(ROOT / "examples")
     shown = commands()

@@ -40,7 +40,7 @@ def test_fusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert set(runs) == {"evidence single hybrid 0"}
     measures = runs["evidence single hybrid 0"]["measures"]
     assert measures["accuracy_total"] == 8
-    assert {"text_accuracy", "region_accuracy", "joint_weight"} <= set(measures)
+    assert {"both_accuracy", "text_accuracy", "regions_weight"} <= set(measures)
     assert not any((tmp_path / "runs").iterdir())
     capsys.readouterr()
     assert run(fusion_study, tmp_path, "--seeds", "1") == runs

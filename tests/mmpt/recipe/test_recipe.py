@@ -22,8 +22,12 @@ from mmpt.recipe.recipe import (
 )
 from tests.factories.paths import ROOT
 
-FOLDER = ROOT / "recipes"
-RECIPES = sorted(path for path in ROOT.glob("[er]*/**/*.yaml") if "\nmasking:" in path.read_text(encoding="utf-8"))
+RECIPES = [
+    path
+    for folder in ("recipes", "examples")
+    for path in sorted((ROOT / folder).rglob("*.yaml"))
+    if "\nmasking:" in path.read_text(encoding="utf-8")
+]
 GENERATED = "data: {generated: {train_scenes: 8, eval_scenes: 4}}\n"
 BOTH_STREAMS = (
     GENERATED
