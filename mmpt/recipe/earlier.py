@@ -24,7 +24,9 @@ def in_todays_words(raw: Any, source: str, saved: bool = False) -> None:
     task, data = (raw.get(name) if isinstance(raw, dict) else None for name in ("task", "data"))
     if isinstance(task, dict) and isinstance(task.get("name"), str):
         task["name"] = TASK_NAMES.get(task["name"], task["name"])
-    for name, place in LEFT_SOURCES.items() if isinstance(data, dict) else ():
+    if not isinstance(data, dict):
+        return
+    for name, place in LEFT_SOURCES.items():
         if data.pop(name, None) is not None and not saved:
             raise MmptValueError(
                 f"{source}: data.{name} is a source of mmpt 0.1.0, expected data.store and data.pairs; the program in "

@@ -285,7 +285,7 @@ def test_regions_are_objects_then_boxes_each_box_an_image_of_its_own() -> None:
 
 @pytest.mark.parametrize("level", ["words", "simple", "all"])
 def test_written_statements_depend_on_seed_and_number(level: Level) -> None:
-    scenes = [tower("yk", "b", "kkb"), tower("y", "bk", "yyk")]
+    scenes = [tower("yk", "b", "kkb"), tower("y", "yk", "yyk")]
     more, fewer = ([*write_statements(scenes, count, seed=4, level=level)] for count in (30, 20))
     for one, other in zip(more[:20], fewer, strict=True):
         assert one.statement.text == other.statement.text
