@@ -268,7 +268,8 @@ def load_recipe(
         apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
     recipe = _build(raw, path, shlex.join(["mmpt", command, asked, *overrides]), command)
     recipe = dataclasses.replace(recipe, **switches)
-    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
+    if not saved:
+        check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
     _check_values(recipe, str(path), saved)
     return recipe
 

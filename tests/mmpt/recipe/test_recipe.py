@@ -278,6 +278,15 @@ def test_written_recipe_opens_with_the_command(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "resolved.yaml").training["run_name"] == "two\nlines"
 
 
+def test_what_a_command_line_put_out_of_effect_is_not_in_the_written_recipe(tmp_path: Path) -> None:
+    text = GENERATED + "training: {eval_strategy: steps, eval_steps: 5, save_steps: 7, save_total_limit: 2}"
+    recipe = load(tmp_path, text, "--eval_strategy", "no", "--save_strategy", "epoch")
+    assert {"eval_steps", "save_steps"}.isdisjoint(recipe.training)
+    assert recipe.training["save_total_limit"] == 2
+    recipe.write(tmp_path / "resolved.yaml")
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
 def test_output_folder_is_made_and_left_empty(tmp_path: Path) -> None:
     check_output_dir(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
