@@ -100,7 +100,7 @@ setup(
     package_data={
         "mmpt": ["py.typed", "__init__.pyi"],
         "mmpt.model_cards": ["template.md"],
-        "mmpt.recipes": ["*.yaml", "*/*.yaml", "*.py"],
+        "mmpt.recipes": ["*.yaml", "*/*.yaml"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

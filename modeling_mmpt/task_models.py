@@ -39,7 +39,7 @@ TASK_MODELS: Mapping[str, Streams] = {
     "vqa": {"single": MmptSingleStreamForQuestionAnswering, "dual": MmptDualStreamForQuestionAnswering},
     "classification": _CLASSIFICATION,
     "entailment": _CLASSIFICATION,
-    "nlvr": _CLASSIFICATION,
+    "statements": _CLASSIFICATION,
     "nlvr2": {
         "single": MmptSingleStreamForImagesAndTextClassification,
         "dual": MmptDualStreamForImagesAndTextClassification,

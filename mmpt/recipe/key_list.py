@@ -15,7 +15,6 @@ from mmpt.recipe.recipe import (
     GeneratedSource,
     MaskingSection,
     ModelSection,
-    NlvrSource,
     build_config,
     choose_stream,
     read_recipe,
@@ -85,7 +84,7 @@ def _defaults(streams: Sequence[str]) -> dict[str, Any]:
     model: dict[str, Any] = {}
     for stream in reversed(streams):
         model |= defaults_of(MMPT_CONFIGS[stream])
-    sources = {"generated": GeneratedSource, "scene_task": SceneTaskSource, "nlvr": NlvrSource}
+    sources = {"generated": GeneratedSource, "scene_task": SceneTaskSource}
     return {
         "model": model | defaults_of(ModelSection),
         "data": defaults_of(DataSection) | {name: defaults_of(source) for name, source in sources.items()},

@@ -139,8 +139,8 @@ TASKS: Mapping[str, Task] = {
         label_columns=("label",),
         names=entailment_names,
     ),
-    "nlvr": Task(
-        models=TASK_MODELS["nlvr"],
+    "statements": Task(
+        models=TASK_MODELS["statements"],
         inputs=pair_inputs,
         labels=class_labels,
         decode=decode_classes,

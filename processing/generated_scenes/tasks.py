@@ -43,7 +43,7 @@ class _Kind(NamedTuple):
 _KINDS = {
     "vqa": _Kind(question_group, ("answers", "answer_scores"), ANSWERS),
     "entailment": _Kind(entailment_group, ("label", "label_name"), tuple(ENTAILMENT)),
-    "nlvr": _Kind(truth_group, ("label", "label_name"), tuple(TRUTH)),
+    "statements": _Kind(truth_group, ("label", "label_name"), tuple(TRUTH)),
     "nlvr2": _Kind(pair_truth_group, ("second_image_id", "label", "label_name"), tuple(TRUTH)),
     "multiple_choice": _Kind(choice_group, ("choices", "label")),
     "grounding": _Kind(expression_group, ("box",)),
@@ -64,7 +64,7 @@ class SceneTask:
     | --- | --- | --- |
     | vqa | answers, answer_scores | 0.23; 0.22 |
     | entailment | label, label_name | 1/3; 1/3 |
-    | nlvr | label, label_name | 1/2; 1/2 |
+    | statements | label, label_name | 1/2; 1/2 |
     | nlvr2 | second_image_id, label, label_name | 1/2; 1/2 |
     | multiple_choice | choices, label | 1/4; 1/4 |
     | grounding | box | one of four regions; 1/4 |
@@ -74,7 +74,7 @@ class SceneTask:
 
     Rows are generated in groups. Except in classification, every text and every scene of a group occurs equally often
     with every label. The figures are therefore exact for whole groups, when the number of rows is a multiple of 162 in
-    vqa, 9 in entailment, 8 in nlvr and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last group is
+    vqa, 9 in entailment, 8 in statements and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last group is
     truncated if it is too long.
 
     Args:
