@@ -74,8 +74,8 @@ class SceneTask:
 
     Rows are generated in groups. Except in classification, every text and every scene of a group occurs equally often
     with every label. The figures are therefore exact for whole groups, when the number of rows is a multiple of 162 in
-    vqa, 9 in entailment, 8 in statements and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last group is
-    truncated if it is too long.
+    vqa, 9 in entailment, 8 in statements and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last
+    group is truncated if it is too long.
 
     Args:
         name: one of `SCENE_TASKS`.
