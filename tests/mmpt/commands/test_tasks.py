@@ -100,14 +100,14 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "expected both: a table" in refuse("evaluate", model, "--pairs", "a.csv")
     assert "expected one source" in refuse("evaluate", model, "--nlvr", "a", "--store", "b")
     assert "without --out" in refuse("evaluate", model, "--gallery", 3)
-    assert "not a model of task 'vqa'; it does classification, entailment, nlvr" in refuse(
+    assert "not a model of task 'vqa'; its tasks are classification, entailment, nlvr" in refuse(
         "evaluate", model, "--task", "vqa"
     )
     assert "expected one of vqa" in refuse("evaluate", model, "--task", "vcr")
     assert "dtype is 'int8'" in refuse("predict", model, "--dtype", "int8")
     assert "--batch-size 0" in refuse("predict", model, "--batch-size", 0)
     assert "blank is 'image'" in refuse("predict", model, "--blank", "image")
-    assert "does no downstream task; fine-tune it" in refuse("evaluate", pretrained(tmp_path, "single"))
+    assert "has no downstream task; fine-tune it" in refuse("evaluate", pretrained(tmp_path, "single"))
     unknown = Dataset.from_dict(table("nlvr", 1).to_dict() | {"label": [7]})  # type: ignore[operator]
     unknown.to_parquet(tmp_path / "unknown.parquet")
     words = ["--pairs", tmp_path / "unknown.parquet", "--store", folder / "store"]
@@ -119,7 +119,7 @@ def test_a_folder_without_recipe_is_asked_for_its_task_where_that_is_unclear(fol
     text = path.read_text()
     path.unlink()
     try:
-        assert "say the task with --task, one of classification, entailment, nlvr" in refuse("evaluate", folder / "run")
+        assert "give its task as --task, one of classification, entailment, nlvr" in refuse("evaluate", folder / "run")
         words = ["--task", "nlvr"]
         assert "no recipe.yaml that names its data" in refuse("evaluate", folder / "run", *words)
         words += ["--pairs", folder / "nlvr.parquet", "--store", folder / "store"]
