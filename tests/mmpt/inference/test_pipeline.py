@@ -77,7 +77,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         assert one == other | {"score": pytest.approx(other["score"], abs=1e-5)}
 
 
-def test_masked_words_get_the_likeliest_tokens(stream: str):
+def test_masked_words_get_the_most_probable_tokens(stream: str):
     model = pretraining(stream)
     texts = ["a [MASK] star", "[MASK] ring near [MASK] dog", "[MASK]", "the blue [MASK] above", "a [MASK] [MASK]"]
     found = pipeline_of(model).fill_mask(texts, IMAGES, top_k=3)
@@ -335,7 +335,7 @@ def test_a_pretraining_model_without_the_objective():
         pipeline.match("a", IMAGES[0])
 
 
-def test_wrong_inputs_are_told():
+def test_wrong_inputs_are_errors():
     pipeline = pipeline_of(pretraining("single"))
     with pytest.raises(ValueError, match="got 5 for text and 2 for image, expected lists of equal length"):
         pipeline.match(TEXTS, IMAGES[:2])

@@ -72,7 +72,7 @@ def test_examples_that_come_again_are_not_counted_again() -> None:
     assert metric.compute() == once
 
 
-def test_half_precision_noise_of_a_repeated_example_is_no_other_prediction() -> None:
+def test_half_precision_noise_of_a_repeated_example_is_tolerated() -> None:
     metric = load_metric("mrfr")
     features = only_masked(FEATURES)
     metric.add_batch(predictions=LOGITS, references=features, ids=range(9))

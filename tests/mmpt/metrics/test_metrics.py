@@ -1,4 +1,4 @@
-"""What holds for every metric: loaded without a network, plain numbers, each example once, clear errors."""
+"""Properties of every metric: no download, plain numbers, each example counted once, clear errors."""
 
 import json
 import subprocess

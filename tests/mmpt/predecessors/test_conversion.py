@@ -42,7 +42,7 @@ def change_weights(folder: Path, change: dict[str, Tensor | None]) -> None:
     save_file({key: value for key, value in weights.items() if value is not None}, folder / "model.safetensors")
 
 
-def test_every_key_has_one_fate(source: Path):
+def test_every_key_has_one_status(source: Path):
     report = plan_conversion(source).report
     theirs = [key.theirs for key in report.keys]
     assert sorted(theirs) == sorted(load_file(source / "model.safetensors"))
@@ -164,7 +164,7 @@ def test_visual_berts_vcr_file_converts_without_its_image_network(tmp_path: Path
     assert (dropped.theirs, "image network" in dropped.note) == ("detector.backbone.0.weight", True)
 
 
-def test_text_is_no_family_by_default_when_other_keys_are_there(tmp_path: Path):
+def test_text_encoder_is_not_recognised_if_other_keys_exist(tmp_path: Path):
     folder = tmp_path / "theirs"
     BertModel(BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(
         folder
@@ -330,7 +330,7 @@ def test_a_wrong_family_is_an_error(family: Any, message: str, source: Path):
         plan_conversion(source, family="vl-bert")
 
 
-def test_heads_that_no_file_tells_are_asked_for(source: Path):
+def test_unknown_number_of_heads_is_an_error(source: Path):
     (source / "config.json").unlink()
     with pytest.raises(ValueError, match=r"number of attention heads .* --config"):
         plan_conversion(source)

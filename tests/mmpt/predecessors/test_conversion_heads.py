@@ -95,7 +95,7 @@ class TestUniter:
         assert model.config.id2label == {0: "false", 1: "true"}
 
     def test_two_images_of_one_type(self, uniter_size: int, uniter_batch: Batch, tmp_path: Path):
-        """A table of two types means that the images were not told apart."""
+        """A table of two types means that both images had the same type."""
         head = nn.Linear(2 * uniter_size, 2)
         model = from_predecessor(with_heads("uniter", tmp_path / "theirs", {"nlvr2_output": head}))
         batch = two_images(uniter_batch)

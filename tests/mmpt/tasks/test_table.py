@@ -1,4 +1,4 @@
-"""The table of tasks: names, decoding, scoring, ranking and judging."""
+"""The table of tasks: names, predictions, scores, ranking and error analysis."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +63,7 @@ def test_an_answer_has_the_probability_that_its_loss_gives_it() -> None:
 
 
 @pytest.mark.parametrize(("fusion", "who"), [("late", ["text", "regions"]), ("hybrid", ["both", "text", "regions"])])
-def test_late_decisions_are_told_one_by_one(fusion: str, who: list[str]) -> None:
+def test_late_predictions_are_listed_per_modality(fusion: str, who: list[str]) -> None:
     task_model, rows = model("entailment", fusion=fusion), dataset("entailment")
     batch = without_labels(collator("entailment", config=task_model.config))([rows[0], rows[1]])
     batch.pop("rows")
@@ -99,7 +99,7 @@ def test_a_phrase_that_was_cut_off_has_no_box() -> None:
 
 
 def perfect(name: str) -> list[dict[str, Any]]:
-    """What a model that is always right says about the table of a task."""
+    """Return the predictions of a model that is always right on the table of a task."""
     rows = table(name)
     if name == "vqa":
         return [{"prediction": answers[0], "confidence": 1.0} for answers in rows["answers"]]
@@ -118,7 +118,7 @@ def perfect(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_perfect_prediction_scores_one_and_a_wrong_row_is_counted_and_judged(name: str) -> None:
+def test_a_perfect_prediction_scores_one_and_a_wrong_row_is_counted_and_assessed(name: str) -> None:
     rows, found, task = dataset(name), perfect(name), TASKS[name]
     numbers = {label: i for i, label in config(name).id2label.items()}  # type: ignore[union-attr]
     right = task.score(found, rows, numbers)
