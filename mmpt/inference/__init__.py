@@ -1,1 +1,1 @@
-"""Inference in a few lines: a saved model and its processor as functions of texts and images."""
+"""Inference: a saved model and its processor as functions of texts and images."""

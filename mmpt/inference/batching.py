@@ -1,4 +1,4 @@
-"""What the functions of the pipeline are given, as one example a row."""
+"""Convert the arguments of pipeline functions to one example per row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from mmpt.configuration.errors import MmptValueError
 
 Example = dict[str, Any]
-LETTERS_A_TOKEN = 5
+CHARACTERS_PER_TOKEN = 5
 
 
 def is_many(value: Any) -> bool:
-    """Return whether a value is a list of texts or images; a string is one, and a tuple belongs together."""
+    """Return whether a value is a list of texts or images; a string or a tuple is a single value."""
     return isinstance(value, Sequence) and not isinstance(value, str | tuple)
 
 
 def example_rows(columns: Mapping[str, Any]) -> list[Example]:
-    """Return one example a row of the columns that are lists; a single value goes with every row.
+    """Return one example per row of the list columns; single values are repeated for every row.
 
     Raises:
-        ValueError: if lists have different lengths, or a text is none.
+        ValueError: if lists have different lengths, or a text is not a string or a pair.
     """
     lengths = {name: len(value) for name, value in columns.items() if is_many(value)}
     if len(set(lengths.values())) > 1:
         given = " and ".join(f"{length} for {name}" for name, length in lengths.items())
-        raise MmptValueError(f"got {given}, expected as many of each, or a single one to go with all")
+        raise MmptValueError(f"got {given}, expected lists of equal length, or a single value to use with all")
     count = next(iter(lengths.values()), 1)
     examples: list[Example] = [
         {name: value[row] if name in lengths else value for name, value in columns.items()} for row in range(count)
@@ -38,18 +38,18 @@ def example_rows(columns: Mapping[str, Any]) -> list[Example]:
 
 
 def size_of(example: Example) -> tuple[int, int]:
-    """Return (choices, length): a batch has one number of choices and little padding if its examples are alike."""
+    """Return (choices, length), the sort key that gives batches one number of choices and little padding."""
     choices = example.get("choices", ())
     regions = len(example.get("regions", ())) + len(example.get("second_regions", ()))
-    letters = len(example.get("text", "")) + sum(map(len, choices))
-    return len(choices), letters + LETTERS_A_TOKEN * regions
+    characters = len(example.get("text", "")) + sum(map(len, choices))
+    return len(choices), characters + CHARACTERS_PER_TOKEN * regions
 
 
 def spans_of(text: str, phrases: Sequence[Any]) -> list[dict[str, int]]:
-    """Return the letters of each phrase of a text, end excluded.
+    """Return the character span of each phrase in a text, end excluded.
 
     Raises:
-        ValueError: if the text does not have a phrase, or has it twice.
+        ValueError: if a phrase does not occur exactly once in the text, or a span is outside of it.
     """
     spans = []
     for phrase in phrases:
@@ -58,11 +58,11 @@ def spans_of(text: str, phrases: Sequence[Any]) -> list[dict[str, int]]:
             if count != 1:
                 raise MmptValueError(
                     f"the caption {text!r} has the phrase {phrase!r} {count} times, expected once; give (start, end) "
-                    "of the letters that are meant"
+                    "of its characters"
                 )
             phrase = (text.index(phrase), text.index(phrase) + len(phrase))
         start, end = phrase
         if not 0 <= start < end <= len(text):
-            raise MmptValueError(f"phrase ({start}, {end}) is not in the {len(text)} letters of {text!r}")
+            raise MmptValueError(f"phrase ({start}, {end}) is not in the {len(text)} characters of {text!r}")
         spans.append({"start": start, "end": end})
     return spans

@@ -1,4 +1,4 @@
-"""What an image may be given as, and its regions."""
+"""Accepted forms of an image, and how to get its regions."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,23 +16,22 @@ from mmpt.processing.store.record import Record, check_same_regions, record_of
 
 Picture = Image.Image | str | Path
 ImageInput = Regions | Picture | tuple[Picture, NDArray[Any]]
-"""Regions; the id of stored ones; a PIL image or the path of an image file; or one of these two with given boxes,
-(regions, 4) as shares of the upright image, for an extractor that cuts them out."""
+"""Regions, the id of an image in a store, a PIL image or the path of an image file. For an extractor of given boxes, a
+tuple of PIL image or path and boxes, (regions, 4), normalised to the upright image."""
 
 
 class ImageInputs:
     """Find the regions of images, in a store or by extraction.
 
     Args:
-        regions: regions by image id.
-        extractor: makes the regions of pictures; by default the one that the model was trained with is loaded when
-            the first picture needs it.
-        trained_on: record of the regions that the model was trained on.
-        folder: the model's, beside which its extractor may be.
-        allow_other_regions: take regions and an extractor that the record does not name.
+        regions: image id -> regions.
+        extractor: extractor for images and files. None loads the extractor of training when first needed.
+        trained_on: record of the training regions.
+        folder: folder of the model, next to which its extractor may be.
+        allow_other_regions: accept regions and an extractor that differ from the record.
 
     Raises:
-        ValueError: if regions or extractor are others than in training.
+        ValueError: if regions or extractor differ from those of training.
     """
 
     def __init__(
@@ -53,10 +52,10 @@ class ImageInputs:
         self._folder = folder
 
     def __call__(self, images: Iterable[ImageInput]) -> list[Regions]:
-        """Return the regions of each image; one that is given several times is read or extracted once.
+        """Return the regions of each image; repeated images are read or extracted only once.
 
         Raises:
-            ValueError: if an image is none of these, has no regions, or is a picture that cannot be read.
+            ValueError: if an image is not an `ImageInput`, has no regions, or cannot be read.
         """
         images = list(images)
         found: dict[Hashable, Regions] = {}
@@ -79,21 +78,21 @@ class ImageInputs:
             if isinstance(first, str) and self.regions is not None:
                 raise MmptValueError(
                     f"image {first!r} is not among the regions ({len(self.regions)} images, "
-                    f"{next(iter(self.regions), None)!r} is the first); give an id of theirs, or an extractor for files"
+                    f"{next(iter(self.regions), None)!r} is the first); give an id of these, or an extractor for files"
                 )
             if not isinstance(first[0] if isinstance(first, tuple) else first, Image.Image | str | Path):
                 raise MmptValueError(
                     f"got {type(first).__name__} for an image, expected Regions, an image id, a PIL image or a path"
                 )
-            if self._trained_on is None:  # mmpt 0.1.0 did not record what made the regions
+            if self._trained_on is None:  # mmpt 0.1.0 did not record the extractor
                 raise MmptValueError(
-                    f"got {type(first).__name__} for an image, expected Regions; for pictures and files give the "
+                    f"got {type(first).__name__} for an image, expected Regions; for images and files give the "
                     "pipeline extractor=RegionExtractor.from_pretrained(...), for image ids "
-                    "regions=RegionStore.open(...): the model's processor does not record what made its regions"
+                    "regions=RegionStore.open(...): the model's processor does not record its extractor"
                 )
             self.extractor = load_recorded_extractor(self._trained_on, self._folder)
         found: list[Regions] = []
-        step = self.extractor.batch_size  # no more pictures are decoded than go through the model at once
+        step = self.extractor.batch_size  # limits the number of decoded images in memory
         for start in range(0, len(pictures), step):
             chosen = [each if isinstance(each, tuple) else (each, None) for each in pictures[start : start + step]]
             given = None if all(boxes is None for _, boxes in chosen) else [boxes for _, boxes in chosen]

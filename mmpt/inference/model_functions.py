@@ -1,4 +1,4 @@
-"""Which models there are, and which have which function of the pipeline."""
+"""Table of the pipeline functions of each model class."""
 
 from typing import Any
 
@@ -33,17 +33,17 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "embed_images": (MmptForImageAndTextRetrieval,),
     "embed_pairs": (MmptBackbone, MmptForPreTraining, MmptDecisionModel, MmptForImageAndTextRetrieval),
 }
-"""The models that have each function."""
+"""Function -> the model classes that have it."""
 
 OBJECTIVES_READ = {"fill_mask": "mlm", **dict.fromkeys(("log_odds", "match", "rank_images", "rank_texts"), "itm")}
-"""The objective whose head a pre-training model needs."""
+"""Function -> the objective whose head it needs in a pre-training model."""
 
 
 def main_function(model: Any) -> str:
-    """Return the name of what a model was made for: the first function of the table that it has.
+    """Return the main function of a model, the first one of the table that it has.
 
     Raises:
-        ValueError: if it has none, as a pre-training model without masked language modelling and matching.
+        ValueError: if it has none, such as a pre-training model without masked language modelling and matching.
     """
     trained = getattr(model.config, "objective_weights", {})
     for name, bases in FUNCTIONS.items():
@@ -54,10 +54,10 @@ def main_function(model: Any) -> str:
 
 
 def check_function(model: Any, function: str) -> None:
-    """Raise unless a model has a function.
+    """Raise if a model does not have a function.
 
     Raises:
-        ValueError: naming the classes that have it, and what this one has.
+        ValueError: if it does not; the message names the classes that have it, and the functions of this model.
     """
     if not isinstance(model, FUNCTIONS[function]):
         wanted = [name for name, each in MODELS.items() if issubclass(each, FUNCTIONS[function])]
@@ -70,6 +70,6 @@ def check_function(model: Any, function: str) -> None:
         objective, trained = OBJECTIVES_READ[function], model.config.objective_weights
         if objective not in trained:
             raise MmptValueError(
-                f"{function}() needs a model that was pre-trained with objective {objective!r}, this one was with "
-                f"{', '.join(trained)}"
+                f"{function}() needs a model that was pre-trained with objective {objective!r}, but this one was "
+                f"pre-trained with {', '.join(trained)}"
             )

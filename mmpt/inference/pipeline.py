@@ -30,29 +30,28 @@ Many = Sequence[Any]
 
 
 class MmptPipeline:
-    """A model as functions of texts and images, with the numbers that it gives when it is called by hand.
+    """Apply a model to texts and images, with the same results as calling it by hand.
 
-    A text is a string, or a tuple of two. An image is `Regions`; an image id, where the pipeline has `regions`; or a
-    PIL image or the path of an image file, whose regions the `extractor` makes (with boxes, a tuple of both, where
-    that cuts out given boxes). A list is many of them, in batches, and gives a list in the same order; a single text
-    beside a list of images goes with each of them, and a single image beside a list of texts too.
+    A text is a string, or a tuple of two. An image is `Regions`, an image id if the pipeline has `regions`, a PIL image
+    or the path of an image file. The `extractor` extracts the regions of images and files; one of given boxes needs a
+    tuple of image and boxes. A list of inputs is processed in batches and returns a list in the same order. A single
+    text can be combined with a list of images, and a single image with a list of texts.
 
-    Each function needs a model that was trained for it, and says which if this one was not.
+    Each function needs a model that was trained for it, and otherwise raises an error that names the right models.
 
     Args:
-        model: of any class of this package; it is put in evaluation mode.
-        processor: the one that the model was trained with.
-        batch_size: how many examples go through the model at once.
-        regions: regions by image id, a `RegionStore` or a dict.
-        extractor: makes the regions of pictures; by default the one that the processor records, loaded when the first
-            picture needs it.
-        folder: the model's: a recorded extractor that was a folder is looked for beside it.
-        allow_other_regions: take regions and an extractor that are not those which the model was trained with.
+        model: model of any class of this package; it is set to evaluation mode.
+        processor: processor of the training run.
+        batch_size: number of examples per forward pass.
+        regions: image id -> regions, a `RegionStore` or a dict.
+        extractor: extractor for images and files. None loads the extractor recorded in the processor when first needed.
+        folder: folder of the model, next to which a recorded extractor is searched.
+        allow_other_regions: accept regions and an extractor that differ from those of training.
 
     Raises:
-        ValueError: if the tokenizer does not fit the model, or regions or extractor are others than in training; from
-            every function also for an image without regions, regions that do not fit the model, and lists of different
-            lengths.
+        ValueError: if the tokenizer does not match the model, or regions or extractor differ from those of training.
+            Every function also raises it for an image without regions, regions that do not match the model, and lists
+            of different lengths.
     """
 
     def __init__(
@@ -94,25 +93,25 @@ class MmptPipeline:
         """Load a model and its processor, from the output folder of a run or from the Hub.
 
         Args:
-            device: a GPU if there is one, by default.
-            dtype: of the weights; "bfloat16" or "float16" are faster on a GPU.
+            device: device of the model; None uses a GPU if there is one.
+            dtype: dtype of the weights; "bfloat16" and "float16" are faster on a GPU.
             revision: commit, branch or tag on the Hub.
 
         Raises:
-            OSError: if there is no model, or no processor beside it.
+            OSError: if there is no model, or no processor next to it.
             ValueError: if the model is not of this package.
         """
         register_auto_classes()
         config = load_pretrained(AutoConfig, name, revision=revision)
         architecture = (config.architectures or ["a model without a class name"])[0]
         if architecture not in MODELS:
-            raise MmptValueError(f"{name} holds {architecture}, expected one of {', '.join(MODELS)}")
+            raise MmptValueError(f"{name} contains {architecture}, expected one of {', '.join(MODELS)}")
         try:
             processor = load_pretrained(AutoProcessor, name, revision=revision)
         except (OSError, ValueError) as error:
             raise MmptOSError(
-                f"{name} has no processor that can be loaded beside its model; save there the one that the model was "
-                "trained with: processor.save_pretrained(folder)"
+                f"{name} has no loadable processor next to its model; save the one that the model was "
+                "trained with there: processor.save_pretrained(folder)"
             ) from error
         model = load_pretrained(MODELS[architecture], name, config=config, dtype=dtype, revision=revision)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -127,16 +126,16 @@ class MmptPipeline:
         )
 
     def __call__(self, image: ImageInput | Many, text: Text | Many | None = None, **options: Any) -> Any:
-        """Return what the model was made for, of an image and a text; of an image alone its `Regions`.
+        """Apply the main function of the model to an image and a text, or return the `Regions` of an image alone.
 
-        The function is the first of `FUNCTIONS` that the model has. Regions can stand for their image in every call, so
-        that it is extracted once.
+        The main function is the first one of `FUNCTIONS` that the model has. `Regions` can replace their image in every
+        call, so that they are extracted only once.
 
         Args:
-            options: of the function.
+            options: further arguments of the function.
 
         Raises:
-            ValueError: as the function does, also if it needs more than one text and one image.
+            ValueError: as the function does, and if it needs more than one text and one image.
         """
         if text is None:
             given: Any = image
@@ -144,15 +143,16 @@ class MmptPipeline:
             return found if is_many(image) else found[0]
         name = main_function(self.model)
         if name in ("classify_pair", "choose", "ground_phrases"):
-            raise MmptValueError(f"{type(self.model).__name__} needs more than a text and an image; call {name}(...)")
+            raise MmptValueError(f"{type(self.model).__name__} needs more than one text and image; call {name}(...)")
         return getattr(self, name)(text, image, **options)
 
     def fill_mask(self, text: Text | Many, image: ImageInput | Many, top_k: int = 5) -> Any:
-        """Return for each mask token of the text, in order, the `top_k` likeliest tokens, as
-        `{"score", "token", "token_str"}`; score is the probability.
+        """Return the `top_k` most probable tokens for each mask token, in text order.
+
+        Each is `{"score", "token", "token_str"}`, where score is the probability.
 
         Raises:
-            ValueError: also if the model has no masked language modelling, or a text no mask token.
+            ValueError: also if the model has no masked language modelling, or a text has no mask token.
         """
         check_function(self.model, "fill_mask")
         tokenizer = self.processor.tokenizer
@@ -165,9 +165,9 @@ class MmptPipeline:
                 if not found:
                     raise MmptValueError(
                         f"the text {example['text']!r} has no {tokenizer.mask_token} among its first "
-                        f"{self._max_tokens} tokens, expected one for each word that is asked for"
+                        f"{self._max_tokens} tokens, expected one for each word to predict"
                     )
-            # Labels say where to predict, so that no other head runs and no other token is predicted.
+            # Labels select the positions, so that no other head runs and no other token is predicted.
             logits = self._forward(batch, mlm_labels=torch.where(masked, ids, IGNORED), align_logits=False).mlm_logits
             values, tokens = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
             best = [
@@ -183,8 +183,10 @@ class MmptPipeline:
         return self._map(fill, text=text, image=image)
 
     def answer(self, question: Text | Many, image: ImageInput | Many, top_k: int = 5) -> Any:
-        """Return the `top_k` best answers, as `{"score", "answer"}`; score is the answer's own probability, or its
-        share of all answers' where the model was trained with `answer_loss="kl"`."""
+        """Return the `top_k` most probable answers, as `{"score", "answer"}`.
+
+        Score is the sigmoid of the answer's logit, or the softmax over all answers for `answer_loss="kl"`.
+        """
         check_function(self.model, "answer")
         names = self.model.config.id2label
 
@@ -196,7 +198,7 @@ class MmptPipeline:
         return self._map(answer, text=question, image=image)
 
     def classify(self, text: Text | Many, image: ImageInput | Many) -> Any:
-        """Return the classes as `{"score", "label"}`, the likeliest first; score is the probability."""
+        """Return the classes as `{"score", "label"}`, the most probable first; score is the probability."""
         check_function(self.model, "classify")
         return self._map(self._classify(pair_inputs), text=text, image=image)
 
@@ -206,10 +208,10 @@ class MmptPipeline:
         return self._map(self._classify(image_pair_inputs), text=text, image=first_image, second_image=second_image)
 
     def choose(self, text: str | Many, choices: Many, image: ImageInput | Many) -> Any:
-        """Return the choices as `{"score", "choice", "index"}`, the likeliest first; score is the probability.
+        """Return the choices as `{"score", "choice", "index"}`, the most probable first; score is the probability.
 
         Args:
-            choices: two texts or more; or one such list an example.
+            choices: two or more texts, or one such list per example.
         """
         check_function(self.model, "choose")
         flat = all(isinstance(choice, str) for choice in choices)
@@ -224,21 +226,23 @@ class MmptPipeline:
         return self._map(choose, text=text, choices=tuple(choices) if flat else choices, image=image)
 
     def log_odds(self, text: Text | Many, image: ImageInput | Many) -> Any:
-        """Return the log-odds that text and image belong together: the retrieval model's score, or that of the
-        pre-training model's image-text matching."""
+        """Return the log-odds that text and image match.
+
+        They are the score of a retrieval model, or come from the image-text matching head of a pre-training model.
+        """
         check_function(self.model, "log_odds")
         return self._map(self._log_odds, text=text, image=image)
 
     def match(self, text: Text | Many, image: ImageInput | Many) -> Any:
-        """Return the probability that text and image belong together, of the `log_odds`."""
+        """Return the probability that text and image match, the sigmoid of `log_odds`."""
         check_function(self.model, "match")
         return torch.tensor(self._map(self._log_odds, text=text, image=image), dtype=torch.float64).sigmoid().tolist()
 
     def rank_images(self, text: Text | Many, images: Many, top_k: int | None = None) -> Any:
-        """Return the `top_k` images that fit a text best, all by default, as `{"score", "index", "image_id"}`.
+        """Return the `top_k` (default: all) images that match a text best, as `{"score", "index", "image_id"}`.
 
-        Score is that of `match`, index the image's place among those given, image_id its id or path; None of pictures.
-        Every text is scored with every image; `RetrievalIndex` is for more images than that allows.
+        Score is that of `match`, index the position in `images`, and image_id the id or path, None for a PIL image.
+        Every text is scored with every image; use `RetrievalIndex` for large numbers of images.
         """
         check_function(self.model, "rank_images")
         images = list(images)
@@ -249,18 +253,18 @@ class MmptPipeline:
         return ranked
 
     def rank_texts(self, image: ImageInput | Many, texts: Many, top_k: int | None = None) -> Any:
-        """Return the `top_k` texts that fit an image best, as `rank_images` does."""
+        """Return the `top_k` texts that match an image best, as `rank_images` does."""
         check_function(self.model, "rank_texts")
         return self._rank(image, "image", texts, "text", top_k)
 
     def ground(self, text: Text | Many, image: ImageInput | Many, top_k: int | None = None) -> Any:
-        """Return the `top_k` regions that an expression means, all by default, as `{"score", "box", "region"}`.
+        """Return the `top_k` (default: all) regions for a referring expression, as `{"score", "box", "region"}`.
 
-        Score is the share of the probability among the image's regions, the box x1 y1 x2 y2 in pixels, region its
-        number among those that the processor keeps.
+        Score is the probability among the regions of the image, box is x1 y1 x2 y2 in pixels, and region is the number
+        among the regions that the processor keeps.
 
         Raises:
-            ValueError: also if the regions do not tell the image's width and height.
+            ValueError: also if the regions have no image width and height.
         """
         check_function(self.model, "ground")
 
@@ -274,13 +278,13 @@ class MmptPipeline:
     def ground_phrases(
         self, text: str | Many, phrases: Many, image: ImageInput | Many, top_k: int | None = None
     ) -> Any:
-        """Return for each phrase of a caption the `top_k` regions that it means, as `ground` does.
+        """Return the `top_k` regions for each phrase of a caption, as `ground` does.
 
         Args:
-            phrases: words of the caption, or (start, end) of its letters, end excluded; or one such list a caption.
+            phrases: words of the caption, or (start, end) in characters, end excluded; or one such list per caption.
 
         Raises:
-            ValueError: also if a caption does not have a phrase, has it twice, or is cut off before it.
+            ValueError: also if a phrase does not occur exactly once in its caption, or was truncated.
         """
         check_function(self.model, "ground_phrases")
         flat = not phrases or isinstance(phrases[0], str | tuple)
@@ -302,8 +306,9 @@ class MmptPipeline:
         return self._map(ground, text=text, phrases=tuple(phrases) if flat else phrases, image=image)
 
     def embed_texts(self, text: Text | Many) -> Tensor:
-        """Return embeddings of texts alone, (texts, contrastive_size) float32 of length 1; without the first axis for a
-        single text.
+        """Return text-only embeddings, (texts, contrastive_size) float32 of norm 1.
+
+        For a single text, the shape is (contrastive_size,).
 
         Raises:
             ValueError: if the model has no contrastive head.
@@ -320,7 +325,7 @@ class MmptPipeline:
         return _stacked(self._map(embed, text=text))
 
     def embed_images(self, image: ImageInput | Many) -> Tensor:
-        """Return embeddings of images alone, as `embed_texts` does of texts."""
+        """Return image-only embeddings, (images, contrastive_size) float32, as `embed_texts` does for texts."""
         check_function(self.model, "embed_images")
 
         def embed(examples: list[Example]) -> list[Any]:
@@ -330,7 +335,7 @@ class MmptPipeline:
         return _stacked(self._map(embed, image=image))
 
     def embed_pairs(self, text: Text | Many, image: ImageInput | Many) -> Tensor:
-        """Return the backbone's pooled vector of a text with an image, (pairs, pooler_size) float32."""
+        """Return the pooled vector of the backbone for text and image, (pairs, pooler_size) float32."""
         check_function(self.model, "embed_pairs")
         backbone = getattr(self.model, self.model.base_model_prefix, self.model)
 
@@ -341,9 +346,9 @@ class MmptPipeline:
         return _stacked(self._map(embed, text=text, image=image))
 
     def _map(self, function: Callable[[list[Example]], list[Any]], **columns: Any) -> Any:
-        """Run a function over examples in batches; columns that are lists have one value an example.
+        """Run a function on examples in batches; list columns have one value per example.
 
-        Examples of like size share a batch, so that little of it is padding.
+        Examples of similar size share a batch, to reduce padding.
         """
         examples = example_rows(columns)
         for given, name in (("image", "regions"), ("second_image", "second_regions")):
@@ -381,7 +386,7 @@ class MmptPipeline:
         batch = pair_inputs(self._encoder, examples)
         if not isinstance(self.model, MmptForPreTraining):
             return self._forward(batch).logits.tolist()
-        # Labels of any value say that matching is asked for, so that no other head runs.
+        # Dummy labels select the matching head, so that no other head runs.
         labels = torch.zeros(len(examples), dtype=torch.long)
         logits = self._forward(batch, itm_labels=labels).itm_logits.float()
         others = torch.cat([logits[:, :1], logits[:, 2:]], 1)  # all classes but 1, matched
@@ -392,13 +397,13 @@ class MmptPipeline:
         pairs = [(one, item) for one in queries for item in items]
         columns = {query_name: [one for one, _ in pairs], item_name: [item for _, item in pairs]}
         odds = torch.tensor(self._map(self._log_odds, **columns), dtype=torch.float64).view(len(queries), len(items))
-        # By the log-odds, because probabilities near 1 are all the same number.
+        # Sorted by log-odds, because large log-odds all give the probability 1.
         ranked = [[{"score": score, "index": n} for score, n in _best(row.sigmoid(), top_k, order=row)] for row in odds]
         return ranked if is_many(query) else ranked[0]
 
 
 def image_id_of(image: ImageInput) -> str | None:
-    """Return what an image is called: the id of its regions or in the store, or its path; None for a picture."""
+    """Return the id of an image's regions, its id in the store or its path; None for a PIL image."""
     first = image[0] if isinstance(image, tuple) else image
     if isinstance(first, Regions):
         return first.image_id
@@ -406,18 +411,18 @@ def image_id_of(image: ImageInput) -> str | None:
 
 
 def _best(scores: Tensor, top_k: int | None = None, order: Tensor | None = None) -> list[tuple[float, int]]:
-    """Return (score, number) of the highest in `order`, the scores themselves by default; ties as they come.
+    """Return (score, index) of the `top_k` entries, sorted by `order` (default: by score), stable for ties.
 
-    scores, order: (numbers,).
+    scores, order: (entries,).
     """
     numbers = (scores if order is None else order).argsort(descending=True, stable=True)[:top_k]
     return list(zip(scores[numbers].tolist(), numbers.tolist(), strict=True))
 
 
 def _regions(logits: Tensor, batch: TaskBatch, top_k: int | None) -> list[list[list[Example]]]:
-    """Return the best regions of each phrase of each example; logits: (batch, phrases, regions).
+    """Return the best regions of each phrase of each example, without the whole-image region.
 
-    The whole-image region is not one of the image's.
+    logits: (batch, phrases, regions).
     """
     boxes = batch.tensors["candidate_boxes"]
     results = []

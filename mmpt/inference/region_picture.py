@@ -1,4 +1,4 @@
-"""The picture of an image's regions: boxes, labels and scores, on the image or on an empty sheet."""
+"""Draw the regions of an image: boxes, labels and scores, on the image or on a blank canvas."""
 
 import logging
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from mmpt.processing.regions import Regions
 
 logger = logging.getLogger(__name__)
 
-SIDE = 1000  # pixels of a picture's longer side
+SIDE = 1000  # longer side of the drawing in pixels
 SHEET = (236, 236, 232)
-# Colours of Okabe and Ito: told apart by most people who see few colours, too.
+# Colour-blind-safe palette of Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 FONT_SIZE = 15
-# Fonts that systems and matplotlib come with, looked for where the default one lacks a character.
+# Fonts of operating systems and matplotlib, tried in order if the default font lacks a character.
 FONTS = (
     *("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf"),
     *("SourceHanSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
@@ -36,18 +36,18 @@ def draw_regions(
     side: int = SIDE,
     font_file: str | Path | None = None,
 ) -> Image.Image:
-    """Draw boxes with labels and scores; the most certain regions lie on top.
+    """Draw boxes with labels and scores; regions with the highest scores are on top.
 
-    Names with characters that no font at hand has are drawn as the class's number, with a warning that says so.
+    If no available font has the characters of a class name, draw the class number instead and log a warning.
 
     Args:
-        image: the picture itself, upright; an empty sheet of its size, or a square, if None.
+        image: the upright image. None draws on a blank canvas of its size, or on a square if the size is unknown.
         class_names: names of the labels.
-        side: pixels of the picture's longer side.
-        font_file: font to write with; None finds one that has the characters of the class names.
+        side: longer side of the drawing in pixels.
+        font_file: font file; None searches a font with the characters of the class names.
 
     Raises:
-        ValueError: if the image cannot be read, or has another size than the one whose regions these are.
+        ValueError: if the image cannot be read, or its size differs from that of the regions.
     """
     if image is None:
         canvas = Image.new("RGB", (regions.width or SIDE, regions.height or SIDE), SHEET)
@@ -56,8 +56,8 @@ def draw_regions(
         size = (regions.width, regions.height)
         if None not in size and canvas.size != size:
             raise MmptValueError(
-                f"{regions.title(0)}: the regions are of a picture of {size[0]} x {size[1]} pixels, the picture given "
-                f"has {canvas.size[0]} x {canvas.size[1]}; give the one that they were extracted from"
+                f"{regions.title(0)}: the regions are of an image of {size[0]} x {size[1]} pixels, the given image "
+                f"has {canvas.size[0]} x {canvas.size[1]}; give the image that they were extracted from"
             )
     scale = side / max(canvas.size)
     canvas = canvas.resize([max(1, round(side * scale)) for side in canvas.size], Image.Resampling.LANCZOS)
@@ -67,8 +67,8 @@ def draw_regions(
     font, lacking = find_font("".join(every), font_file)
     if lacking:
         logger.warning(
-            "no font at hand has %s; classes with such names are drawn as numbers. Install one (fonts-noto-cjk, say) "
-            "or name its file with --font",
+            "no available font has %s; classes with such names are drawn as numbers. Install one, such as "
+            "fonts-noto-cjk, or give its file with --font",
             ", ".join(map(repr, lacking[:5])),
         )
         plain = [_words(number, labels, scores, None) for number in range(len(regions))]
@@ -78,7 +78,7 @@ def draw_regions(
     taken: list[tuple[float, float, float, float]] = []
     for number in order.tolist():
         draw.rectangle(tuple(boxes[number]), outline=_colour(labels, number), width=2)
-    for number in reversed(order.tolist()):  # the most certain one chooses the place of its words first
+    for number in reversed(order.tolist()):  # labels are placed in the order of descending score
         _write(draw, every[number], tuple(boxes[number]), _colour(labels, number), font, canvas.size, taken)
     return canvas
 
@@ -86,10 +86,10 @@ def draw_regions(
 def find_font(
     text: str, font_file: str | Path | None = None
 ) -> tuple[ImageFont.ImageFont | ImageFont.FreeTypeFont, list[str]]:
-    """Return a font that has the characters of a text, or the default one and the characters that it lacks.
+    """Return (font, []) with a font that has all characters of a text, or (default font, missing characters).
 
     Raises:
-        ValueError: if the given file is no font.
+        ValueError: if the given file is not a font.
     """
     default = ImageFont.load_default(FONT_SIZE)
     if font_file is not None:
@@ -111,32 +111,32 @@ def find_font(
 
 
 def _fonts_of_matplotlib() -> list[str]:
-    """Return the fonts that matplotlib comes with, where it is installed."""
+    """Return the font files of matplotlib, or an empty list if it is not installed."""
     found = find_spec("matplotlib")
     folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" if found and found.origin else None
     return [] if folder is None else [str(folder / "DejaVuSans.ttf")]
 
 
 def _lacking(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str) -> list[str]:
-    """Return the characters of a text that a font draws as it draws a character that is none."""
-    none = _drawn(font, "\U0010ffff")
+    """Return the characters that a font lacks: those drawn in the same way as a code point without a character."""
+    missing = _drawn(font, "\U0010ffff")
     return [
-        letter
-        for letter in dict.fromkeys(text)
-        if letter.isprintable() and letter != " " and _drawn(font, letter) == none
+        character
+        for character in dict.fromkeys(text)
+        if character.isprintable() and character != " " and _drawn(font, character) == missing
     ]
 
 
-def _drawn(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask: Any = font.getmask(letter)
+def _drawn(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask: Any = font.getmask(character)
     return mask.size, bytes(mask)
 
 
 def choose_regions(regions: Regions, top: int | None = None, threshold: float | None = None) -> Regions:
-    """Return the most certain regions, in their order: at most `top` of them, none below `threshold`.
+    """Return the regions with the highest scores in their original order: at most `top`, none below `threshold`.
 
     Raises:
-        ValueError: if they have no scores, or none is left.
+        ValueError: if the regions have no scores, or none has a score of at least `threshold`.
     """
     if top is None and threshold is None:
         return regions
@@ -153,7 +153,7 @@ def choose_regions(regions: Regions, top: int | None = None, threshold: float | 
 
 
 def labels_and_scores(regions: Regions) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return labels and scores, from the class distribution where they are not given themselves."""
+    """Return (labels, scores), each (regions,) or None; missing ones are derived from the class probabilities."""
     labels, scores, probs = regions.labels, regions.scores, regions.class_probs
     if probs is not None and len(probs):
         labels = probs.argmax(1) if labels is None else labels
@@ -183,11 +183,11 @@ def _write(
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> None:
-    """Write words at the first corner of the box where they cover no others, or not at all."""
+    """Write a label at the first corner of the box where it overlaps no other label, or leave it out."""
     width, height = draw.textlength(words, font=font) + 6, FONT_SIZE + 5
     left, top, right, bottom = box
-    places = [(left, top - height), (left, top), (right - width, bottom - height), (left, bottom), (right - width, top)]
-    for x, y in places:
+    last = right - width
+    for x, y in ((left, top - height), (left, top), (last, bottom - height), (left, bottom), (last, top)):
         x, y = min(max(0.0, x), max(0.0, size[0] - width)), min(max(0.0, y), size[1] - height)
         area = (x, y, x + width, y + height)
         if not any(area[0] < b[2] and b[0] < area[2] and area[1] < b[3] and b[1] < area[3] for b in taken):

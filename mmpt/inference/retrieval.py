@@ -1,4 +1,4 @@
-"""Retrieval in two stages: an index of embeddings finds candidates, the joint model ranks them."""
+"""Two-stage retrieval: an index of embeddings finds candidates, and the joint model reranks them."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,36 +16,37 @@ from mmpt.inference.pipeline import MmptPipeline
 
 INDEX = "embedding"
 INDEX_FILE = "index.faiss"
-CHUNK = 4096  # items whose regions are in memory at once
-SAME_COSINE = 0.99  # of one item's embeddings by one model at two precisions
+CHUNK = 4096  # number of items whose regions are in memory at once
+SAME_COSINE = 0.99  # minimum cosine of embeddings of one item by the same model at different precisions
 
 
 class RetrievalIndex:
-    """An index of images that texts search, or of texts that images search, on FAISS.
+    """FAISS index of images for text queries, or of texts for image queries.
 
-    Embeddings of each modality alone (the contrastive head) find candidates in one search of the index; the model then
-    sees each query together with its candidates and orders them. So a query costs as many joint passes as it has
-    candidates, not as many as there are items.
+    One search of the index finds candidates by unimodal embeddings (of the contrastive head). The joint model then
+    scores each query with its candidates and sorts them. The number of joint forward passes per query is thus the
+    number of candidates, not the number of items.
 
-    Made by `of_images`, `of_texts` and `load`.
+    Use `of_images`, `of_texts` or `load` to create an index.
     """
 
     def __init__(self, pipeline: MmptPipeline, table: Dataset) -> None:
         self.pipeline = pipeline
         self.table = table
         self.item = "image_id" if "image_id" in table.column_names else "text"
-        table.set_format(columns=[self.item])  # a search need not bring the embeddings
+        table.set_format(columns=[self.item])  # so that a search does not load the embeddings
 
     @classmethod
     def of_images(cls, pipeline: MmptPipeline, string_factory: str | None = None) -> "RetrievalIndex":
         """Index every image of the pipeline's `regions`.
 
         Args:
-            string_factory: FAISS's name of the kind of index; an exact one by default, "HNSW32" for millions.
+            string_factory: FAISS name of the type of index, such as "HNSW32" for millions of items; None means exact
+                search.
 
         Raises:
-            ImportError: without FAISS.
-            ValueError: if the pipeline has no regions, or its model no contrastive head.
+            ImportError: if FAISS is not installed.
+            ValueError: if the pipeline has no regions, or its model has no contrastive head.
         """
         if not pipeline.regions:
             raise MmptValueError("the pipeline has no regions to index, expected MmptPipeline(..., regions=store)")
@@ -63,16 +64,16 @@ class RetrievalIndex:
     def search(self, query: Any, top_k: int = 10, rerank: int = 50) -> Any:
         """Return the `top_k` best items of a query, as `{"score", "similarity", "image_id" or "text"}`, best first.
 
-        Score is the joint model's probability of a match, similarity the cosine of the embeddings. A list of queries
-        gives a list.
+        Score is the matching probability of the joint model, similarity the cosine of the embeddings. A list of
+        queries returns a list of results.
 
         Args:
-            query: a text, or an image as `MmptPipeline` takes it.
-            rerank: how many of the nearest items the joint model sees. 0 ranks by the embeddings alone, and there is no
-                score then.
+            query: a text, or an image in a form that `MmptPipeline` accepts.
+            top_k: number of items to return.
+            rerank: number of nearest items to score with the joint model; 0 ranks by embeddings only, without a score.
 
         Raises:
-            ValueError: if fewer items would be seen than are wanted.
+            ValueError: if `rerank` is above 0 but smaller than `top_k`.
         """
         if top_k < 1 or 0 < rerank < top_k:
             raise MmptValueError(f"top_k is {top_k} and rerank {rerank}, expected 1 <= top_k <= rerank, or rerank 0")
@@ -95,17 +96,17 @@ class RetrievalIndex:
             scores = torch.tensor(odds, dtype=torch.float64).sigmoid().tolist()
             rest = iter(zip(odds, scores, strict=True))
             for row in results:
-                # By the log-odds, because probabilities near 1 are all the same number.
+                # Sorted by log-odds, because large log-odds all give the probability 1.
                 scored = [(value, {**each, "score": score}) for each, (value, score) in zip(row, rest, strict=False)]
                 row[:] = [each for _, each in sorted(scored, key=lambda pair: -pair[0])]
         results = [row[:top_k] for row in results]
         return results if is_many(query) else results[0]
 
     def save(self, folder: str | Path) -> None:
-        """Write the index and what it is of into a new folder, the index last.
+        """Write the items and the index into a new folder, the index last.
 
         Raises:
-            FileExistsError: if the folder is there and not empty.
+            FileExistsError: if the folder exists and is not empty.
         """
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
@@ -113,7 +114,7 @@ class RetrievalIndex:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / f"{INDEX_FILE}.partial"
         self.table.save_faiss_index(INDEX, unfinished)
-        # A dataset is not saved with an index attached to it.
+        # `save_to_disk` does not accept a dataset with an attached index.
         self.table.drop_index(INDEX)
         try:
             self.table.save_to_disk(folder)
@@ -123,17 +124,17 @@ class RetrievalIndex:
 
     @classmethod
     def load(cls, folder: str | Path, pipeline: MmptPipeline) -> "RetrievalIndex":
-        """Open an index that was saved, for the model that made it.
+        """Open a saved index with the model that made it.
 
         Raises:
-            ImportError: without FAISS.
-            FileNotFoundError: if there is no index, or its writing was interrupted.
+            ImportError: if FAISS is not installed.
+            FileNotFoundError: if there is no index, or writing was interrupted.
             ValueError: if another model made it, or the pipeline lacks its images.
         """
         _check_faiss()
         file = Path(folder) / INDEX_FILE
         if not file.is_file():
-            raise MmptFileNotFoundError(f"{folder} holds no finished index, expected {INDEX_FILE} in it; make it again")
+            raise MmptFileNotFoundError(f"{folder} has no complete index, expected {INDEX_FILE} in it; make it again")
         table = load_from_disk(str(folder))
         assert isinstance(table, Dataset)
         table.set_format()
@@ -148,7 +149,7 @@ class RetrievalIndex:
         embed = pipeline.embed_images if index.item == "image_id" else pipeline.embed_texts
         embedding = embed(first[index.item]).numpy()
         if embedding.shape != np.shape(first[INDEX]) or embedding @ first[INDEX] < SAME_COSINE:
-            raise MmptValueError(f"{folder} was made by another model, or of other regions; index them again")
+            raise MmptValueError(f"{folder} was made by another model, or from other regions; index them again")
         return index
 
     @classmethod

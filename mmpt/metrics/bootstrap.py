@@ -1,4 +1,4 @@
-"""Percentile intervals of the bootstrap (Efron 1979): units are drawn again with replacement, as many as there were."""
+"""Percentile confidence intervals by bootstrap: resampling units with replacement (Efron 1979)."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,22 +6,23 @@ import numpy as np
 
 DRAWS = 1000
 CONFIDENCE = 0.95
-CELLS = 2_000_000  # of the largest table of counts held at once
+CELLS = 2_000_000  # largest number of counts in memory at once
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Gives (draws, measures): those of `counts` (draws, kinds) units of each of the `kinds` (kinds, columns)."""
+"""Function of counts (draws, kinds) and kinds (kinds, columns) that returns measures (draws, measures)."""
 
 
 def bootstrap(units: np.ndarray, statistic: Statistic, seed: int) -> np.ndarray:
-    """Return each measure's value and the ends of its interval, (measures, 3).
+    """Return (measures, 3): the value of each measure, and the lower and upper end of its interval.
 
-    Equal units are one kind, and a draw is how many units it has of each kind: the same distribution as drawing units,
-    at the price of the kinds. The order of the units changes nothing. A draw where a measure is undefined (NaN) is left
-    out of that measure's interval.
+    Equal units form one kind, and a draw is represented by its number of units of each kind. This has the same
+    distribution as drawing units, but the cost depends on the number of kinds. The order of the units has no effect.
+    A draw for which a measure is undefined (NaN) is left out of the interval of that measure.
 
     Args:
-        units: (units, columns), what is drawn again: an example, a group or a query.
-        statistic: gives the measures, for the units as they are and for all draws.
+        units: (units, columns), the resampled units: examples, groups or queries.
+        statistic: computes the measures of the original units and of all draws.
+        seed: seed of the draws.
     """
     kinds, often = np.unique(units, axis=0, return_counts=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -33,7 +34,7 @@ def bootstrap(units: np.ndarray, statistic: Statistic, seed: int) -> np.ndarray:
 
 
 def ratios(counts: np.ndarray, numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Return sum of numerators / sum of denominators over the drawn units.
+    """Return sum of numerators / sum of denominators over the units of each draw.
 
     counts: (draws, kinds); numerators: (kinds, measures); denominators: (kinds,); returns (draws, measures).
     """
@@ -41,14 +42,14 @@ def ratios(counts: np.ndarray, numerators: np.ndarray, denominators: np.ndarray)
 
 
 def _draw(often: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Yield (draws, kinds) tables of counts, `DRAWS` rows in all."""
+    """Yield (draws, kinds) arrays of counts, `DRAWS` rows in total."""
     generator = np.random.default_rng(seed)
     units, kinds = int(often.sum()), len(often)
     step = max(1, CELLS // kinds)
     kind_of = np.repeat(np.arange(kinds), often)
     for start in range(0, DRAWS, step):
         draws = min(step, DRAWS - start)
-        if kinds * 8 < units:  # a binomial number a kind costs more than an index a unit, but there are fewer
+        if kinds * 8 < units:  # one binomial number per kind is slower than one index per unit, unless kinds are few
             yield generator.multinomial(units, often / units, size=draws).astype(float)
         else:
             table = np.empty((draws, kinds))

@@ -1,6 +1,6 @@
-"""Grounding: a predicted box is right if it covers a true one well enough, by intersection over union (IoU).
+"""Grounding accuracy: a predicted box is right if its intersection over union (IoU) with a true box is at least 0.5.
 
-Referring expressions have one true box (Kazemzadeh et al. 2014), phrases of Flickr30k Entities may have several
+Referring expressions have one true box (Kazemzadeh et al. 2014); phrases of Flickr30k Entities may have several
 (Plummer et al. 2015).
 """
 
@@ -25,9 +25,10 @@ BOX = List(Value("float64"), length=4)
 
 
 class GroundingAccuracy(MmptMetric):
-    """`grounding_accuracy`, the share of texts whose predicted box has an IoU of at least 0.5 with the true box.
+    """`grounding_accuracy`, the fraction of texts whose predicted box has an IoU of at least 0.5 with the true box.
 
-    predictions, references: (batch, 4), x1 y1 x2 y2 in pixels. Sides are x2 - x1 and y2 - y1. The interval draws texts.
+    predictions, references: (batch, 4), x1 y1 x2 y2 in pixels. Sides are x2 - x1 and y2 - y1. The interval resamples
+    texts.
     """
 
     inputs: ClassVar = {"predictions": BOX, "references": BOX}
@@ -44,10 +45,10 @@ class GroundingAccuracy(MmptMetric):
 
 
 class PhraseRecall(MmptMetric):
-    """`phrase_recall_at_1`, the share of phrases whose predicted box has an IoU of at least 0.5 with any true box.
+    """`phrase_recall_at_1`, the fraction of phrases whose predicted box has an IoU of at least 0.5 with any true box.
 
-    predictions: (batch, 4), the best box of each phrase, x1 y1 x2 y2 in pixels. references: for each phrase the list of
-    its true boxes, one at least; the benchmark leaves phrases without a box out. The interval draws phrases.
+    predictions: (batch, 4), the best box of each phrase, x1 y1 x2 y2 in pixels. references: for each phrase a list of
+    one or more true boxes; like the benchmark, leave out phrases without a box. The interval resamples phrases.
     """
 
     inputs: ClassVar = {"predictions": BOX, "references": List(BOX)}
@@ -71,10 +72,10 @@ class PhraseRecall(MmptMetric):
 
 
 def boxes(name: str, values: Any) -> Tensor:
-    """Return (boxes, 4).
+    """Return a (boxes, 4) tensor.
 
     Raises:
-        ValueError: if the shape is another, or a box ends before it begins.
+        ValueError: if the shape is wrong, or a box has x1 > x2 or y1 > y2.
     """
     tensor = finite(name, values)
     if not tensor.numel():

@@ -1,4 +1,4 @@
-"""Accuracy of class labels: of all rows, and the mean over the classes."""
+"""Accuracy of class labels, over all rows and averaged over classes."""
 
 from typing import Any, ClassVar
 
@@ -12,10 +12,10 @@ from mmpt.metrics.metric_inputs import class_numbers
 
 
 class ClassAccuracy(MmptMetric):
-    """`accuracy`, and `balanced_accuracy`, the mean over the classes among the references of the share that is right.
+    """`accuracy`, and `balanced_accuracy`, the mean of the per-class accuracies over the classes of the references.
 
     predictions: (batch,) class numbers or (batch, classes) scores. references: (batch,) class numbers. The interval
-    draws rows.
+    resamples rows.
     """
 
     inputs: ClassVar = {"predictions": Value("int64"), "references": Value("int64")}
@@ -27,7 +27,7 @@ class ClassAccuracy(MmptMetric):
         }
 
     def measure(self, rows: dict[str, pa.Array], per_class: bool = False) -> dict[str, float]:
-        """With `per_class` also `accuracy_class_<number>`, `_correct` and `_total` of each class, without interval."""
+        """Return the measures; `per_class` adds `accuracy_class_<number>`, `_correct`, `_total`, without interval."""
         labels = rows["references"].to_numpy()
         hits = rows["predictions"].to_numpy() == labels
         classes, of_class = np.unique(labels, return_inverse=True)
@@ -42,7 +42,7 @@ class ClassAccuracy(MmptMetric):
 
 
 def class_accuracies(counts: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The statistic of the bootstrap; kinds: (kinds, 2) class and whether it is right, sorted."""
+    """Statistic of the bootstrap; kinds: (kinds, 2) class and whether the row is right, sorted."""
     starts = np.flatnonzero(np.diff(kinds[:, 0], prepend=-1))
     of_class = np.add.reduceat(counts * kinds[:, 1], starts, axis=1) / np.add.reduceat(counts, starts, axis=1)
     return np.concatenate(

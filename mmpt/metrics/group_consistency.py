@@ -1,4 +1,4 @@
-"""Consistency of NLVR and NLVR2 (Suhr et al. 2017, 2019): a group counts if every row of it is right."""
+"""Consistency of NLVR and NLVR2: the fraction of groups with every row right (Suhr et al. 2017, 2019)."""
 
 from typing import Any, ClassVar
 
@@ -12,11 +12,11 @@ from mmpt.metrics.metric_inputs import as_ids, class_numbers
 
 
 class GroupConsistency(MmptMetric):
-    """`consistency`, the share of groups whose every row is right, and `accuracy`, the share of rows.
+    """`consistency`, the fraction of groups with every row right, and `accuracy`, the fraction of right rows.
 
-    predictions: (batch,) class numbers or (batch, classes) scores. references: (batch,) class numbers. groups: the id
-    of each row's group, in NLVR the sentence that its images share. Both intervals draw groups, because the rows of a
-    group depend on each other.
+    predictions: (batch,) class numbers or (batch, classes) scores. references: (batch,) class numbers. groups: (batch,)
+    group ids; in NLVR the sentence is the group. Both intervals resample groups, because the rows of a group are not
+    independent.
     """
 
     inputs: ClassVar = {"predictions": Value("int64"), "references": Value("int64"), "groups": Value("string")}
@@ -40,7 +40,7 @@ class GroupConsistency(MmptMetric):
 
 
 def group_shares(counts: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The statistic of the bootstrap; kinds: (kinds, 2) right rows and rows of a group."""
+    """Statistic of the bootstrap; kinds: (kinds, 2) number of right rows and number of rows of a group."""
     whole = (kinds[:, :1] == kinds[:, 1:]).astype(float)
     return np.concatenate(
         [ratios(counts, whole, np.ones(len(kinds))), ratios(counts, kinds[:, :1], kinds[:, 1])], axis=1

@@ -1,4 +1,4 @@
-"""How well masked tokens and regions are predicted: MLM, MRC, MRC-KL and MRFR over a whole evaluation."""
+"""Metrics of masked tokens and regions (MLM, MRC, MRC-KL, MRFR) over a whole evaluation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -19,15 +19,15 @@ from mmpt.modeling_mmpt.objectives import hit, is_labelled, kl_divergence, squar
 class MaskedMetric(MmptMetric):
     """Means over masked elements.
 
-    references: the labels of a batch, (batch, elements) or (batch, elements, width), with -100 where nothing is
-    predicted. predictions: of all elements, (batch, elements, width), or of those with a label alone, (selected, width)
-    in row-major order, as the models give them. Of each example sums and a count are kept, never logits, and compared
-    if its id comes again. ids are those of examples, and the intervals draw examples that have a masked element.
+    references: labels of a batch, (batch, elements) or (batch, elements, width), -100 where nothing is predicted.
+    predictions: (batch, elements, width) for all elements, or (selected, width) in row-major order for elements with a
+    label, as the models return them. Only sums and a count per example are kept, not logits; if an id repeats, they
+    must agree. ids: ids of the examples. The intervals resample examples with a masked element.
     """
 
     inputs: ClassVar = {"predictions": List(Value("float64")), "references": Value("int64")}
     values: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]]
-    """By name of measure: a number for each selected element, of predictions and labels."""
+    """Name of a measure -> function of predictions and labels that returns one number per selected element."""
 
     def prepare(self, *, predictions: Any, references: Any) -> dict[str, list[Any]]:
         labels = finite("references", references)
@@ -51,11 +51,16 @@ class MaskedMetric(MmptMetric):
         return {"predictions": sums.tolist(), "references": torch.bincount(rows, minlength=len(labels)).tolist()}
 
     def check_targets(self, predicted: Tensor, targets: Tensor) -> None:
-        """Raise ValueError if labels do not fit; predicted: (selected, width), targets: (selected,) or (.., width)."""
+        """Raise ValueError if labels do not match.
+
+        Args:
+            predicted: (selected, width).
+            targets: (selected,) or (selected, width).
+        """
         if targets.dim() == 2 and predicted.shape != targets.shape:
             raise MmptValueError(
-                f"predictions have {predicted.shape[1]} numbers an element and references {targets.shape[1]}; are they "
-                "of one region store?"
+                f"predictions have {predicted.shape[1]} numbers per element and references {targets.shape[1]}; are "
+                "they from the same region store?"
             )
         if (
             targets.dim() == 1
@@ -76,9 +81,9 @@ class MaskedMetric(MmptMetric):
         units = np.column_stack([sums, counts])[masked]
         means = bootstrap(units, lambda drawn, kinds: ratios(drawn, kinds[:, :-1], kinds[:, -1]), self.seed)
         measures: dict[str, float] = {}
-        for place, (name, value) in enumerate(self.values.items()):
-            correct = sums[:, place].sum() if value is hit else None
-            measures |= report(name, self.scale(name, means[place]), counts.sum(), correct)
+        for column, (name, value) in enumerate(self.values.items()):
+            correct = sums[:, column].sum() if value is hit else None
+            measures |= report(name, self.scale(name, means[column]), counts.sum(), correct)
         return measures
 
     def scale(self, name: str, mean: np.ndarray) -> np.ndarray:
@@ -86,7 +91,7 @@ class MaskedMetric(MmptMetric):
 
 
 class MaskedTokens(MaskedMetric):
-    """`mlm_accuracy`, and `mlm_perplexity`, exp of the mean cross-entropy over all masked tokens, not over batches."""
+    """`mlm_accuracy`, and `mlm_perplexity`, exp of the mean cross-entropy over all masked tokens of the evaluation."""
 
     values: ClassVar = {"mlm_accuracy": hit, "mlm_perplexity": token_cross_entropy}
 
@@ -95,13 +100,13 @@ class MaskedTokens(MaskedMetric):
 
 
 class MaskedRegionClasses(MaskedMetric):
-    """`mrc_accuracy`, the share of masked regions whose most likely class is the label."""
+    """`mrc_accuracy`, the fraction of masked regions whose most probable class is the label."""
 
     values: ClassVar = {"mrc_accuracy": hit}
 
 
 class MaskedRegionDistributions(MaskedMetric):
-    """`mrc_kl`, the mean of KL(detector || model) in nats; references: rows that sum to 1, or filled with -100."""
+    """`mrc_kl`, the mean of KL(detector || model) in nats; references: rows that sum to 1, or are all -100."""
 
     values: ClassVar = {"mrc_kl": kl_divergence}
 
@@ -116,6 +121,6 @@ class MaskedRegionDistributions(MaskedMetric):
 
 
 class MaskedRegionFeatures(MaskedMetric):
-    """`mrfr_error`, the squared error of a masked region's feature: mean over its width, then over masked regions."""
+    """`mrfr_error`, the squared error of masked region features, averaged over dimensions, then over regions."""
 
     values: ClassVar = {"mrfr_error": squared_error}

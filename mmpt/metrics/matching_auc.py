@@ -1,4 +1,4 @@
-"""How well matched pairs are told from mismatched ones: area under the ROC curve, and accuracy."""
+"""Image-text matching: area under the ROC curve, and accuracy."""
 
 from typing import Any, ClassVar
 
@@ -13,11 +13,11 @@ from mmpt.metrics.metric_inputs import class_numbers, finite
 
 
 class MatchingAuc(MmptMetric):
-    """`itm_auc`, and `itm_accuracy`, the share of pairs whose more likely class is right.
+    """`itm_auc`, and `itm_accuracy`, the fraction of pairs whose more probable class is right.
 
-    The area is the chance that a matched pair has a higher score than a mismatched one, a tie counting half.
-    predictions: (batch, 2) logits of mismatched and matched, or their probabilities; equal ones count as mismatched.
-    references: (batch,) 1 for matched, 0 for not. The interval draws pairs.
+    The area is the probability that a matched pair has a higher score than a mismatched one, counting ties as one half.
+    predictions: (batch, 2) logits or probabilities of mismatched and matched; equal values count as mismatched.
+    references: (batch,) 1 for matched, 0 for mismatched. The intervals resample pairs.
     """
 
     inputs: ClassVar = {"predictions": Value("float64"), "references": Value("int64")}
@@ -28,7 +28,7 @@ class MatchingAuc(MmptMetric):
             raise MmptValueError(f"predictions are {tuple(logits.shape)}, expected (batch, 2) logits")
         labels = class_numbers("references", references)
         if set(labels) - {0, 1}:
-            raise MmptValueError(f"references hold {sorted(set(labels))}, expected 1 (matched) or 0 (not)")
+            raise MmptValueError(f"references contain {sorted(set(labels))}, expected 1 (matched) or 0 (mismatched)")
         scores = logits.double().reshape(-1, 2)
         return {"predictions": (scores[:, 1] - scores[:, 0]).tolist(), "references": labels}
 
@@ -45,11 +45,11 @@ class MatchingAuc(MmptMetric):
 
 
 def auc_and_accuracy(counts: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The statistic of the bootstrap; kinds: (kinds, 2) score and label, sorted."""
+    """Statistic of the bootstrap; kinds: (kinds, 2) score and label, sorted."""
     scores, labels = kinds.T
     matched, mismatched = counts * labels, counts * (1 - labels)
     won = np.einsum("dk,dk->d", matched, mismatched.cumsum(axis=1))
-    # Kinds are sorted by score, then label: the mismatched ones of a matched one's score stand right before it.
+    # Kinds are sorted by score, then label, so mismatched pairs come directly before matched pairs of equal score.
     tied = 1 + np.flatnonzero(scores[1:] == scores[:-1])
     half = np.einsum("dk,dk->d", matched[:, tied], mismatched[:, tied - 1]) / 2
     auc = (won - half) / (matched.sum(axis=1) * mismatched.sum(axis=1))

@@ -1,4 +1,4 @@
-"""What the metrics share: every example counted once, also over several processes; values with counts and intervals."""
+"""Base class of the metrics: each example counts once, also over several processes; counts and intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,33 +12,32 @@ from datasets import Features, Value
 from mmpt.configuration.errors import MmptValueError
 from mmpt.metrics.metric_inputs import as_ids
 
-CLOSE, CLOSE_TO_ZERO = 1e-2, 1e-3  # what another batch's padding may change in half precision
+CLOSE, CLOSE_TO_ZERO = 1e-2, 1e-3  # tolerance for the effect of different padding in half precision
 
 
 class MmptMetric(evaluate.Metric):
-    """A metric of rows that have ids.
+    """A metric of rows with ids.
 
-    `add_batch` and `compute` take the names of `inputs`, all of them, and `ids`: the example of each row. An id that
-    comes again is not counted again, as the tail of a distributed evaluation is padded with examples of its head; with
-    another prediction or reference it is an error. Without ids, which one process may leave out, each row is an
-    example.
+    `add_batch` and `compute` take all names of `inputs`, and `ids`, the example id of each row. A repeated id counts
+    once, because the end of a distributed evaluation is padded with its first examples. A repeated id with a different
+    prediction or reference is an error. A single process may leave out ids; each row is then an example.
 
-    With several processes each adds its own rows, and `compute` gives the measures in process 0 and None in the others.
-    They meet through files, so `cache_dir` is on a file system that all of them see, and `experiment_id` is one that no
-    other run uses. Every process must call `compute`, also one without rows.
+    With several processes, each adds its own rows; `compute` returns the measures in process 0 and None in the others.
+    Processes exchange rows through files, so all need the same `cache_dir` on a shared file system and the same
+    `experiment_id`, which no other run may use. Every process must call `compute`, even without rows.
 
-    Measures are plain numbers by name: `<name>`, `<name>_low` and `<name>_high` (95 % bootstrap interval),
-    `<name>_total` (the cases counted) and, where a case is right or wrong, `<name>_correct`.
+    Measures are numbers by name: `<name>`, `<name>_low` and `<name>_high` (95 % bootstrap interval), `<name>_total`
+    (number of cases) and, if cases are right or wrong, `<name>_correct`.
 
     Args:
-        seed: of the bootstrap.
-        timeout: seconds that a process waits for the others.
+        seed: seed of the bootstrap.
+        timeout: seconds to wait for the other processes.
     """
 
     inputs: ClassVar[Mapping[str, Any]] = {}
-    """What a row has beside its id: features of datasets, as `prepare` returns them."""
+    """Columns of a row in addition to its id: name -> feature of `datasets`, as `prepare` returns them."""
     key: ClassVar[tuple[str, ...]] = ("ids",)
-    """The inputs that together name a row."""
+    """Columns that together identify a row."""
 
     def __init__(
         self,
@@ -65,18 +64,18 @@ class MmptMetric(evaluate.Metric):
             experiment_id=experiment_id,
             timeout=timeout,
         )
-        self.info.format = "arrow"  # MetricInfo refuses it beside lists, which arrow columns do hold
+        self.info.format = "arrow"  # set here, because MetricInfo rejects it together with lists
         self._experiment = experiment_id
         self._evaluations = 0
         self._rows = 0
         self._has_ids: bool | None = None
 
     def prepare(self, **inputs: Any) -> dict[str, Sequence[Any]]:
-        """Check a batch of `inputs` and return what is kept of it, a value a row by name of input."""
+        """Check a batch of `inputs` and return name of an input -> the value to keep of each row."""
         raise NotImplementedError
 
     def measure(self, rows: dict[str, pa.Array], **options: Any) -> dict[str, float]:
-        """Return the measures of the rows, each of which is another example."""
+        """Return the measures of the rows, which are distinct examples."""
         raise NotImplementedError
 
     def add_batch(self, **batch: Any) -> None:
@@ -108,10 +107,10 @@ class MmptMetric(evaluate.Metric):
         self.add_batch(**{name: [value] for name, value in batch.items() if value is not None})
 
     def compute(self, **given: Any) -> dict[str, float] | None:
-        """Add the rows that are given, if any, and return the measures of all; then begin anew.
+        """Add the given rows, if any, return the measures of all rows, and reset the metric.
 
         Raises:
-            ValueError: if there is no row, or one id has two predictions or references.
+            ValueError: if there are no rows, or one id has two predictions or references.
         """
         batch = {name: given.pop(name) for name in (*self.inputs, "ids") if name in given}
         if any(value is not None for value in batch.values()):
@@ -128,7 +127,7 @@ class MmptMetric(evaluate.Metric):
             self._evaluations += 1
             self._rows, self._has_ids = 0, None
             if self.num_process > 1:
-                # A process that begins the next evaluation early must not write where process 0 still reads.
+                # A process that starts the next evaluation early must not overwrite files that process 0 still reads.
                 self.info.experiment_id = f"{self._experiment}-{self._evaluations}"
 
     def _info(self) -> evaluate.MetricInfo:
@@ -154,12 +153,12 @@ class MmptMetric(evaluate.Metric):
             return rows
         for name, column in rows.items():
             before, after = column.take(first[own[again]]).to_pylist(), column.take(again).to_pylist()
-            for place, one, other in zip(again, before, after, strict=True):
+            for row, one, other in zip(again, before, after, strict=True):
                 if not _same(one, other):
-                    example = ", ".join(repr(rows[key][int(place)].as_py()) for key in self.key)
+                    example = ", ".join(repr(rows[key][int(row)].as_py()) for key in self.key)
                     raise MmptValueError(
                         f"{self.name}: {' and '.join(self.key)} {example} came twice with different {name}, {one} and "
-                        f"{other}; give each example an id of its own, and evaluate without dropout"
+                        f"{other}; give each example a unique id, and evaluate without dropout"
                     )
         return {name: column.take(np.sort(first)) for name, column in rows.items()}
 
@@ -178,7 +177,13 @@ class MmptMetric(evaluate.Metric):
 
 
 def report(name: str, value: np.ndarray, total: float, correct: float | None = None) -> dict[str, float]:
-    """Return a measure as plain numbers by name; value: (3,) value and interval, total and correct: whole numbers."""
+    """Return a measure as numbers by name.
+
+    Args:
+        value: (3,), the value and the lower and upper end of its interval.
+        total: number of cases.
+        correct: number of right cases, for a measure of right and wrong cases.
+    """
     middle, low, high = value.tolist()
     measures: dict[str, float] = {name: middle, f"{name}_low": low, f"{name}_high": high}
     if correct is not None:
@@ -187,7 +192,7 @@ def report(name: str, value: np.ndarray, total: float, correct: float | None = N
 
 
 def encode(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Return (number of each row's value, the values)."""
+    """Return (index of each row's value among the distinct values, the distinct values)."""
     encoded = column.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
 

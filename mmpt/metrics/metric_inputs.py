@@ -1,4 +1,4 @@
-"""Inputs of metrics: arrays, tensors and lists made one, and the errors of bad ones."""
+"""Convert and check inputs of metrics: arrays, tensors and lists."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,24 +11,24 @@ from mmpt.configuration.errors import MmptTypeError, MmptValueError
 
 
 def as_tensor(name: str, values: Any) -> Tensor:
-    """Return a tensor on the CPU, of arrays, tensors, lists of them or of numbers.
+    """Return a CPU tensor from an array, a tensor, a list of these, or numbers.
 
     Raises:
-        ValueError: if the rows do not fit together, or are no numbers.
+        ValueError: if the rows differ in shape, or are not numbers.
     """
     try:
         if isinstance(values, Sequence) and any(isinstance(row, (Tensor, np.ndarray)) for row in values):
             return torch.stack([torch.as_tensor(row).detach().cpu() for row in values])
         return torch.as_tensor(values).detach().cpu()
     except (ValueError, TypeError, RuntimeError) as error:
-        raise MmptValueError(f"{name} are no numbers of one shape a row: {error}") from error
+        raise MmptValueError(f"{name} are not numbers with one shape per row: {error}") from error
 
 
 def finite(name: str, values: Any) -> Tensor:
-    """Return a tensor as `as_tensor` does.
+    """Return a tensor as `as_tensor` does, and check that it is finite.
 
     Raises:
-        ValueError: also if a value is NaN or infinite, with the first such row.
+        ValueError: as in `as_tensor`, and if a value is NaN or infinite; the message has the first such row.
     """
     tensor = as_tensor(name, values)
     if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
@@ -44,7 +44,7 @@ def class_numbers(name: str, values: Any) -> list[int]:
     """Return class numbers, from (batch,) integers or, for predictions, the largest of (batch, classes) scores.
 
     Raises:
-        ValueError: if they are of another shape, (batch,) numbers are not whole, or one is negative.
+        ValueError: if the shape is wrong, or (batch,) numbers are not integers or are negative.
     """
     tensor = finite(name, values)
     if tensor.dim() == 2 and name == "predictions":
@@ -52,18 +52,18 @@ def class_numbers(name: str, values: Any) -> list[int]:
     if tensor.dim() != 1 or (tensor.is_floating_point() and tensor.numel()):
         scores = " or (batch, classes) scores" if name == "predictions" else ""
         raise MmptValueError(
-            f"{name} are {tuple(tensor.shape)} {tensor.dtype}, expected (batch,) whole class numbers{scores}"
+            f"{name} are {tuple(tensor.shape)} {tensor.dtype}, expected (batch,) integer class numbers{scores}"
         )
     numbers = tensor.long()
     if numbers.numel() and int(numbers.min()) < 0:
         raise MmptValueError(
-            f"{name} hold {int(numbers.min())}, expected class numbers from 0 on; leave rows without a label out"
+            f"{name} contain {int(numbers.min())}, expected class numbers from 0; leave out rows without a label"
         )
     return numbers.tolist()
 
 
 def as_ids(name: str, values: Any) -> list[str]:
-    """Return ids as strings, from strings or whole numbers.
+    """Return ids as strings, from strings or integers.
 
     Raises:
         TypeError: if one is of another type.
@@ -71,5 +71,5 @@ def as_ids(name: str, values: Any) -> list[str]:
     listed = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else list(values)
     for value in listed:
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
-            raise MmptTypeError(f"{name} hold {value!r}, expected strings or whole numbers")
+            raise MmptTypeError(f"{name} contain {value!r}, expected strings or integers")
     return [str(value) for value in listed]

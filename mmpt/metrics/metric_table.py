@@ -1,4 +1,4 @@
-"""The metrics by name. Importing this imports `evaluate`, which takes a second; nothing is fetched."""
+"""Table of metrics by name. Importing this module imports `evaluate`, which takes a second but downloads nothing."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def load_metric(name: str, **options: Any) -> MmptMetric:
     """Return a new metric of `METRICS`.
 
     Args:
-        options: those of the class; over several processes num_process, process_id, experiment_id and cache_dir.
+        options: arguments of the class; several processes need num_process, process_id, experiment_id and cache_dir.
 
     Raises:
         ValueError: if there is no metric of this name.

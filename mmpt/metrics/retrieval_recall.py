@@ -13,20 +13,20 @@ from mmpt.metrics.metric_base import MmptMetric, encode, report
 from mmpt.metrics.metric_inputs import as_ids, class_numbers, finite
 
 DIRECTIONS = ("text_to_image", "image_to_text")
-PLACES = (1, 5, 10)
+RECALL_AT = (1, 5, 10)
 
 
 class RetrievalRecall(MmptMetric):
     """`<direction>_recall_at_1`, `_5`, `_10` and `<direction>_median_rank`, for text_to_image and image_to_text.
 
-    A row is a text, an image, their score and whether they belong together; rows may come in any order.
-    predictions: (batch,) scores, higher for a better match. references: (batch,) 1 if the text is one of the image's, 0
-    if not. text_ids, image_ids: of each row; a pair that comes again is not counted again.
+    A row is a text, an image, their score and whether they match; rows may be in any order. predictions: (batch,)
+    scores, higher for a better match. references: (batch,) 1 if text and image match, else 0. text_ids, image_ids:
+    (batch,) ids; a repeated pair counts once.
 
-    The rank of a query is 1 + the number of candidates that do not belong to it with a score as high as its best
-    candidate that does, or higher: a tie counts against the model, and with several captions the first one found
-    counts. A query to which nothing belongs has no rank; `<direction>_without_match` counts these. They stay
-    candidates. The intervals draw queries.
+    The rank of a query is 1 + the number of non-matching candidates whose score is at least that of its best matching
+    candidate. Ties therefore count against the model, and with several captions the best one counts. A query without
+    a matching candidate has no rank; `<direction>_without_match` is the number of these, which remain candidates in
+    the other direction. The intervals resample queries.
     """
 
     inputs: ClassVar = {
@@ -40,9 +40,9 @@ class RetrievalRecall(MmptMetric):
     def prepare(self, *, predictions: Any, references: Any, text_ids: Any, image_ids: Any) -> dict[str, list[Any]]:
         scores, labels = finite("predictions", predictions), class_numbers("references", references)
         if scores.dim() != 1:
-            raise MmptValueError(f"predictions are {tuple(scores.shape)}, expected (batch,) scores of a match")
+            raise MmptValueError(f"predictions are {tuple(scores.shape)}, expected (batch,) matching scores")
         if set(labels) - {0, 1}:
-            raise MmptValueError(f"references hold {sorted(set(labels))}, expected 1 (belongs together) or 0")
+            raise MmptValueError(f"references contain {sorted(set(labels))}, expected 1 (match) or 0 (no match)")
         return {
             "predictions": scores.double().tolist(),
             "references": labels,
@@ -51,10 +51,10 @@ class RetrievalRecall(MmptMetric):
         }
 
     def measure(self, rows: dict[str, pa.Array], directions: Sequence[str] = DIRECTIONS) -> dict[str, float]:
-        """Return the measures of `directions`, which leaves one out where only the other has all its candidates.
+        """Return the measures of `directions`; leave out a direction whose queries lack candidates.
 
         Raises:
-            ValueError: also if the queries of a direction have different numbers of candidates.
+            ValueError: if the queries of a direction have different numbers of candidates.
         """
         scores, belongs = rows["predictions"].to_numpy(), rows["references"].to_numpy() == 1
         measures: dict[str, float] = {}
@@ -78,14 +78,15 @@ class RetrievalRecall(MmptMetric):
 
 
 def measure_score_matrix(scores: Any, image_of_text: Any, seed: int = 0) -> dict[str, float]:
-    """Return what `RetrievalRecall` does, from the scores of every text with every image in one process.
+    """Return the measures of `RetrievalRecall` from a full score matrix, in a single process.
 
     Args:
         scores: (texts, images), higher for a better match.
         image_of_text: (texts,), the column of each text's image.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: if shapes do not fit, a score is not finite, or an image is not a column.
+        ValueError: if the shapes do not match, a score is not finite, or an image number is out of range.
     """
     table = finite("scores", scores).float().numpy()
     columns = np.array(class_numbers("image_of_text", image_of_text), dtype=int)
@@ -103,20 +104,20 @@ def measure_score_matrix(scores: Any, image_of_text: Any, seed: int = 0) -> dict
 
 
 def _recalls(direction: str, ranks: np.ndarray, seed: int) -> dict[str, float]:
-    """Return the measures of a direction; ranks: (queries,), 0 where nothing belongs to the query."""
+    """Return the measures of a direction; ranks: (queries,), 0 for a query without a matching candidate."""
     ranked = ranks[ranks > 0]
     if not len(ranked):
-        raise MmptValueError(f"{direction}: nothing belongs to any of {len(ranks)} queries; are the references all 0?")
+        raise MmptValueError(f"{direction}: none of {len(ranks)} queries has a match; are the references all 0?")
     values = bootstrap(ranked[:, None], recalls_and_median, seed)
     measures = {f"{direction}_without_match": len(ranks) - len(ranked)}
-    for place, value in zip(PLACES, values, strict=False):
-        measures |= report(f"{direction}_recall_at_{place}", value, len(ranked), (ranked <= place).sum())
+    for k, value in zip(RECALL_AT, values, strict=False):
+        measures |= report(f"{direction}_recall_at_{k}", value, len(ranked), (ranked <= k).sum())
     return measures | report(f"{direction}_median_rank", values[-1], len(ranked))
 
 
 def recalls_and_median(counts: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The statistic of the bootstrap; kinds: (kinds, 1) ranks, sorted."""
-    found = (kinds <= np.array(PLACES)).astype(float)
+    """Statistic of the bootstrap; kinds: (kinds, 1) ranks, sorted."""
+    found = (kinds <= np.array(RECALL_AT)).astype(float)
     up_to, queries = counts.cumsum(axis=1), int(counts[0].sum())
-    middle = [kinds[(up_to > place).argmax(axis=1)] for place in ((queries - 1) // 2, queries // 2)]
+    middle = [kinds[(up_to > position).argmax(axis=1)] for position in ((queries - 1) // 2, queries // 2)]
     return np.concatenate([ratios(counts, found, np.ones(len(kinds))), (middle[0] + middle[1]) / 2], axis=1)

@@ -1,4 +1,4 @@
-"""Accuracy of answers that several people gave, as VQA defines it (Antol et al. 2015, Goyal et al. 2017)."""
+"""VQA accuracy against the answers of several annotators (Antol et al. 2015, Goyal et al. 2017)."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,14 +16,14 @@ RULES = ("official", "uniform")
 
 
 class VqaAccuracy(MmptMetric):
-    """`vqa_accuracy`, the mean of what each question's answer is worth (0 to 1).
+    """`vqa_accuracy`, the mean score (0 to 1) of the answers.
 
-    predictions: strings. references: for each question the list of the people's answers, as they were given.
-    `vqa_accuracy_correct` would not be a whole number and is left out; the interval draws questions.
+    predictions: (batch,) strings. references: for each question the list of the annotators' answers, unnormalised.
+    There is no `vqa_accuracy_correct`, because scores are fractional. The interval resamples questions.
 
     Args:
-        config_name: "official" compares the answers as written where all people wrote the same, and normalises both
-            sides elsewhere, which is what the official script does; "uniform" always normalises.
+        config_name: "official" normalises answers only if the annotators disagree, as the official script does;
+            "uniform" always normalises.
     """
 
     inputs: ClassVar = {"predictions": Value("string"), "references": List(Value("string"))}
@@ -40,7 +40,7 @@ class VqaAccuracy(MmptMetric):
         for row, answers in enumerate(references):
             if isinstance(answers, str) or not answers or not all(isinstance(one, str) for one in answers):
                 raise MmptValueError(
-                    f"references: row {row} of the batch is {answers!r}, expected a list with an answer or more"
+                    f"references: row {row} of the batch is {answers!r}, expected a list of one or more answers"
                 )
         return {"predictions": list(predictions), "references": [list(answers) for answers in references]}
 

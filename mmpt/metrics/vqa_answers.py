@@ -1,6 +1,6 @@
-"""How the official evaluation of VQA makes answers comparable, and what one answer is worth.
+"""Normalisation and scores of answers as in the official evaluation of VQA.
 
-Rules and their order are those of GT-Vision-Lab/VQA, `vqaEval.py` of 2021, slips included: scores must be the same.
+The rules and their order are those of GT-Vision-Lab/VQA, `vqaEval.py` of 2021, bugs included, to give equal scores.
 """
 
 import re
@@ -16,8 +16,8 @@ NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"no
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
 PERIOD = re.compile(r"\.(?![0-9])")
-PERIODS = 32  # the official script hands a flag over as the number of replacements
-# The script also lists I'm, I've and I'd've, but looks them up in lower case, where they are never found.
+PERIODS = 32  # the official script passes a flag as the maximum number of replacements
+# The script also lists I'm, I've and I'd've, but looks words up in lower case and so never finds them.
 CONTRACTED = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't
@@ -28,11 +28,11 @@ CONTRACTED = """
     would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 CONTRACTIONS = (
-    {  # each apostrophe may be missing, one at a time
-        word[:place] + word[place + 1 :]: word
+    {  # one apostrophe may be missing
+        word[:index] + word[index + 1 :]: word
         for word in CONTRACTED.split()
-        for place, letter in enumerate(word)
-        if letter == "'"
+        for index, character in enumerate(word)
+        if character == "'"
     }
     | {"somebody'd": "somebodyd"}
 )
@@ -40,10 +40,10 @@ CONTRACTIONS = (
 
 @lru_cache(maxsize=100_000)
 def normalise_answer(answer: str) -> str:
-    """Return the answer without punctuation and articles, in lower case, numbers to ten as digits, apostrophes put in.
+    """Normalise an answer: lower case, no punctuation or articles, numbers to ten as digits, apostrophes restored.
 
-    A mark of punctuation next to a space goes, between letters it becomes a space; in an answer with a comma between
-    digits all of them go. A period goes unless a digit follows.
+    A punctuation mark next to a space is removed; otherwise it becomes a space. In an answer with a comma between
+    digits, all punctuation marks are removed. A period is removed unless a digit follows.
     """
     text = on_one_line(answer)
     joined = COMMA_IN_NUMBER.search(text) is not None
@@ -57,14 +57,14 @@ def normalise_answer(answer: str) -> str:
 
 
 def score_answer(answer: str, given: Sequence[str], always_normalise: bool = False) -> float:
-    """Return what an answer is worth: the mean, over leaving out each person, of min(1, others who said it / 3).
+    """Return the score of an answer, the mean of min(1, agreeing / 3) over leaving out each annotator in turn.
 
-    With fewer than four people three others are not there, and the formula of the official script cannot give 1. Then
-    all others must agree, and the only answer there is must be met.
+    `agreeing` is the number of other annotators who gave the answer. With fewer than four annotators, this formula of
+    the official script cannot reach 1. Then all other annotators must agree, and a single annotator decides alone.
 
     Args:
-        given: the people's answers, ten in VQA.
-        always_normalise: also where all people wrote the same, which the official script compares as it is written.
+        given: the annotators' answers, ten in VQA.
+        always_normalise: normalise even if all annotators gave the same answer, which the official script does not.
     """
     if always_normalise or len({on_one_line(one) for one in given}) > 1:
         answer, given = normalise_answer(answer), [normalise_answer(one) for one in given]

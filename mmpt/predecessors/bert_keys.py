@@ -1,4 +1,4 @@
-"""What every predecessor shares: BERT's embeddings, layers and heads, and the configuration fields they tell."""
+"""Keys shared by all predecessors: BERT's embeddings, layers and heads, and the inferred configuration fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +18,16 @@ LAYER = {
     "feed_forward.down": "output.dense",
     "feed_forward.layer_norm": "output.LayerNorm",
 }
-"""Our name below a layer -> theirs."""
+"""Our module name in a layer -> theirs."""
 
 
 def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: str) -> dict[str, Any]:
-    """Return the fields of BERT's part: sizes from shapes, the rest from the configuration.
+    """Return the configuration fields of BERT: sizes from shapes, the rest from the checkpoint's configuration.
 
     Args:
-        root: what stands before `embeddings`, with its dot.
-        first_layer: the first linear layer of a feed-forward block, whose shape shows `intermediate_size`.
+        root: prefix of `embeddings`, including the dot.
+        layers: number of layers.
+        first_layer: the first linear layer of a feed-forward block, whose shape gives `intermediate_size`.
 
     Raises:
         ValueError: if the configuration contradicts a shape.
@@ -48,10 +49,10 @@ def text_fields(source: SourceCheckpoint, root: str, layers: int, first_layer: s
 
 
 def settings(source: SourceCheckpoint) -> dict[str, Any]:
-    """Return the fields that only a configuration tells, with BERT's values where there is none.
+    """Return the fields that cannot be inferred from weights, with BERT's values as defaults.
 
     Raises:
-        ValueError: if text and regions have different activations, which our models do not have.
+        ValueError: if text and regions have different activations, which our models do not support.
     """
     found = {
         name: source.setting(name, default)
@@ -89,7 +90,7 @@ def map_layers(keys: KeyMap, theirs: str, ours: str, count: int) -> None:
 
 
 def map_token_head(keys: KeyMap, source: SourceCheckpoint, word_embeddings: str) -> bool:
-    """Map BERT's masked-token head, if it is there. Its decoder is the table of word embeddings."""
+    """Map BERT's MLM head, if present, and return whether it is. Its decoder is tied to the word embeddings."""
     if "cls.predictions.transform.dense.weight" not in source:
         return False
     keys.modules("cls.predictions.transform", "heads.token.transform", TRANSFORM)
@@ -100,7 +101,7 @@ def map_token_head(keys: KeyMap, source: SourceCheckpoint, word_embeddings: str)
 
 
 def map_matching(keys: KeyMap, source: SourceCheckpoint, theirs: str, part: Part = WHOLE) -> bool:
-    """Map the head of image-text matching, if it is there."""
+    """Map the image-text matching head, if present, and return whether it is."""
     if f"{theirs}.weight" not in source:
         return False
     keys.module(theirs, "heads.matching", part)
@@ -108,7 +109,7 @@ def map_matching(keys: KeyMap, source: SourceCheckpoint, theirs: str, part: Part
 
 
 def map_answer_head(keys: KeyMap, source: SourceCheckpoint, theirs: str) -> int:
-    """Map LXMERT's answer head, if it is there, and return its number of answers."""
+    """Map LXMERT's answer head, if present, and return its number of answers, otherwise 0."""
     if f"{theirs}.3.weight" not in source:
         return 0
     map_mlp_head(keys, theirs, "heads.answer")
@@ -116,14 +117,14 @@ def map_answer_head(keys: KeyMap, source: SourceCheckpoint, theirs: str) -> int:
 
 
 def map_mlp_head(keys: KeyMap, theirs: str, ours: str, last: Part = WHOLE) -> None:
-    """Map a sequence of Linear, activation, LayerNorm and Linear; `last` is what of the last one is taken."""
+    """Map a sequence of Linear, activation, LayerNorm and Linear; `last` selects a part of the last layer."""
     keys.module(f"{theirs}.0", f"{ours}.transform.dense")
     keys.module(f"{theirs}.2", f"{ours}.transform.layer_norm")
     keys.module(f"{theirs}.3", f"{ours}.decoder", last)
 
 
 def drop_buffers(keys: KeyMap, source: SourceCheckpoint) -> None:
-    keys.drop((key for key in source if key.endswith("position_ids")), "a constant, made by the model itself")
+    keys.drop((key for key in source if key.endswith("position_ids")), "a constant that the model creates itself")
 
 
 def objectives(present: dict[str, bool], weights: Callable[[str], float] = lambda _: 1.0) -> dict[str, float]:

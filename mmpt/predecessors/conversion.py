@@ -1,4 +1,4 @@
-"""Conversion of a predecessor's checkpoint: planned from keys and shapes alone, then carried out."""
+"""Convert a predecessor's checkpoint: plan from keys and shapes only, then read the weights."""
 
 import json
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.predecessors.bert_keys import drop_buffers
 from mmpt.predecessors.detector_keys import read_detector
 from mmpt.predecessors.families import FAMILIES, config_class_of, recognise
-from mmpt.predecessors.key_map import KeyFate, KeyMap, KeyReport
+from mmpt.predecessors.key_map import KeyMap, KeyReport, KeyStatus
 from mmpt.predecessors.predecessor_tokenizer import find_processor
 from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 from mmpt.predecessors.task_heads import choose_head, drop_other_heads, label_fields, use_head
@@ -40,14 +40,15 @@ DECODER = "heads.token.decoder.weight"  # tied to the word embeddings
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What a conversion will do, known without reading a weight.
+    """Plan of a conversion, made without reading weights.
 
     Args:
         source: the checkpoint.
-        family: its name.
-        model_class: of the model that comes out.
-        config: of that model.
-        report: every key's fate.
+        family: name of the predecessor.
+        model_class: class of the converted model.
+        config: configuration of the converted model.
+        keys: mapping of keys.
+        report: status of every key.
     """
 
     source: SourceCheckpoint
@@ -70,7 +71,7 @@ def plan_conversion(
     allow_random: Iterable[str] = (),
     **config_overrides: Any,
 ) -> ConversionPlan:
-    """Find out what becomes of every key.
+    """Determine how every key of a checkpoint is converted.
 
     Args:
         source: a weight file, or a folder with one; .safetensors, .bin, .pt or .pth; with or without `module.`.
@@ -90,8 +91,8 @@ def plan_conversion(
 
     Raises:
         FileNotFoundError: if there are no weights.
-        ValueError: for keys that nothing explains, shapes that do not fit, missing keys, a head that is not there or
-            of which there are several, and a file that is no checkpoint or holds code.
+        ValueError: for unknown keys, shapes that do not match, missing keys, a missing or ambiguous head, and a file
+            that is not a checkpoint or contains code.
     """
     checkpoint = SourceCheckpoint(source, config_path)
     detector = read_detector(checkpoint, labels, config_overrides) if family in ("auto", DETECTOR) else None
@@ -122,7 +123,7 @@ def plan_conversion(
             of_head = checkpoint.label_names()
             if labels is not None:
                 raise MmptValueError(
-                    f"labels were given, but of {source} no fine-tuned head is taken; name one with --task"
+                    f"labels were given, but no fine-tuned head of {source} is used; name one with --task"
                 )
         config = config_class_of(name, values)(**(values | of_head | config_overrides))
     else:
@@ -136,13 +137,13 @@ def plan_conversion(
 
 
 def from_predecessor(source: str | Path, **options: Any) -> Model:
-    """Return a predecessor's checkpoint as one of our models, in float32 and evaluation mode.
+    """Convert a predecessor's checkpoint to one of our models, in float32 and evaluation mode.
 
     It is a model for pre-training, for the task of the fine-tuned head that was chosen, or a detector of regions. Its
     `conversion_report` says what became of every key. Options and errors are those of `plan_conversion`.
 
     Raises:
-        ValueError: also if two keys that a predecessor ties hold different values.
+        ValueError: also if keys that the predecessor ties have different values.
 
     Example:
 
@@ -156,15 +157,15 @@ def from_predecessor(source: str | Path, **options: Any) -> Model:
 
 
 def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None, **options: Any) -> KeyReport:
-    """Write a predecessor's checkpoint as a folder that `from_pretrained` loads, with the report of every key.
+    """Convert a predecessor's checkpoint to a folder that `from_pretrained` loads, with a report of every key.
 
-    The tokenizer is read from the source's folder (vocab.txt or tokenizer.json) or from `tokenizer`, a folder or a
-    name on the Hub, and saved as a processor with the family's settings. Further options are those of
+    The tokenizer is read from the folder of the source (vocab.txt or tokenizer.json) or from `tokenizer`, a folder or a
+    name on the Hub. It is saved as a processor with the settings of the predecessor. Further options are those of
     `plan_conversion`.
 
     Raises:
-        FileExistsError: if `out` holds files already.
-        ValueError: also if the tokenizer has more words than the model.
+        FileExistsError: if `out` is a file or a folder that is not empty.
+        ValueError: also if the tokenizer has more entries than the model.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -175,7 +176,7 @@ def convert(source: str | Path, out: str | Path, *, tokenizer: str | None = None
     if note:
         report = replace(report, assumptions=(*report.assumptions, note))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent) as folder:  # complete, or not there
+    with TemporaryDirectory(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent) as folder:  # `out` appears complete
         written = Path(folder) / "model"
         written.mkdir()
         carry_out(plan).save_pretrained(written)
@@ -205,11 +206,11 @@ def _processor_of(plan: ConversionPlan, tokenizer: str | None) -> tuple[Any, str
 
 
 def carry_out(plan: ConversionPlan) -> Model:
-    """Read the weights and build the model of a plan."""
+    """Build the model of a plan with its weights."""
     for theirs, to in plan.keys.ties.items():
         if theirs in plan.source and to in plan.source and not torch.equal(plan.source[theirs], plan.source[to]):
             raise MmptValueError(
-                f"{plan.source.path}: {theirs!r} and {to!r} hold different values, expected the same: this family ties "
+                f"{plan.source.path}: {theirs!r} and {to!r} have different values, expected the same: this family ties "
                 "them. Is it the family's checkpoint?"
             )
     weights = {
@@ -244,7 +245,7 @@ def _pretraining_class(config: MmptConfig) -> type[MmptForPreTraining]:
 
 
 def _pools_first_region(config: MmptConfig) -> bool:
-    """The mean region stands in front exactly where the pooler of regions reads it."""
+    """Return whether the region pooler reads the first region, which must then be the mean of all regions."""
     return config.pooled_fusion != "text"
 
 
@@ -271,19 +272,19 @@ def _report(
                 elif shape != expected[ours]:
                     misfits.append(f"{theirs} has shape {shape}, expected {expected[ours]} for {ours}")
                 filled.add(ours)
-                fates.append(KeyFate("mapped", theirs, ours, part.note))
+                statuses.append(KeyStatus("mapped", theirs, ours, part.note))
         elif theirs in keys.ties:
-            fates.append(KeyFate("tied", theirs, None, f"the same as {keys.ties[theirs]}"))
+            statuses.append(KeyStatus("tied", theirs, None, f"the same as {keys.ties[theirs]}"))
         elif theirs in keys.drops:
-            fates.append(KeyFate("dropped", theirs, None, keys.drops[theirs]))
+            statuses.append(KeyStatus("dropped", theirs, None, keys.drops[theirs]))
         elif any(fnmatchcase(theirs, pattern) for pattern in allowed):
-            fates.append(KeyFate("dropped", theirs, None, "unknown, and allowed to be"))
+            statuses.append(KeyStatus("dropped", theirs, None, "unknown, and allowed to be"))
         else:
             unknown.append(theirs)
     if unknown:
         first = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
         raise MmptValueError(
-            f"{source.path} has {len(unknown)} keys that nothing is known of as {family}: {first}. Is it this family's "
+            f"{source.path} has {len(unknown)} keys that are unknown for {family}: {first}. Is it this family's "
             "checkpoint? If they are not needed, drop them with --allow-unknown KEY (a pattern with * serves)"
         )
     if misfits:
@@ -292,14 +293,14 @@ def _report(
     refused = [ours for ours in missing if not any(fnmatchcase(ours, pattern) for pattern in may_be_random)]
     if refused and family == "bert":
         raise MmptValueError(
-            f"{source.path} is a text encoder alone: {len(refused)} weights of the model would start at random, "
-            f"{', '.join(refused[:3])}, ... If that is wanted, say so with --from bert"
+            f"{source.path} is only a text encoder: {len(refused)} weights of the model would be initialised randomly, "
+            f"{', '.join(refused[:3])}, ... To accept that, give --from bert"
         )
     if refused:
         raise MmptValueError(
-            f"{source.path} lacks what {len(refused)} weights of the model need: {', '.join(refused[:5])}. "
-            "Is the file complete? To start them at random, name them with --allow-random KEY (a pattern with * serves)"
+            f"{source.path} lacks {len(refused)} weights of the model: {', '.join(refused[:5])}. Is the file complete? "
+            "To initialise them randomly, name them with --allow-random KEY (or a pattern with *)"
         )
-    fates.extend(KeyFate("missing", None, ours, "left at its random start") for ours in missing)
+    statuses.extend(KeyStatus("missing", None, ours, "left randomly initialised") for ours in missing)
     fields = cast("dict[str, Any]", config.to_diff_dict())
-    return KeyReport(family, str(source.path), model_class.__name__, fields, tuple(fates), tuple(source.assumptions))
+    return KeyReport(family, str(source.path), model_class.__name__, fields, tuple(statuses), tuple(source.assumptions))

@@ -1,4 +1,4 @@
-"""LXMERT and ViLBERT: their keys and configurations in our words."""
+"""LXMERT and ViLBERT: mapping of keys and configurations."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from mmpt.predecessors.source_checkpoint import SourceCheckpoint
 REGIONS = "backbone.region_embeddings"
 CROSS = "backbone.co_attention_layers"
 
-# Of a cross-modality layer of LXMERT, below lang_… and visn_….
+# Modules of a cross-modality layer of LXMERT, after the prefix lang_ or visn_.
 CROSS_LAYER = {
     "attention.query": "self_att.self.query",
     "attention.key": "self_att.self.key",
@@ -31,14 +31,14 @@ CROSS_LAYER = {
     "feed_forward.layer_norm": "output.LayerNorm",
 }
 REGION_HEADS = {"obj": "region_class", "attr": "region_attribute", "feat": "region_feature"}
-UNUSED_GATE = "ViLBERT makes this layer and never calls it"
-UNREAD_HEAD = "a fine-tuned head that no task of ViLBERT's training code reads, so that nothing ever trained it"
+UNUSED_GATE = "defined but unused in ViLBERT"
+UNREAD_HEAD = "a fine-tuned head that no task of ViLBERT's training code uses, so it was never trained"
 
 
 def read_lxmert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """LXMERT, of transformers or original (github.com/airsplay/lxmert, src/lxrt/modeling.py).
+    """Read LXMERT, of transformers or original (github.com/airsplay/lxmert, src/lxrt/modeling.py).
 
-    A cross-modality layer is our shared co-attention and one ordinary layer of either stream behind it.
+    A cross-modality layer becomes a shared co-attention layer, followed by one ordinary layer in each stream.
     """
     keys = KeyMap()
     root = next(root for root in ("lxmert.", "bert.", "") if f"{root}encoder.visn_fc.visn_fc.weight" in source)
@@ -114,9 +114,9 @@ def read_lxmert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 
 
 def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """ViLBERT and 12-in-1 (github.com/facebookresearch/vilbert-multi-task, vilbert/vilbert.py).
+    """Read ViLBERT and 12-in-1 (github.com/facebookresearch/vilbert-multi-task, vilbert/vilbert.py).
 
-    In a co-attention layer of theirs 1 means vision and 2 means text.
+    In the names of their co-attention layers, 1 is vision and 2 is text.
     """
     keys, root = KeyMap(), "bert."
     text, region = (
@@ -141,15 +141,15 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     map_layers(keys, "bert.encoder.v_layer", "backbone.region_layers", region)
     for number in range(co):
         theirs, ours = f"bert.encoder.c_layer.{number}", f"{CROSS}.{number}"
-        for stream, queries, others, letter in (("text", 2, 1, "t"), ("region", 1, 2, "v")):
+        for stream, queries, others, initial in (("text", 2, 1, "t"), ("region", 1, 2, "v")):
             keys.module(f"{theirs}.biattention.query{queries}", f"{ours}.{stream}_attention.query")
             keys.module(f"{theirs}.biattention.key{others}", f"{ours}.{stream}_attention.key")
             keys.module(f"{theirs}.biattention.value{others}", f"{ours}.{stream}_attention.value")
             keys.module(f"{theirs}.biOutput.dense{queries}", f"{ours}.{stream}_attention.output")
             keys.module(f"{theirs}.biOutput.LayerNorm{queries}", f"{ours}.{stream}_layer_norm")
-            keys.module(f"{theirs}.{letter}_intermediate.dense", f"{ours}.{stream}_feed_forward.up")
-            keys.module(f"{theirs}.{letter}_output.dense", f"{ours}.{stream}_feed_forward.down")
-            keys.module(f"{theirs}.{letter}_output.LayerNorm", f"{ours}.{stream}_feed_forward.layer_norm")
+            keys.module(f"{theirs}.{initial}_intermediate.dense", f"{ours}.{stream}_feed_forward.up")
+            keys.module(f"{theirs}.{initial}_output.dense", f"{ours}.{stream}_feed_forward.down")
+            keys.module(f"{theirs}.{initial}_output.LayerNorm", f"{ours}.{stream}_feed_forward.layer_norm")
         gates = (f"{theirs}.biOutput.q_dense{i}.{name}" for i in (1, 2) for name in ("weight", "bias"))
         keys.drop(gates, UNUSED_GATE)
     keys.drop(("linguisic_logit.weight", "linguisic_logit.bias"), UNREAD_HEAD)
@@ -179,7 +179,7 @@ def read_vilbert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     region_size = source.size("bert.v_embeddings.image_embeddings.weight", 0, "v_hidden_size")
     first = "bert.encoder.c_layer.0.biattention.query1.weight"
     inner = source.size(first, 0, "bi_hidden_size") if co else region_size
-    why = "no configuration says it; ViLBERT's released models join the last text layers with the first region layers"
+    why = "not in a configuration; ViLBERT's released models join the last text layers with the first region layers"
     return {
         **text_fields(source, root, text, "bert.encoder.layer.0.intermediate.dense"),
         "region_feature_dim": source.size("bert.v_embeddings.image_embeddings.weight", 1, "v_feature_size"),

@@ -1,4 +1,4 @@
-"""The families of checkpoints, and how one is recognised by its keys."""
+"""Table of predecessors, and recognition of a checkpoint by its keys."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Family:
     """A predecessor.
 
     Args:
-        signs: a checkpoint that has one of these keys (or, ending in a dot, keys that begin so) is of the family.
-        read: gives the fields of our configuration, and the key map.
-        config_class: of the model that it becomes; None where the checkpoint tells.
-        read_heads: gives the fine-tuned heads that can be converted.
-        lowercase: whether its text was lower-cased.
-        whole_image_region: whether a region with the mean feature stands in front.
+        signs: keys, or prefixes that end in a dot; a checkpoint with any of them belongs to the family.
+        read: returns the fields of our configuration, and the mapping of keys.
+        config_class: configuration class of the converted model; None infers it from the checkpoint.
+        read_heads: returns the fine-tuned heads that can be converted.
+        lowercase: whether its text is lower-cased.
+        whole_image_region: whether a whole-image region with the mean feature comes first.
     """
 
     signs: tuple[str, ...]
@@ -74,14 +74,14 @@ FAMILIES = {
     ),
     "oscar": Family(("bert.img_embedding.",), read_oscar, MmptSingleStreamConfig, oscar_heads),
 }
-"""By name; VOLTA stands before VisualBERT, because its VisualBERT has VisualBERT's embeddings."""
+"""Families by name. VOLTA comes before VisualBERT, because VOLTA's VisualBERT has VisualBERT's embeddings."""
 
 
 def recognise(source: SourceCheckpoint) -> str:
-    """Return the name of the family whose keys the checkpoint has, "bert" for a text encoder and nothing else.
+    """Return the name of the family of a checkpoint, or "bert" for a text encoder without other parts.
 
     Raises:
-        ValueError: if it has the keys of none, showing some of those it has.
+        ValueError: if it belongs to no family; the message shows some of its keys.
     """
     for name, family in FAMILIES.items():
         if any(key == sign or (sign.endswith(".") and key.startswith(sign)) for sign in family.signs for key in source):
@@ -92,11 +92,11 @@ def recognise(source: SourceCheckpoint) -> str:
     shown = foreign or list(source)
     raise MmptValueError(
         f"{source.path} is of no known family: it has {len(shown)} keys such as {', '.join(shown[:4])}; expected one "
-        f"of {', '.join(FAMILIES)}, or a text encoder of transformers alone. Name the family with --from if you know it"
+        f"of {', '.join(FAMILIES)}, or only a text encoder of transformers. Name the family with --from if you know it"
     )
 
 
 def config_class_of(name: str, values: dict[str, Any]) -> type[MmptConfig]:
-    """Return the configuration class of a family's checkpoint with these fields."""
+    """Return the configuration class for a checkpoint of a family with these fields."""
     fixed = FAMILIES[name].config_class
     return fixed or (MmptDualStreamConfig if "text_co_attention_layers" in values else MmptSingleStreamConfig)

@@ -1,4 +1,4 @@
-"""The fine-tuned heads of UNITER, VisualBERT, Oscar, LXMERT, ViLBERT and VOLTA as the heads of our tasks."""
+"""Map fine-tuned heads of UNITER, VisualBERT, Oscar, LXMERT, ViLBERT and VOLTA to the heads of our tasks."""
 
 import re
 from typing import Any
@@ -15,14 +15,14 @@ CLASSIFIER = "classifiers.joint"
 SCORER = "region_scorer"
 TRUTH = ("false", "true")
 MATCHED = Part(
-    "row 1 of two; row 0 is zeros, so that the log-odds are the score",
+    "row 1 of two; row 0 is zeros, so the log-odds are the score",
     lambda tensor: torch.cat([torch.zeros_like(tensor), tensor]),
 )
-RIGHT = Part("row 1, the score that the answer is right; UNITER ranks by it alone", lambda tensor: tensor[1:2])
+RIGHT = Part("row 1, the score that the answer is right; UNITER ranks only by it", lambda tensor: tensor[1:2])
 
 
 def uniter_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """UNITER's (model/vqa.py, ve.py, nlvr2.py, itm.py, re.py and vcr.py)."""
+    """Read the heads of UNITER (model/vqa.py, ve.py, nlvr2.py, itm.py, re.py and vcr.py)."""
     heads = []
     if "vqa_output.3.weight" in source:
         outputs = source.shape("vqa_output.3.weight")[0]
@@ -48,7 +48,7 @@ def uniter_heads(source: SourceCheckpoint) -> list[TaskHead]:
 
 
 def visual_bert_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """VisualBERT's, of transformers (`cls`, `attention`) or original (`classifier`, `flickr_attention`)."""
+    """Read VisualBERT's heads, of transformers (`cls`, `attention`) or original (`classifier`, `flickr_attention`)."""
     heads = []
     fields: dict[str, Any] = {
         "classifier_head": "linear",
@@ -58,12 +58,12 @@ def visual_bert_heads(source: SourceCheckpoint) -> list[TaskHead]:
         if f"{name}.weight" not in source:
             continue
         outputs = source.shape(f"{name}.weight")[0]
-        said = [_VISUAL_BERT_TASKS[text] for text in source.setting("architectures", []) if text in _VISUAL_BERT_TASKS]
-        usual = said[0] if said else {1: "multiple_choice", 2: "nlvr2"}.get(outputs, "vqa")
-        note = None if said else f"task = {usual}: no configuration says what the {outputs} outputs of {name} are for"
+        known = [_VISUAL_BERT_TASKS[text] for text in source.setting("architectures", []) if text in _VISUAL_BERT_TASKS]
+        usual = known[0] if known else {1: "multiple_choice", 2: "nlvr2"}.get(outputs, "vqa")
+        note = None if known else f"task = {usual}: no configuration gives the task of the {outputs} outputs of {name}"
         readings: dict[str, dict[str, Any]] = {
             "vqa": {"answer_loss": "kl", "answer_reads": "second_last_token"},
-            # The original numbers the regions of two images 0 and 1, whatever type one image's have.
+            # The original code gives regions of two images types 0 and 1, independent of the type for one image.
             "nlvr2": {"image_pair": "triplet", "region_token_type_id": 0},
             "classification": {},
         }
@@ -78,15 +78,15 @@ def visual_bert_heads(source: SourceCheckpoint) -> list[TaskHead]:
         if f"{name}.query.weight" in source:
             keys = _linear(f"{name}.query", "query")
             keys.module(f"{name}.key", "key")
-            keys.drop((f"{name}.value.weight", f"{name}.value.bias"), "VisualBERT makes this layer and never calls it")
+            keys.drop((f"{name}.value.weight", f"{name}.value.bias"), "defined but unused in VisualBERT")
             heads.append(TaskHead(name, "phrases", keys, {"alignment_size": source.shape(f"{name}.query.weight")[0]}))
     return heads
 
 
 def oscar_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """Oscar's and VinVL's (oscar/modeling/modeling_bert.py); of two outputs 1 is matched.
+    """Read the heads of Oscar and VinVL (oscar/modeling/modeling_bert.py); of two outputs, 1 means matched.
 
-    The head is one layer or an MLP, of one pooled vector or of two side by side (NLVR2 with `use_pair`).
+    The head is one layer or an MLP, on one pooled vector or on two concatenated ones (NLVR2 with `use_pair`).
     """
     first, norm = ("classifier", False) if "classifier.weight" in source else ("classifier.0", True)
     if f"{first}.weight" not in source:
@@ -117,7 +117,7 @@ def oscar_heads(source: SourceCheckpoint) -> list[TaskHead]:
     if width == 2 * pooled:
         return [TaskHead("classifier", "nlvr2", keys(), fields | {"image_pair": "pair"}, outputs, TRUTH)]
     ranks = outputs == 2 and last == "classifier"
-    why = "no configuration says it; VinVL's VQA is so"
+    why = "not in a configuration; the value of VinVL's VQA"
     loss = "bce" if ranks or source.setting("loss_type", "bce", why) == "bce" else "kl"
     heads = [
         TaskHead("classifier", "vqa", keys(), fields | {"answer_loss": loss}, outputs, usual=not ranks),
@@ -131,11 +131,11 @@ def oscar_heads(source: SourceCheckpoint) -> list[TaskHead]:
 
 
 def lxmert_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """LXMERT's, original (src/tasks) or of transformers, where the head of pre-training is that of VQA as well."""
+    """Read the heads of LXMERT, original (src/tasks) or of transformers, where VQA uses the pre-training head."""
     heads = []
     if "logit_fc.3.weight" in source:
         outputs, hidden = source.shape("logit_fc.3.weight")
-        if source.shape("logit_fc.0.weight")[1] == hidden:  # two pooled vectors side by side
+        if source.shape("logit_fc.0.weight")[1] == hidden:  # two concatenated pooled vectors
             fields = {"image_pair": "pair"} | _gelu(source)
             heads.append(TaskHead("logit_fc", "nlvr2", _mlp("logit_fc"), fields, outputs, TRUTH))
         else:
@@ -144,8 +144,8 @@ def lxmert_heads(source: SourceCheckpoint) -> list[TaskHead]:
         alone = "cls.predictions.transform.dense.weight" not in source
         outputs = source.shape("answer_head.logit_fc.3.weight")[0]
         note = (
-            "answer_loss = bce: LXMERT's own for VQA and GQA; the cross-entropy of transformers' class is answer_loss "
-            "= kl with one answer a question"
+            "answer_loss = bce: LXMERT's loss for VQA and GQA; the cross-entropy of transformers' class is answer_loss "
+            "= kl with one answer per question"
         )
         keys = _mlp("answer_head.logit_fc")
         heads.append(TaskHead("answer_head", "vqa", keys, _gelu(source), outputs, usual=alone, note=note))
@@ -153,7 +153,7 @@ def lxmert_heads(source: SourceCheckpoint) -> list[TaskHead]:
 
 
 def vilbert_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """ViLBERT's and 12-in-1's (vilbert/vilbert.py: VILBertForVLTasks has all, whatever it was trained for)."""
+    """Read the heads of ViLBERT and 12-in-1 (vilbert/vilbert.py: VILBertForVLTasks always has all heads)."""
     heads = []
     for name in ("vil_prediction", "vil_prediction_gqa"):
         if f"{name}.logit_fc.3.weight" in source:
@@ -182,10 +182,10 @@ def vilbert_heads(source: SourceCheckpoint) -> list[TaskHead]:
 
 
 def volta_heads(source: SourceCheckpoint) -> list[TaskHead]:
-    """VOLTA's, by the name of their task (volta/encoders.py: `clfs_dict` of BertForVLTasks).
+    """Read the heads of VOLTA, by the name of their task (volta/encoders.py: `clfs_dict` of BertForVLTasks).
 
-    One linear layer with one output reads pooled vectors (retrieval) or regions (grounding). Where both have one width,
-    both readings are offered and neither is usual.
+    A linear layer with one output reads pooled vectors (retrieval) or regions (grounding). If both have the same width,
+    both readings are returned and neither is the default.
     """
     pooled = source.shape("bert.t_pooler.dense.weight")[0] if "bert.t_pooler.dense.weight" in source else 0
     regions = int(source.config.get("v_hidden_size", source.config.get("hidden_size", 0)))
@@ -201,7 +201,7 @@ def volta_heads(source: SourceCheckpoint) -> list[TaskHead]:
                 heads.append(TaskHead(name, "nlvr2", keys, fields | {"image_pair": "pair"}, outputs, TRUTH))
             else:
                 heads.append(TaskHead(name, "vqa", keys, fields, outputs))
-        elif f"{name}.3.weight" in source:  # GELU and dropout in between
+        elif f"{name}.3.weight" in source:  # modules 1 and 2 are GELU and dropout
             keys = _linear(f"{name}.0", f"{SCORER}.transform.dense")
             keys.module(f"{name}.3", f"{SCORER}.decoder")
             fields = {"grounding_head": "mlp", "classifier_layer_norm": False, "grounding_loss": "bce"}
@@ -237,7 +237,7 @@ def _uniter_image_pair(source: SourceCheckpoint) -> TaskHead:
             keys.module(f"{theirs}.out_proj", f"pair_attention.{ours}.output")
         keys.module("fc.0", "pair_attention.merge")
         keys.module("attn_pool.fc.0", "pair_attention.pool.score")
-    # With two rows the images have one type: `use_img_type` was off.
+    # With two rows, both images have the same type: `use_img_type` was off.
     fields = {"classifier_head": "linear", "image_pair": kind, "image_pair_types": types > 2}
     return TaskHead("nlvr2_output", "nlvr2", keys, fields, outputs, TRUTH)
 
@@ -268,7 +268,7 @@ def _matching(theirs: str) -> KeyMap:
 
 
 def _gelu(source: SourceCheckpoint) -> dict[str, Any]:
-    """The hidden layer of a head is GELU whatever activation the encoder has."""
+    """Return the fields of an MLP head with GELU, independent of the activation of the encoder."""
     return {"classifier_head": "mlp"} | _act(source, "gelu")
 
 

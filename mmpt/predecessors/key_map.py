@@ -1,4 +1,4 @@
-"""Which key of a checkpoint becomes which key of our model, and the report that leaves no key unexplained."""
+"""Mapping of checkpoint keys to keys of our model, and the report with the status of every key."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Fate = Literal["mapped", "tied", "dropped", "missing"]
+Status = Literal["mapped", "tied", "dropped", "missing"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What of a tensor is taken, and how."""
+    """A part of a tensor, and a note for the report."""
 
     note: str
     take: Callable[[Tensor], Tensor]
@@ -35,11 +35,11 @@ def columns(start: int, stop: int | None, note: str) -> Part:
 
 @dataclass
 class KeyMap:
-    """The keys of one checkpoint. Each key of theirs is mapped, equal to another one, or dropped for a reason.
+    """Mapping of the keys of one checkpoint. Each of its keys is mapped, tied to another key, or dropped for a reason.
 
     Args:
-        targets: theirs -> [(ours, part)]; one of theirs may fill several of ours.
-        ties: theirs -> the key of theirs that must hold the same values.
+        targets: theirs -> [(ours, part)]; one of their keys may fill several of ours.
+        ties: theirs -> the key of theirs that must have the same values.
         drops: theirs -> reason.
         made: ours -> what a formula gives, where the checkpoint has nothing.
     """
@@ -75,15 +75,17 @@ class KeyMap:
 
 
 @dataclass(frozen=True)
-class KeyFate:
-    """What became of one key.
+class KeyStatus:
+    """Status of one key.
 
     Args:
-        theirs: key of the checkpoint; None where our key got nothing.
-        ours: key of our model; None where theirs is not kept.
+        status: "mapped", "tied", "dropped" or "missing".
+        theirs: key of the checkpoint; None for a missing key of ours.
+        ours: key of our model; None for a key of theirs that is not kept.
+        note: reason, or part of the tensor.
     """
 
-    fate: Fate
+    status: Status
     theirs: str | None
     ours: str | None
     note: str = ""
@@ -91,54 +93,57 @@ class KeyFate:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """What became of every key of a checkpoint and of every key of our model.
+    """Status of every key of a checkpoint and of every key of our model.
 
     Args:
-        family: the name of the predecessor.
-        source: the checkpoint.
-        model: the class of ours that it became.
-        config: the configuration that it was given, by field.
-        assumptions: what no file said and was assumed, one sentence each.
+        family: name of the predecessor.
+        source: path of the checkpoint.
+        model: name of our model class.
+        config: fields of our configuration.
+        keys: status of each key.
+        assumptions: one sentence for each value that was assumed because no file contains it.
     """
 
     family: str
     source: str
     model: str
     config: dict[str, Any]
-    keys: tuple[KeyFate, ...]
+    keys: tuple[KeyStatus, ...]
     assumptions: tuple[str, ...]
 
-    def of(self, fate: Fate) -> list[KeyFate]:
-        return [key for key in self.keys if key.fate == fate]
+    def of(self, status: Status) -> list[KeyStatus]:
+        return [key for key in self.keys if key.status == status]
 
     def summary(self) -> str:
-        """Return one line: how many keys had which fate."""
-        counts = Counter(key.fate for key in self.keys)
+        """Return one line with the number of keys of each status."""
+        counts = Counter(key.status for key in self.keys)
         return f"{self.source} ({self.family}): " + ", ".join(
-            f"{counts[fate]} {fate}" for fate in FATES if counts[fate]
+            f"{counts[status]} {status}" for status in STATUSES if counts[status]
         )
 
     def __str__(self) -> str:
         width = max((len(key.theirs or "-") for key in self.keys), default=0)
         lines = [self.summary()]
-        for fate in FATES:
-            for key in self.of(fate):
+        for status in STATUSES:
+            for key in self.of(status):
                 target = f"-> {key.ours}" if key.ours else ""
                 note = f"({key.note})" if key.note else ""
-                lines.append(f"  {fate:8} {key.theirs or '-':{width}} {target} {note}".rstrip())
+                lines.append(f"  {status:8} {key.theirs or '-':{width}} {target} {note}".rstrip())
         lines.append(f"  becomes  {self.model}")
         lines.extend(f"  assumed  {assumption}" for assumption in self.assumptions)
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `conversion.json` holds."""
+        """Return the content of `conversion.json`."""
         return {
             "family": self.family,
             "source": self.source,
             "model": self.model,
-            "keys": [{"fate": key.fate, "theirs": key.theirs, "ours": key.ours, "note": key.note} for key in self.keys],
+            "keys": [  # "fate" is the name in files of released versions
+                {"fate": key.status, "theirs": key.theirs, "ours": key.ours, "note": key.note} for key in self.keys
+            ],
             "assumptions": list(self.assumptions),
         }
 
 
-FATES: tuple[Fate, ...] = ("mapped", "tied", "dropped", "missing")
+STATUSES: tuple[Status, ...] = ("mapped", "tied", "dropped", "missing")

@@ -1,4 +1,4 @@
-"""The way back: our models as folders that transformers' own LXMERT and VisualBERT load."""
+"""Export our models to folders that transformers' LXMERT and VisualBERT load."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -46,7 +46,7 @@ TARGETS: dict[str, dict[str, type[PreTrainedModel]]] = {
         "multiple_choice": VisualBertForMultipleChoice,
     },
 }
-"""Target -> task -> transformers' class."""
+"""Target -> task -> class of transformers."""
 
 SHARED_FIELDS = (
     "vocab_size",
@@ -71,7 +71,7 @@ OF_TRAINING = {
     "pooled_dropout_prob",
     "answer_loss",
 }
-"""Fields that no output of the model in use depends on."""
+"""Fields that affect training only, not the outputs of the model."""
 
 OF_PRETRAINING_HEADS = {
     "num_region_classes",
@@ -83,18 +83,18 @@ OF_PRETRAINING_HEADS = {
     "tie_region_feature_decoder",
 }
 OF_EVERY_MODEL = {"fusion", "contrastive_size", "classifier_act"}
-"""The fields of tasks that no target has a choice in."""
+"""Task fields for which every target has a fixed value."""
 
 
 def export_predecessor(model: Model, out: str | Path, target: str) -> None:
-    """Write a model as a folder that transformers' LXMERT or VisualBERT loads, bit by bit.
+    """Write a model to a folder that transformers' LXMERT or VisualBERT loads, with bit-identical weights.
 
-    The classes are those for pre-training, `LxmertForQuestionAnswering`, and VisualBERT's for question answering,
-    visual reasoning and multiple choice.
+    Supported are the pre-training classes, `LxmertForQuestionAnswering`, and VisualBERT's classes for question
+    answering, visual reasoning and multiple choice.
 
     Raises:
-        FileExistsError: if `out` holds files already.
-        ValueError: if the target cannot express the model, naming the fields that differ, or a head is missing.
+        FileExistsError: if `out` is not empty.
+        ValueError: if the target cannot express the model (the message names the fields), or a head is missing.
     """
     out = Path(out)
     _check_target(target)
@@ -120,7 +120,7 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
     if missing:
         raise MmptValueError(
             f"{target} of transformers has weights that this model lacks: {', '.join(missing[:4])}; name their "
-            "objectives in objective_weights (mlm and itm are always there) and train them, or convert another model"
+            "objectives in objective_weights (mlm and itm are always needed) and train them, or convert another model"
         )
     theirs.load_state_dict(weights, assign=True)
     theirs.tie_weights()
@@ -129,14 +129,14 @@ def export_predecessor(model: Model, out: str | Path, target: str) -> None:
 
 
 def convert_back(source: str | Path, out: str | Path, target: str) -> None:
-    """Export a folder of ours, with its tokenizer if it has one. Errors are those of `export_predecessor`."""
+    """Export a saved model, with its tokenizer if it has one. Errors are those of `export_predecessor`."""
     _check_target(target)
     try:
         config = load_pretrained(AutoConfig, source)
-    except ValueError:  # transformers': no model_type that it knows
+    except ValueError:  # transformers does not know the model_type
         config = None
     if not isinstance(config, MmptConfig):
-        raise MmptValueError(f"{source} is no model of this package; to convert one of another, leave --to out")
+        raise MmptValueError(f"{source} is not a model of this package; to convert a predecessor, leave out --to")
     model_class = MODELS.get((config.architectures or [""])[0], AutoModelForPreTraining)
     export_predecessor(load_pretrained(model_class, source), out, target)
     if (Path(source) / "tokenizer_config.json").is_file():
@@ -192,7 +192,7 @@ def _their_model(config: MmptConfig, target: str, task: str) -> PreTrainedModel:
 
 
 def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str, task: str) -> KeyMap:
-    """Read the model that would be written as the importer would, and compare its configuration with ours."""
+    """Convert the exported model back on the meta device, and compare its configuration with ours."""
     source = _Described(theirs)
     values, keys = FAMILIES[target].read(source)
     head = choose_head(FAMILIES[target].read_heads(source), task, source, pretrains=True)
@@ -214,15 +214,15 @@ def _check_expressible(config: MmptConfig, theirs: PreTrainedModel, target: str,
         if getattr(config, name) != getattr(again, name)
     }
     if differing:
-        said = "; ".join(
+        differences = "; ".join(
             f"{name} is {ours!r}, {target} has {other!r}" for name, (ours, other) in sorted(differing.items())
         )
-        raise MmptValueError(f"{target} of transformers cannot express this model: {said}")
+        raise MmptValueError(f"{target} of transformers cannot express this model: {differences}")
     return keys
 
 
 def _own_fields(config_class: type[PreTrainedConfig]) -> set[str]:
-    """Return the fields of our configurations, without those that transformers gives every model."""
+    """Return the fields of a configuration, without those of every transformers configuration."""
     return {item.name for item in fields(config_class)} - {item.name for item in fields(PreTrainedConfig)}
 
 
@@ -231,7 +231,7 @@ def _classifies(config: MmptConfig) -> bool:
 
 
 class _Described(SourceCheckpoint):
-    """A model of transformers on the meta device, with the face of a checkpoint: keys, shapes, configuration."""
+    """A transformers model on the meta device with the interface of a checkpoint: keys, shapes, configuration."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.path = Path(type(model).__name__)

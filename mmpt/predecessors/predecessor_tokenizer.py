@@ -1,4 +1,4 @@
-"""The processor of a checkpoint: its tokenizer with the settings of its family."""
+"""Build the processor of a checkpoint from its tokenizer and the settings of its family."""
 
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,32 @@ def find_processor(
     *,
     whole_image_region: bool,
 ) -> tuple[MmptProcessor | None, str | None]:
-    """Return the processor, None where no tokenizer is found, and a sentence for the report, where there is one.
+    """Return (processor, sentence for the report); the processor is None if no tokenizer is found.
 
     Args:
-        name: a folder or a name on the Hub; the source's own files by default.
-        lowercase: whether the family's text was lower-cased; None leaves it to the tokenizer.
+        name: folder, or name on the Hub; None uses the files next to the weights.
+        lowercase: whether the family's text is lower-cased; None leaves it to the tokenizer.
+        whole_image_region: whether the processor adds a whole-image region.
 
     Raises:
-        ValueError: if the tokenizer cannot be loaded, or has more words than the model's table.
+        ValueError: if the tokenizer cannot be loaded, or has more entries than the word embeddings.
     """
     tokenizer = _load(source.folder, name, lowercase)
     if tokenizer is None:
         kind = "cased" if lowercase is False else "uncased"
         return None, (
-            f"no tokenizer was found beside the weights, and none is saved; give one with --tokenizer (the vocabulary "
-            f"has {config.vocab_size} entries; BERT base {kind} is the family's)"
+            f"no tokenizer was found next to the weights, and none is saved; give one with --tokenizer (the vocabulary "
+            f"has {config.vocab_size} entries; the family uses BERT base {kind})"
         )
     if len(tokenizer) > config.vocab_size:
         raise MmptValueError(
-            f"the tokenizer has {len(tokenizer)} entries and the model's table {config.vocab_size}; it is not the one "
-            "this checkpoint was trained with"
+            f"the tokenizer has {len(tokenizer)} entries and the word embeddings {config.vocab_size}; it is not the "
+            "one this checkpoint was trained with"
         )
     processor = MmptProcessor(MmptImageProcessor(whole_image_region=whole_image_region), tokenizer)
     note = None
     if len(tokenizer) < config.vocab_size:
-        note = f"the table of words is padded: {config.vocab_size} rows for {len(tokenizer)} entries of the tokenizer"
+        note = f"word embeddings are padded: {config.vocab_size} rows for {len(tokenizer)} entries of the tokenizer"
     return processor, note
 
 
@@ -58,7 +59,7 @@ def _load(folder: Path, name: str | None, lowercase: bool | None) -> Any:
     if name is not None:
         return load_pretrained(AutoTokenizer, name, "--tokenizer")
     if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
-        return load_pretrained(AutoTokenizer, folder, "the tokenizer beside the weights")
+        return load_pretrained(AutoTokenizer, folder, "the tokenizer next to the weights")
     if (folder / "vocab.txt").is_file():
         return load_pretrained(BertTokenizer, folder, "vocab.txt", do_lower_case=lowercase is not False)
     return None

@@ -1,4 +1,4 @@
-"""UNITER, VisualBERT and Oscar: their keys and configurations in our words."""
+"""UNITER, VisualBERT and Oscar: mapping of keys and configurations."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ REGIONS = "backbone.region_embeddings"
 
 
 def read_uniter(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """UNITER (github.com/ChenRocks/UNITER, model/model.py and model/pretrain.py)."""
+    """Read UNITER (github.com/ChenRocks/UNITER, model/model.py and model/pretrain.py)."""
     keys, root = KeyMap(), "uniter."
     layers = source.count("uniter.encoder.layer", "num_hidden_layers")
     words = "uniter.embeddings.word_embeddings.weight"
@@ -36,7 +36,7 @@ def read_uniter(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
             "layer_norm": "LayerNorm",
         },
     )
-    mask = Part("row 1; row 0 counts as zero in UNITER, whatever it holds", lambda tensor: tensor[1])
+    mask = Part("row 1; UNITER uses zeros in place of row 0", lambda tensor: tensor[1])
     keys.tensor("uniter.img_embeddings.mask_embedding.weight", f"{REGIONS}.mask_embedding", mask)
 
     classes = source.shape("region_classifier.net.3.weight")[0] if "region_classifier.net.3.weight" in source else 0
@@ -72,7 +72,7 @@ def read_uniter(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 
 
 def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """VisualBERT, of transformers or original (github.com/uclanlp/visualbert, which feeds region type 0)."""
+    """Read VisualBERT, of transformers or original (github.com/uclanlp/visualbert, which uses region type 0)."""
     keys = KeyMap()
     original = "bert.embeddings.token_type_embeddings_visual.weight" in source
     keys.drop((key for key in source if key.startswith("detector.")), IMAGE_NETWORK)
@@ -111,14 +111,14 @@ def read_visual_bert(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 
 
 def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """Oscar and VinVL (github.com/microsoft/Oscar): one projection of feature and box, which splits into two."""
+    """Read Oscar and VinVL (github.com/microsoft/Oscar), whose projection of feature and box is split into two."""
     keys, root = KeyMap(), "bert."
     layers = source.count("bert.encoder.layer", "num_hidden_layers")
     both = source.size("bert.img_embedding.weight", 1, "img_feature_dim")
     features = both - BOX_NUMBERS
     if features < 1:
         raise MmptValueError(
-            f"{source.path}: bert.img_embedding reads {both} numbers, expected a feature and {BOX_NUMBERS} of the box"
+            f"{source.path}: bert.img_embedding has input size {both}, expected a feature and {BOX_NUMBERS} box numbers"
         )
     map_text_embeddings(keys, root)
     map_layers(keys, "bert.encoder.layer", "backbone.layers", layers)
@@ -127,7 +127,7 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
     keys.tensor(projection, f"{REGIONS}.feature_projection.weight", columns(0, features, "the feature's columns"))
     keys.tensor(projection, f"{REGIONS}.box_projection.weight", columns(features, None, "the box's columns"))
     keys.tensor("bert.img_embedding.bias", f"{REGIONS}.feature_projection.bias")
-    zeros = Part("zeros: one bias serves both projections", lambda tensor: tensor.new_zeros(tensor.shape))
+    zeros = Part("zeros: both projections share one bias", lambda tensor: tensor.new_zeros(tensor.shape))
     keys.tensor("bert.img_embedding.bias", f"{REGIONS}.box_projection.bias", zeros)
     has_norm = "bert.LayerNorm.weight" in source
     if has_norm:
@@ -135,8 +135,8 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
         theirs, ours = source.setting("img_layer_norm_eps", 1e-12), source.setting("layer_norm_eps", 1e-12)
         if theirs != ours:
             raise MmptValueError(
-                f"{source.path}: img_layer_norm_eps is {theirs} and layer_norm_eps {ours}; one value serves all norms "
-                "here, so this checkpoint cannot be expressed"
+                f"{source.path}: img_layer_norm_eps is {theirs} and layer_norm_eps {ours}; our models use one value "
+                "for all norms, so this checkpoint cannot be expressed"
             )
     present = {
         "mlm": map_token_head(keys, source, "bert.embeddings.word_embeddings.weight"),
@@ -157,5 +157,5 @@ def read_oscar(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
 
 
 BOX_NUMBERS = 6
-IMAGE_NETWORK = "the image network of VisualBERT's VCR model; here regions come with their features"
+IMAGE_NETWORK = "the image network of VisualBERT's VCR model; our models take extracted features"
 _HF_PROJECTION = "embeddings.visual_projection.weight"

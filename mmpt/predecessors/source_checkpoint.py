@@ -1,4 +1,4 @@
-"""A predecessor's checkpoint as it was published: its tensors, its configuration and its vocabulary."""
+"""A predecessor's checkpoint as published: tensors, configuration and vocabulary."""
 
 import json
 import pickle
@@ -21,19 +21,19 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 PICKLE = ".pkl"  # of numpy arrays: detectors in detectron2's form
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", PICKLE)  # .th: the original VisualBERT
 WRAPPERS = ("model", "model_state_dict", "state_dict")
-"""Where training scripts keep the weights in a file that holds more (VisualBERT, VOLTA)."""
+"""Keys of the weights in files with more content, written by training scripts (VisualBERT, VOLTA)."""
 
 TORCH_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""The first bytes of what `torch.save` writes: a zip archive, or before torch 1.6 a pickle."""
+"""First bytes of files written by `torch.save`: a zip archive, or a pickle before torch 1.6."""
 
 _OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
 class SourceCheckpoint(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by key, read when they are asked for, and the JSON beside them.
+    """Mapping of key to tensor, read on access, with the configuration next to the weights.
 
-    Keys come without `module.` (DataParallel), without `lxrt_encoder.model.` (fine-tuned LXMERT), and with `weight` and
-    `bias` for TensorFlow's `gamma` and `beta`.
+    The prefixes `module.` (DataParallel) and `lxrt_encoder.model.` (fine-tuned LXMERT) are removed from keys.
+    TensorFlow's `gamma` and `beta` become `weight` and `bias`.
 
     Args:
         path: a weight file (.safetensors, .bin, .pt, .pth, .th, .pkl), or a folder with one, whole or in shards with an
@@ -41,8 +41,8 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         config_path: the predecessor's configuration; `config.json` beside the weights by default, if it is there.
 
     Raises:
-        FileNotFoundError: if there is no weight file, with the names that were looked for.
-        ValueError: if a file cannot be read as weights, contains code, or holds something other than tensors.
+        FileNotFoundError: if there is no weight file; the message has the expected names.
+        ValueError: if a file cannot be read as weights, contains code, or contains anything but tensors.
     """
 
     def __init__(self, path: str | Path, config_path: str | Path | None = None) -> None:
@@ -51,10 +51,10 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         self.config_path = self.folder / "config.json" if config_path is None else Path(config_path)
         self.config = _read_config(self.config_path, must_exist=config_path is not None)
         self.assumptions: list[str] = []
-        self._tensors: dict[str, tuple[Any, str]] = {}  # our spelling of a key -> (reader, the file's spelling)
+        self._tensors: dict[str, tuple[Any, str]] = {}  # cleaned key -> (reader, key in the file)
         for file in _weight_files(self.path):
             reader = _open(file)
-            for key in reader.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+            for key in reader.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
                 name = _clean(key)
                 if name in self._tensors:
                     raise MmptValueError(f"{file} has {key!r} twice (as {name!r}); a checkpoint needs each key once")
@@ -82,16 +82,16 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         """
         if key not in self._tensors:
             raise MmptValueError(
-                f"{self.path} has no {key!r}, which its family of checkpoints has; is the file complete?"
+                f"{self.path} has no {key!r}, which checkpoints of its family have; is the file complete?"
             )
         reader, name = self._tensors[key]
         return tuple(reader.get_slice(name).get_shape())
 
     def size(self, key: str, axis: int, *settings: str) -> int:
-        """Return one size of a tensor, which the configuration must not contradict.
+        """Return the size of a tensor along an axis, after checking it against the configuration.
 
         Args:
-            settings: the predecessor's names of this size in its configuration.
+            settings: names of this size in the predecessor's configuration.
 
         Raises:
             ValueError: if the checkpoint has no such key, or the configuration has another number.
@@ -102,42 +102,42 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         return found
 
     def agree(self, setting: str, found: int, where: str) -> None:
-        """Check that the configuration says of the weights what they are.
+        """Check that the configuration agrees with the weights.
 
         Args:
-            setting: name of a number in the configuration; another kind of value, or none, says nothing.
-            found: the number that the weights have.
-            where: what in the weights shows it.
+            setting: name of an integer in the configuration; missing and other values are ignored.
+            found: number in the weights.
+            where: evidence in the weights, for the error.
 
         Raises:
-            ValueError: naming both values.
+            ValueError: if they differ; the message has both values.
         """
-        said = self.config.get(setting)
-        if isinstance(said, int) and not isinstance(said, bool) and said != found:
+        configured = self.config.get(setting)
+        if isinstance(configured, int) and not isinstance(configured, bool) and configured != found:
             raise MmptValueError(
-                f"{self.config_path} says {setting} = {said}, but the weights have {found}: {where} in {self.path}. "
-                "The configuration belongs to another model; give the right one with --config"
+                f"{self.config_path} has {setting} = {configured}, but the weights have {found}: {where} in "
+                f"{self.path}. The configuration belongs to another model; give the right one with --config"
             )
 
     def count(self, prefix: str, *settings: str) -> int:
-        """Return how many numbered modules `<prefix>.0`, `<prefix>.1`, … there are.
+        """Return the number of modules `<prefix>.0`, `<prefix>.1`, …
 
         Args:
-            settings: the predecessor's names of this number in its configuration.
+            settings: names of this number in the predecessor's configuration.
 
         Raises:
-            ValueError: if a number is left out, or the configuration has another number.
+            ValueError: if a module is missing, or the configuration has another number.
         """
         start = re.compile(re.escape(prefix) + r"\.(\d+)\.")
         numbers = {int(match[1]) for key in self if (match := start.match(key))}
         if numbers != set(range(len(numbers))):
-            raise MmptValueError(f"{self.path} has {prefix}.N for N in {sorted(numbers)}; expected all from 0 on")
+            raise MmptValueError(f"{self.path} has {prefix}.N for N in {sorted(numbers)}; expected all from 0")
         for setting in settings if numbers else ():
             self.agree(setting, len(numbers), f"there are {len(numbers)} modules {prefix}.N")
         return len(numbers)
 
     def setting(self, name: str, default: Any, why: str | None = None) -> Any:
-        """Return a value of the configuration; a default is noted among the assumptions where `why` is given."""
+        """Return a value of the configuration, or the default; with `why`, a default is recorded as an assumption."""
         if self.config.get(name) is not None:
             return self.config[name]
         if why is not None:
@@ -145,7 +145,7 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         return default
 
     def label_names(self) -> dict[str, Any]:
-        """Return `id2label` and `label2id` of the configuration, where they are more than LABEL_0, LABEL_1, …"""
+        """Return `id2label` and `label2id` of the configuration, or an empty dict if they are LABEL_0, LABEL_1, …"""
         names = self.config.get("id2label")
         if not isinstance(names, dict) or all(str(name) == f"LABEL_{number}" for number, name in names.items()):
             return {}
@@ -153,22 +153,21 @@ class SourceCheckpoint(Mapping[str, Tensor]):
         return {"id2label": found, "label2id": {name: number for number, name in found.items()}}
 
     def heads(self, name: str, width: int, head_width: int = 64) -> int:
-        """Return a number of attention heads, which no shape of a weight shows.
+        """Return the number of attention heads, which cannot be inferred from the shapes of weights.
 
-        It is that of the configuration, and where another `config.json` lies beside the weights, both must agree.
+        It is read from the configuration. If there is another `config.json` next to the weights, both must agree.
 
         Args:
-            name: of the setting.
-            width: of all heads together.
-            head_width: of one head in every released model.
+            name: name of the setting.
+            width: total width of all heads.
+            head_width: width of a head in every released model.
 
         Raises:
-            ValueError: if two configurations contradict each other, the number does not divide the width, or nothing
-                shows it.
+            ValueError: if two configurations disagree, the number does not divide the width, or it is unknown.
         """
         beside = self.folder / "config.json"
-        said = {beside: _read_config(beside, must_exist=False).get(name), self.config_path: self.config.get(name)}
-        found = {path: int(value) for path, value in said.items() if value is not None}
+        values = {beside: _read_config(beside, must_exist=False).get(name), self.config_path: self.config.get(name)}
+        found = {path: int(value) for path, value in values.items() if value is not None}
         if len(set(found.values())) > 1:
             both = " and ".join(f"{value} in {path}" for path, value in found.items())
             raise MmptValueError(f"{name} is {both}; remove the configuration that belongs to another model")
@@ -179,31 +178,31 @@ class SourceCheckpoint(Mapping[str, Tensor]):
                     f"{self.path}: the number of attention heads ({name}) cannot be inferred from weights of width "
                     f"{width}; give the checkpoint's configuration with --config"
                 )
-            return int(self.setting(name, usual, f"no configuration says it; heads of {head_width} are usual"))
+            return int(self.setting(name, usual, f"not in a configuration; heads of width {head_width} are usual"))
         heads = next(iter(found.values()))
         if heads < 1 or width % heads:
             raise MmptValueError(
-                f"{next(iter(found))} says {name} = {heads}, which does not divide the width {width} of the attention "
+                f"{next(iter(found))} has {name} = {heads}, which does not divide the width {width} of the attention "
                 f"in {self.path}; give the right configuration with --config"
             )
         if not rest and heads != usual:
             self.assumptions.append(
-                f"{name} = {heads} as configured, though {usual} heads of {head_width} are usual at width {width}: "
-                "weights do not show which is right, so compare an output with the original's"
+                f"{name} = {heads} as configured, though {usual} heads of {head_width} are usual at width {width}: it "
+                "cannot be inferred from the weights, so compare an output with the original model"
             )
         return heads
 
     def _strip_common_wrapper(self) -> None:
-        """Remove the name of the attribute that held the model in VisualBERT's files: `bert.bert.…`, `bert.cls.…`.
+        """Remove the prefix `bert.` of VisualBERT's wrapper: `bert.bert.…`, `bert.cls.…`.
 
-        Its VCR model has an image network beside, as `detector.…`.
+        Its VCR model also has an image network, `detector.…`.
         """
         if any(key.startswith("bert.bert.") for key in self):
             self._tensors = {key.removeprefix("bert."): value for key, value in self._tensors.items()}
 
 
 class _LoadedTensors:
-    """A dict of tensors with the access of a safetensors file."""
+    """A dict of tensors with the interface of a safetensors file."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
@@ -234,7 +233,7 @@ def _read_config(path: Path, must_exist: bool) -> dict[str, Any]:
     except ValueError as error:
         raise MmptValueError(f"{path} is not valid JSON ({error}), expected the checkpoint's configuration") from None
     if not isinstance(config, dict):
-        raise MmptValueError(f"{path} holds a {type(config).__name__}, expected an object with the configuration")
+        raise MmptValueError(f"{path} contains a {type(config).__name__}, expected an object with the configuration")
     return config
 
 
@@ -251,7 +250,7 @@ def _weight_files(path: Path) -> list[Path]:
             names = _shards(index)
             if any(Path(shard).name != shard for shard in names):
                 raise MmptValueError(
-                    f"{index} names files outside its folder; a checkpoint's shards lie beside the index"
+                    f"{index} names files outside its folder; the shards of a checkpoint must be next to the index"
                 )
             return [path / shard for shard in names]
     others = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
@@ -276,7 +275,7 @@ def _shards(index: Path) -> list[str]:
 
 def _open(file: Path) -> Any:
     if not file.is_file():
-        raise MmptFileNotFoundError(f"{file} does not exist, but the index beside it names it; copy it too")
+        raise MmptFileNotFoundError(f"{file} does not exist, but the index next to it lists it; copy it too")
     refuse_placeholder(file)
     if file.suffix == ".safetensors":
         try:
@@ -313,14 +312,14 @@ def _load_pickled(file: Path) -> dict[str, Tensor]:
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            # Files of torch before 1.6 cannot be mapped into memory.
+            # Files from before torch 1.6 cannot be memory-mapped.
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
-        asks = f" (it asks for {blocked[1]})" if blocked else ""
+        names = f" (it names {blocked[1]})" if blocked else ""
         raise MmptValueError(
-            f"{file} is refused: it holds more than tensors{asks}, and loading that could run code. Nothing of it was "
-            "run. Save its state_dict() alone, or as safetensors, where you trust it"
+            f"{file} is refused: it contains more than tensors{names}, and loading that could run code. None of it was "
+            "run. If you trust it, save only its state_dict(), or save it as safetensors"
         ) from None
     except OSError:
         raise
@@ -343,14 +342,14 @@ def _unwrapped(loaded: Any, file: Path) -> dict[str, Any]:
     ]
     if wrong:
         raise MmptValueError(
-            f"{file} has entries that are no tensors ({', '.join(map(repr, wrong[:5]))}), expected a state_dict; "
-            f"known wrappings are {', '.join(WRAPPERS)}"
+            f"{file} has entries that are not tensors ({', '.join(map(repr, wrong[:5]))}), expected a state_dict; "
+            f"known wrapper keys are {', '.join(WRAPPERS)}"
         )
     return loaded
 
 
 def _clean(key: str) -> str:
-    for prefix in ("module.", "lxrt_encoder.model.", "module."):  # LXMERT's tasks wrap the encoder alone
+    for prefix in ("module.", "lxrt_encoder.model.", "module."):  # LXMERT's tasks wrap only the encoder
         key = key.removeprefix(prefix)
     stem, _, last = key.rpartition(".")
     return f"{stem}.{_OLD_NORM_NAMES[last]}" if last in _OLD_NORM_NAMES else key

@@ -1,4 +1,4 @@
-"""A fine-tuned head of a checkpoint as the head of one of our tasks: what it is, and which one a conversion takes."""
+"""Fine-tuned heads of a checkpoint, and the choice of the head to convert."""
 
 import json
 from collections.abc import Sequence
@@ -22,22 +22,22 @@ HEAD_KEYS = (
     *("vision_logit.", "linguisic_logit.", "clfs_dict.", "logit_fc.", "classifier.", "qa_outputs."),
     *("flickr_attention.", "attention.", "cls.weight", "cls.bias"),
 )
-"""How the keys of fine-tuned heads begin; VisualBERT's of transformers is called cls, as the pre-training heads are."""
+"""Prefixes of the keys of fine-tuned heads; transformers' VisualBERT uses cls for these and for pre-training heads."""
 
 
 @dataclass(frozen=True)
 class TaskHead:
-    """A fine-tuned head, read as the head of a task. One that serves several tasks is one of these for each.
+    """A fine-tuned head, read as the head of one task; a head usable for several tasks has one of these for each.
 
     Args:
-        name: what the predecessor calls it.
-        task: a name of `TASK_MODELS`.
-        keys: its map.
-        fields: of our configuration.
-        outputs: number of its classes or answers; None where the task has no names for them.
-        names: of its classes, where the predecessor's code fixes them.
-        usual: whether it is taken where nobody names a task.
-        note: a sentence for the report, if it is taken.
+        name: name in the predecessor.
+        task: a key of `TASK_MODELS`.
+        keys: mapping of its keys.
+        fields: fields of our configuration.
+        outputs: number of classes or answers; None for a task without class names.
+        names: names of the classes, if fixed by the predecessor's code.
+        usual: whether this is the default reading if no task is given.
+        note: sentence for the report, if the head is used.
     """
 
     name: str
@@ -57,15 +57,15 @@ class TaskHead:
 
 
 def choose_head(heads: Sequence[TaskHead], task: str, source: SourceCheckpoint, pretrains: bool) -> TaskHead | None:
-    """Return the head that a conversion takes, None for the pre-training heads.
+    """Return the head to convert, or None for the pre-training heads.
 
     Args:
-        heads: those of the checkpoint.
-        task: a task, the predecessor's name of a head, "pretraining", or "auto": the only head there is.
-        pretrains: whether the checkpoint has pre-training heads, which "auto" takes where there are several others.
+        heads: fine-tuned heads of the checkpoint.
+        task: a task, the predecessor's name of a head, "pretraining", or "auto" for the only head.
+        pretrains: whether there are pre-training heads, which "auto" uses if there are several fine-tuned ones.
 
     Raises:
-        ValueError: if there is no such head, or several.
+        ValueError: if there is no such head, or more than one.
     """
     if task == PRETRAINING:
         return None
@@ -76,24 +76,24 @@ def choose_head(heads: Sequence[TaskHead], task: str, source: SourceCheckpoint, 
                 f"task = {PRETRAINING}: there are several fine-tuned heads, {_listed(usual)}; choose one with --task"
             )
             return None
-        found, said = usual, "several fine-tuned heads"
+        found, problem = usual, "several fine-tuned heads"
     else:
         by_task = [head for head in heads if head.task == task]
         found = by_task or [head for head in usual if head.name == task]
-        said = f"several heads for {task!r}"
+        problem = f"several heads for {task!r}"
         if not found:
-            has = f"it has {_listed(heads)}" if heads else "it has none that is covered"
+            has = f"it has {_listed(heads)}" if heads else "it has none that is supported"
             raise MmptValueError(
-                f"{source.path} has no fine-tuned head for task {task!r}; {has}, or take {PRETRAINING!r}"
+                f"{source.path} has no fine-tuned head for task {task!r}; {has}, or use {PRETRAINING!r}"
             )
     if len(found) > 1:
-        raise MmptValueError(f"{source.path} has {said}: {_listed(found)}; choose one by its name, with --task NAME")
+        raise MmptValueError(f"{source.path} has {problem}: {_listed(found)}; choose one by its name, with --task NAME")
     return found[0] if found else None
 
 
 def use_head(keys: KeyMap, head: TaskHead) -> None:
-    """Put a head in the place of a map's pre-training heads, and leave out poolers that its model does not read."""
-    reasons = {"heads.": f"a pre-training head; the model is one for {head.task}"}
+    """Replace the pre-training heads of a key map by a task head, and drop poolers that the task does not read."""
+    reasons = {"heads.": f"a pre-training head; the model is for {head.task}"}
     if not TASK_MODELS[head.task]["single"].reads_pooled:
         unread = f"a model for {head.task} reads no pooled vector"
         reasons |= {"backbone.text_pooler.": unread, "backbone.region_pooler.": unread}
@@ -107,45 +107,45 @@ def use_head(keys: KeyMap, head: TaskHead) -> None:
 
 
 def drop_other_heads(keys: KeyMap, source: SourceCheckpoint, heads: Sequence[TaskHead], task: str) -> None:
-    """Drop the fine-tuned heads that are not taken, each with the reason.
+    """Drop the fine-tuned heads that are not used, each with a reason.
 
     Args:
-        task: what was asked for.
+        task: the requested task.
 
     Raises:
-        ValueError: if a fine-tuned head is not covered, and nobody asked for another one or for pre-training.
+        ValueError: if a fine-tuned head is not supported and `task` is "auto".
     """
     for head in heads:
         theirs = {*head.keys.targets, *head.keys.drops} - keys.targets.keys() - keys.drops.keys()
-        keys.drop(theirs, f"a fine-tuned head that was not chosen; --task {head.name} takes it")
+        keys.drop(theirs, f"a fine-tuned head that was not chosen; use it with --task {head.name}")
     known = keys.targets.keys() | keys.drops.keys() | keys.ties.keys()
     left = [key for key in source if key.startswith(HEAD_KEYS) and key not in known]
     if left and task == AUTO:
         raise MmptValueError(
-            f"{source.path} has a fine-tuned head that is not covered, or not complete: {', '.join(left[:4])}. Convert "
-            f"the rest without it with --task {PRETRAINING}" + (f", or take {_listed(heads)}" if heads else "")
+            f"{source.path} has a fine-tuned head that is not supported or incomplete: {', '.join(left[:4])}. Convert "
+            f"the rest without it with --task {PRETRAINING}" + (f", or use {_listed(heads)}" if heads else "")
         )
-    keys.drop(left, "a fine-tuned head that is not covered, or not complete")
+    keys.drop(left, "a fine-tuned head that is not supported or incomplete")
 
 
 def label_fields(head: TaskHead, source: SourceCheckpoint, path: str | Path | None) -> dict[str, Any]:
-    """Return the number and the names of a head's classes: from a JSON file, the configuration, or their code.
+    """Return number and names of a head's classes from a JSON file, the configuration, or the predecessor's code.
 
     Raises:
-        ValueError: if the file names another number of classes, or the task has none.
+        ValueError: if the file has another number of names, or the task has no classes.
     """
     if head.outputs is None:
         if path is not None:
-            raise MmptValueError(f"labels were given, but {head} has no classes to be named; leave them out")
+            raise MmptValueError(f"labels were given, but {head} has no classes to name; leave them out")
         return {}
     if path is not None:
         return _named(read_label_names(path, head.outputs))
-    told = source.label_names().get("id2label")
-    if told is not None and sorted(told) == list(range(head.outputs)):
-        return _named([told[number] for number in range(head.outputs)])
-    if told is not None:
+    configured = source.label_names().get("id2label")
+    if configured is not None and sorted(configured) == list(range(head.outputs)):
+        return _named([configured[number] for number in range(head.outputs)])
+    if configured is not None:
         source.assumptions.append(
-            f"the configuration's {len(told)} label names are left out: {head} has {head.outputs} outputs"
+            f"the {len(configured)} label names of the configuration are ignored: {head} has {head.outputs} outputs"
         )
     if head.names is not None and len(head.names) == head.outputs:
         return _named(head.names)
@@ -153,15 +153,15 @@ def label_fields(head: TaskHead, source: SourceCheckpoint, path: str | Path | No
 
 
 def read_label_names(path: str | Path, outputs: int) -> list[str]:
-    """Return the names of classes by number from a JSON file: a list, or an object of names to numbers or back.
+    """Return class names in order from a JSON file: a list, or an object of names to numbers or numbers to names.
 
     Raises:
-        ValueError: if it is something else, or has not one name for each of `outputs`.
+        ValueError: if it is something else, or does not have one unique name for each of `outputs`.
     """
     try:
         read = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MmptValueError(f"{path} is no JSON ({error}), expected the names of labels") from None
+        raise MmptValueError(f"{path} is not valid JSON ({error}), expected the names of labels") from None
     if isinstance(read, list):
         numbered = dict(enumerate(read))
     elif isinstance(read, dict) and all(isinstance(value, int) for value in read.values()):
@@ -173,7 +173,7 @@ def read_label_names(path: str | Path, outputs: int) -> list[str]:
     names = [numbered.get(number) for number in range(outputs)]
     if len(numbered) != outputs or len(set(names)) != outputs or not all(isinstance(name, str) for name in names):
         raise MmptValueError(
-            f"{path} names {len(numbered)} labels, expected a name of its own for each of 0..{outputs - 1}"
+            f"{path} names {len(numbered)} labels, expected a unique name for each of 0..{outputs - 1}"
         )
     return [str(name) for name in names]
 

@@ -1,4 +1,4 @@
-"""Text encoders of transformers (BERT, RoBERTa and their kin) as a start for the text part of either stream."""
+"""Initialise the text part of a model from a text encoder of transformers (BERT, RoBERTa and similar)."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ PRESETS = {
     "volta_lxmert": MmptDualStreamConfig.volta_lxmert,
 }
 SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "data2vec-text"}
-"""Model types that count positions from pad_token_id + 1."""
+"""Model types whose positions start at pad_token_id + 1."""
 
 COVERED = (
-    "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, Data2Vec-text, ERNIE, DistilBERT, and ELECTRA with embeddings as wide as "
-    "its layers"
+    "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, Data2Vec-text, ERNIE, DistilBERT, and ELECTRA if its embeddings are as "
+    "wide as its layers"
 )
 
 WORDS = "embeddings.word_embeddings.weight"
@@ -39,7 +39,7 @@ DISTILBERT_LAYER = {
     "feed_forward.down": "ffn.lin2",
     "feed_forward.layer_norm": "output_layer_norm",
 }
-"""Our name below a layer -> theirs."""
+"""Our module name in a layer -> theirs."""
 
 DISTILBERT_SETTINGS = {
     "n_heads": "num_attention_heads",
@@ -59,22 +59,23 @@ TOKEN_HEADS = (
     ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias", "generator_lm_head"),
     ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector"),
 )
-"""(hidden layer, its norm, bias, decoder) of a masked-token head: BERT, RoBERTa, ELECTRA's generator, DistilBERT."""
+"""(hidden layer, its norm, bias, decoder) of the MLM heads of BERT, RoBERTa, ELECTRA's generator, DistilBERT."""
 
 OTHER_HEADS = {
-    "cls.seq_relationship.": "next sentence, which is no image's match",
-    "discriminator_predictions.": "replaced tokens, which no objective here looks for",
+    "cls.seq_relationship.": "next-sentence prediction, which is not image-text matching",
+    "discriminator_predictions.": "replaced-token detection, for which there is no objective",
 }
 
 
 def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str, Any]) -> tuple[MmptConfig, KeyMap]:
     """Map a text encoder to the text part of a preset's model.
 
-    Layer i starts text layer i (VOLTA does the same), which in the single stream is the layer of both modalities. In
-    VisualBERT's preset, types and positions of regions start as those of text (its original code does).
+    Layer i initialises text layer i, as in VOLTA; in a single stream, this layer is shared by both modalities. With
+    VisualBERT's preset, type and position embeddings of regions are initialised from those of text, as in its original
+    code.
 
     Raises:
-        ValueError: if the preset is unknown, or the encoder is not built as BERT is.
+        ValueError: if the preset is unknown, or the encoder has another architecture than BERT.
     """
     if preset not in PRESETS:
         raise MmptValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
@@ -93,14 +94,14 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
     for key in (position, up, f"{theirs_layer}.0.{names['attention.query']}.weight", *([] if distilled else [types])):
         if key not in source:
             raise MmptValueError(
-                f"{source.path} has no {key!r}: this encoder is not built as BERT is. Covered are {COVERED}"
+                f"{source.path} has no {key!r}: this encoder does not have BERT's architecture. Supported are {COVERED}"
             )
     vocab_size = source.size(root + WORDS, 0, "vocab_size")
     size = source.size(root + WORDS, 1, "hidden_size", "dim")
     inner, width = source.size(up, 0, "intermediate_size", "hidden_dim"), source.shape(up)[1]
     if width != size:
         raise MmptValueError(
-            f"{source.path}: embeddings are {size} wide and layers {width}; expected an encoder with both alike"
+            f"{source.path}: embeddings have width {size} and layers width {width}; expected the same width"
         )
     shifted = source.config.get("model_type") in SHIFTED_POSITIONS or root == "roberta."
     skipped = int(source.setting("pad_token_id", 1)) + 1 if shifted else 0
@@ -146,7 +147,7 @@ def read_text_encoder(source: SourceCheckpoint, preset: str, overrides: dict[str
 
 
 def keys_beside_text(source: SourceCheckpoint) -> list[str]:
-    """Return the keys that no text encoder of BERT's build has: those of another model around it."""
+    """Return the keys that do not belong to a text encoder with BERT's architecture."""
     root = next((key.removesuffix(WORDS) for key in source if key.endswith(WORDS)), None)
     if root is None:
         return list(source)
@@ -180,14 +181,14 @@ def _map_head(keys: KeyMap, source: SourceCheckpoint, root: str, config: MmptCon
 
 
 def _types_part(source: SourceCheckpoint, types: str, rows: int) -> Part:
-    """Cut the table of types, or repeat its first row (RoBERTa has one type); zeros where there is none."""
+    """Truncate the table of types, or repeat its first row (RoBERTa has one type); use zeros if there is no table."""
     if types not in source:
         return Part("zeros: DistilBERT has no token types", lambda words: words.new_zeros(rows, words.shape[1]))
     theirs = source.shape(types)[0]
     if rows <= theirs:
         return Part("" if rows == theirs else f"first {rows} rows", lambda table: table[:rows])
     return Part(
-        f"rows {theirs}..{rows - 1} start as row 0", lambda table: table[[*range(theirs), *([0] * (rows - theirs))]]
+        f"rows {theirs}..{rows - 1} copy row 0", lambda table: table[[*range(theirs), *([0] * (rows - theirs))]]
     )
 
 

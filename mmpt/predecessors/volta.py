@@ -1,4 +1,4 @@
-"""VOLTA: its flat list of numbered sub-layers, read as ordinary layers and co-attention layers."""
+"""VOLTA: convert its flat list of numbered sub-layers to ordinary layers and co-attention layers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,12 +30,18 @@ TARGETS = {
     "5": ("region_feature", "mrfr"),
     "6": ("region_class", "mrc"),
 }
-"""VOLTA's number of a visual target -> head and objective. 2, a contrastive loss, has no counterpart."""
+"""VOLTA's number of a visual target -> (head, objective); 2, a contrastive loss, has no counterpart."""
 
 
 @dataclass
 class _Stream:
-    """The sub-layers of one stream: (attention, feed-forward) of each layer, (co-attention, feed-forward or None)."""
+    """Sub-layer numbers of one stream.
+
+    Args:
+        layers: (attention, feed-forward) of each layer.
+        co_attention: (co-attention, feed-forward or None) of each co-attention layer.
+        stops: for each co-attention layer, the number of layers before it.
+    """
 
     layers: list[tuple[int, int]] = field(default_factory=list)
     co_attention: list[tuple[int, int | None]] = field(default_factory=list)
@@ -43,20 +49,20 @@ class _Stream:
 
 
 def read_volta(source: SourceCheckpoint) -> tuple[dict[str, Any], KeyMap]:
-    """VOLTA (github.com/e-bug/volta, volta/encoders.py). Text has plain names, vision the same with `v_`.
+    """Read VOLTA (github.com/e-bug/volta, volta/encoders.py). Names of vision modules have the prefix `v_`.
 
     Raises:
-        ValueError: without a configuration, and for a topology that is none of single stream, ViLBERT's or LXMERT's.
+        ValueError: if there is no configuration, or the topology is not that of a single stream, ViLBERT or LXMERT.
     """
     config = source.config
     missing = [name for name in (*LISTS, *FEED_FORWARD_LISTS, "image_embeddings") if name not in config]
     if missing:
         raise MmptValueError(
-            f"{source.path}: VOLTA's keys do not tell its topology; give its configuration with --config, "
-            f"config/ctrl_vilbert_base.json of its repository say (it must hold {', '.join(missing)})"
+            f"{source.path}: the topology cannot be inferred from VOLTA's keys; give its configuration with --config, "
+            f"such as config/ctrl_vilbert_base.json of its repository (it must contain {', '.join(missing)})"
         )
     if config.get("model", "bert") != "bert":
-        raise MmptValueError(f"{source.path}: model is {config['model']!r}, expected 'bert'; others are not covered")
+        raise MmptValueError(f"{source.path}: model is {config['model']!r}, expected 'bert'; others are not supported")
     keys = KeyMap()
     map_text_embeddings(keys, "bert.")
     attention = [set(config[name]) for name in LISTS]
@@ -136,7 +142,7 @@ def _dual_stream(keys: KeyMap, config: dict[str, Any], source: SourceCheckpoint)
 
 
 def _parse(own: list[int], other: list[int], feed_forward: list[int], source: SourceCheckpoint) -> _Stream:
-    """Read one stream's sub-layers in order: own attention and feed-forward make a layer, the rest is co-attention."""
+    """Group the sub-layers of one stream into layers (self-attention and feed-forward) and co-attention layers."""
     kinds = {**dict.fromkeys(own, "own"), **dict.fromkeys(feed_forward, "feed_forward")}
     if set(own) & set(other):
         raise _inexpressible(source, f"sub-layers {sorted(set(own) & set(other))} attend to both modalities")
@@ -151,7 +157,7 @@ def _parse(own: list[int], other: list[int], feed_forward: list[int], source: So
         elif kinds[number] == "own" and follower is not None:
             stream.layers.append((number, follower))
         else:
-            raise _inexpressible(source, f"sub-layer {number} is no attention followed by a feed-forward")
+            raise _inexpressible(source, f"sub-layer {number} is not an attention followed by a feed-forward")
     return stream
 
 
@@ -181,7 +187,7 @@ def _map_co_attention(keys: KeyMap, ours: str, number: int, queries: str, others
 
 
 def _tie_vision(keys: KeyMap, number: int, names: Iterable[str]) -> None:
-    """A shared sub-layer stands in the file twice, once with `v_`."""
+    """Tie the two copies of a shared sub-layer in the file, one of which has the prefix `v_`."""
     for name in names:
         block, _, module = name.partition(".")
         theirs = f"bert.encoder.layer.{number}.{block}"
@@ -320,6 +326,6 @@ def _co_attention_heads(config: dict[str, Any], source: SourceCheckpoint, sublay
 
 def _inexpressible(source: SourceCheckpoint, why: str) -> MmptValueError:
     return MmptValueError(
-        f"{source.path}: {why}. Covered are single stream, ViLBERT's and LXMERT's topologies, each layer an attention "
-        "and a feed-forward"
+        f"{source.path}: {why}. Supported are single stream, ViLBERT's and LXMERT's topologies, each layer an "
+        "attention and a feed-forward"
     )

@@ -1,16 +1,12 @@
-"""From an encoder to a task: fine-tune, evaluate, predict.
+"""Downstream tasks: their table, predictions, metrics and error analysis.
 
-tasks              the table of tasks: columns, models, labels, metric; where a new task begins
-section            the section `task` of a recipe
-task_corpus        tables joined with regions: what a task is learnt and measured on
+table              the table of tasks: inputs, labels, models, metrics; add a new task here
 class_names        names and weights of classes
-finetuning         `mmpt finetune`
-finetuning_trainer the trainer of it
-layer_rates        learning rates by layer, and freezing
-evaluation         a model of a folder, opened to predict and to be scored
-decoding, ranking  from outputs to predictions
-judging, scoring   predictions against what is right, one by one and all together
+layer_rates        layer-wise learning rates, and freezing
+evaluation         load a saved model, predict and score
+predictions        predictions from model outputs; `ranking` for retrieval
+scoring            metrics of all predictions; `error_analysis` assesses single ones
+chance             chance levels
 prediction_files   predictions.jsonl
-gallery            the wrong predictions as a page
-commands           the commands
+gallery            HTML page of wrong and right predictions
 """

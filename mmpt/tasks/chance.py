@@ -1,4 +1,4 @@
-"""What guessing gets in the measure that a task is known by, so that a number can be read."""
+"""Chance level of each task in its main metric, for comparison with a model."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,29 +15,29 @@ from mmpt.tasks.scoring import gold_classes
 
 
 def chance_of_answers(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the accuracy of the answer that the training questions have most often."""
+    """Return the accuracy of always giving the most frequent training answer."""
     most_frequent = next(iter(numbers))
     return float(np.mean([score_answer(most_frequent, answers) for answers in dataset.column("answers")]))
 
 
 def chance_of_classes(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the share of the most frequent class."""
+    """Return the fraction of rows with the most frequent class."""
     return max(Counter(gold_classes(dataset, numbers)).values()) / len(dataset)
 
 
 def chance_of_choices(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the mean share of one choice among those of its row."""
+    """Return the mean of 1 / number of choices."""
     return float(np.mean([1 / len(choices) for choices in dataset.column("choices")]))
 
 
 def chance_of_boxes(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the mean share of an image's regions that show what the text means."""
+    """Return the mean fraction of an image's regions that match the true box."""
     pairs = zip(dataset.column("image_id"), dataset.column("box"), strict=True)
     return float(np.mean([_matching(dataset.regions[image_id], [box]) for image_id, box in pairs]))
 
 
 def chance_of_phrases(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the mean share of an image's regions that show what a phrase means, of the phrases with boxes."""
+    """Return the mean fraction of an image's regions that match a true box of a phrase, over phrases with boxes."""
     pairs = zip(dataset.column("image_id"), dataset.column("phrases"), strict=True)
     shares = [
         _matching(dataset.regions[image_id], phrase["boxes"])
@@ -49,7 +49,7 @@ def chance_of_phrases(dataset: TaskDataset, numbers: Mapping[str, int]) -> float
 
 
 def chance_of_ranking(dataset: TaskDataset, numbers: Mapping[str, int]) -> float:
-    """Return the mean share of the images that belong to a text."""
+    """Return the mean fraction of images that match a text."""
     pairs = set(zip(dataset.column("text"), dataset.column("image_id"), strict=True))
     right = Counter(text for text, _ in pairs)
     return float(np.mean([count / len({image for _, image in pairs}) for count in right.values()]))

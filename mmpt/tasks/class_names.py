@@ -1,4 +1,4 @@
-"""The names of a model's classes or answers, which its configuration keeps as `id2label`: taken from training data."""
+"""Names of a model's classes or answers, taken from training data and saved as `id2label` in its configuration."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,37 +12,38 @@ from mmpt.processing.annotations.statement_annotations import ENTAILMENT, TRUTH
 
 
 def truth_names(table: datasets.Dataset, min_count: int) -> list[str]:
-    """Return the names of the classes, false and true where the table has none."""
+    """Return the class names of the table, or "false" and "true" if it has none."""
     return class_names(table, min_count) if "label_name" in table.column_names else list(TRUTH)
 
 
 def entailment_names(table: datasets.Dataset, min_count: int) -> list[str]:
-    """Return the names of the classes; contradiction, neutral and entailment where the table has none."""
+    """Return the class names of the table, or contradiction, neutral and entailment if it has none."""
     return class_names(table, min_count) if "label_name" in table.column_names else list(ENTAILMENT)
 
 
 def class_names(table: datasets.Dataset, min_count: int) -> list[str]:
-    """Return the name of each class by its number: `label_name`, or the number itself where there is none.
+    """Return the names of the classes in the order of their numbers: `label_name`, or the number if there is none.
 
     Raises:
-        ValueError: if the table has no labels, a class has two names or no line of text, or two have one name.
+        ValueError: if the table has no labels, a class has two names, a name is not one line of printable characters,
+            or two classes have the same name.
     """
     labels = _column(table, "label")
     names = table["label_name"] if "label_name" in table.column_names else [None] * len(labels)
     known: dict[int, str] = {}
     for label, name in zip(labels, names, strict=True):
         if label is not None and name is not None and known.setdefault(label, name) != name:
-            raise MmptValueError(f"label {label} is called {known[label]!r} and {name!r}, expected one name a class")
+            raise MmptValueError(f"label {label} is named {known[label]!r} and {name!r}, expected one name per class")
     found = [label for label in labels if label is not None]
     if not found:
         raise MmptValueError("column 'label' is null in every row, expected a class in every row")
     listed = [known.get(label, str(label)) for label in range(max(found) + 1)]
     broken = next((name for name in listed if not name.isprintable()), None)
     if broken is not None:
-        raise MmptValueError(f"a class is called {broken!r}, expected one line of printable characters")
+        raise MmptValueError(f"a class is named {broken!r}, expected one line of printable characters")
     if len(set(listed)) < len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
-        raise MmptValueError(f"two classes are called {twice!r}, expected a name of its own for each")
+        raise MmptValueError(f"two classes are named {twice!r}, expected a unique name for each")
     return listed
 
 
@@ -50,7 +51,7 @@ def answer_names(table: datasets.Dataset, min_count: int) -> list[str]:
     """Return the answers, each on one line, that are given to at least `min_count` questions, the most frequent first.
 
     Raises:
-        ValueError: if none is.
+        ValueError: if there is none.
     """
     counts: Counter[str] = Counter()
     for answers in _column(table, "answers"):
@@ -59,7 +60,7 @@ def answer_names(table: datasets.Dataset, min_count: int) -> list[str]:
     names = [answer for answer in ordered if counts[answer] >= min_count]
     if not names:
         raise MmptValueError(
-            f"no answer is given to {min_count} questions or more, expected some; lower min_answer_count"
+            f"no answer occurs in {min_count} questions or more, expected some; lower min_answer_count"
         )
     return names
 
@@ -73,7 +74,7 @@ def balanced_weights(numbers: Sequence[int], classes: int) -> list[float]:
     counts = np.bincount(np.asarray(numbers), minlength=classes)
     if not counts.all():
         raise MmptValueError(
-            f"class {int(counts.argmin())} has no row in the training data, so that class_weights 'balanced' is not "
+            f"class {int(counts.argmin())} has no row in the training data, so class_weights 'balanced' is not "
             "defined; give the weights as a list"
         )
     return (counts.sum() / (classes * counts)).tolist()
@@ -81,5 +82,5 @@ def balanced_weights(numbers: Sequence[int], classes: int) -> list[float]:
 
 def _column(table: datasets.Dataset, name: str) -> Sequence:
     if name not in table.column_names:
-        raise MmptValueError(f"the table has no column {name!r}, which the task learns from; got {table.column_names}")
+        raise MmptValueError(f"the table has no column {name!r}, which the task trains on; got {table.column_names}")
     return table[name]

@@ -1,4 +1,4 @@
-"""Whether one prediction is right, in words and boxes that a person can look at."""
+"""Assess single predictions: whether each is right, with gold and prediction as text and boxes for display."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ Box = list[float]
 
 @dataclass
 class Shown:
-    """An image to show.
+    """An image to display.
 
     Args:
-        true: boxes that the text means, in pixels.
-        found: boxes that were predicted.
+        true: gold boxes, x1 y1 x2 y2 in pixels.
+        found: predicted boxes, in the same format.
     """
 
     image_id: str
@@ -32,62 +32,63 @@ class Shown:
 
 
 @dataclass
-class Judgement:
-    """What was right, and what was said.
+class Assessment:
+    """Gold and prediction of one row.
 
     Args:
-        label: the right answer as the table has it.
-        gold: the right answer in words.
-        said: the prediction in words.
-        images: what both are about.
+        right: whether the prediction is right.
+        label: the gold label as in the table.
+        gold: the gold label as text.
+        predicted: the prediction as text.
+        images: the images of the row, with gold and predicted boxes.
     """
 
     right: bool
     label: Any
     gold: str
-    said: str
+    predicted: str
     images: list[Shown]
 
 
-def judge_class(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge a class of one image or of two."""
+def assess_class(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess the predicted class of one image or of two images."""
     example = _example(row, dataset)
     gold = list(numbers)[class_number(example, numbers)]
     images = [Shown(example["image_id"])]
     if "second_image_id" in example:
         images = [Shown(example["image_id"], "left"), Shown(example["second_image_id"], "right")]
-    return Judgement(prediction["prediction"] == gold, gold, gold, prediction["prediction"], images)
+    return Assessment(prediction["prediction"] == gold, gold, gold, prediction["prediction"], images)
 
 
-def judge_answer(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge an answer: it is wrong where VQA's accuracy gives it less than half."""
+def assess_answer(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess an answer, which is right if its VQA accuracy is at least 0.5."""
     example = _example(row, dataset)
     counts = Counter(example["answers"]).most_common()
     gold = ", ".join(answer if number == 1 else f"{answer} ({number})" for answer, number in counts)
     right = score_answer(prediction["prediction"], example["answers"]) >= 0.5
-    return Judgement(right, example["answers"], gold, prediction["prediction"], [Shown(example["image_id"])])
+    return Assessment(right, example["answers"], gold, prediction["prediction"], [Shown(example["image_id"])])
 
 
-def judge_choice(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge a choice among texts."""
+def assess_choice(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess the predicted choice."""
     example = _example(row, dataset)
-    gold, said = example["choices"][example["label"]], example["choices"][prediction["number"]]
+    gold, predicted = example["choices"][example["label"]], example["choices"][prediction["number"]]
     label = example["label"]
-    return Judgement(prediction["number"] == label, label, gold, said, [Shown(example["image_id"])])
+    return Assessment(prediction["number"] == label, label, gold, predicted, [Shown(example["image_id"])])
 
 
-def judge_box(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge the box of an expression."""
+def assess_box(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess the predicted box of a referring expression."""
     example = _example(row, dataset)
     box = prediction["prediction"]
     shown = Shown(example["image_id"], "", [example["box"]], [box] if box else [])
     overlap = _overlap(box, [example["box"]])
-    said = f"red box, overlap {overlap:.2f}"
-    return Judgement(overlap >= MATCHING_IOU, example["box"], "green box", said, [shown])
+    predicted = f"red box, overlap {overlap:.2f}"
+    return Assessment(overlap >= MATCHING_IOU, example["box"], "green box", predicted, [shown])
 
 
-def judge_phrases(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge the boxes of a text's phrases; those without a true box do not count."""
+def assess_phrases(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess the predicted boxes of the phrases of a text; phrases without a gold box do not count."""
     example = _example(row, dataset)
     wrong, shown = [], Shown(example["image_id"])
     phrases = [pair for pair in zip(example["phrases"], prediction["prediction"], strict=False) if pair[0]["boxes"]]
@@ -97,17 +98,17 @@ def judge_phrases(prediction: Prediction, row: int, dataset: TaskDataset, number
             shown.true += phrase["boxes"]
             shown.found += [box] if box else []
     boxes = [phrase["boxes"] for phrase in example["phrases"]]
-    said = f"red boxes for {', '.join(wrong)}" if wrong else "the same boxes"
-    return Judgement(not wrong, boxes, "green boxes", said, [shown])
+    predicted = f"red boxes for {', '.join(wrong)}" if wrong else "the same boxes"
+    return Assessment(not wrong, boxes, "green boxes", predicted, [shown])
 
 
-def judge_ranking(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Judgement:
-    """Judge the image that a text found; every image with this text is right."""
+def assess_ranking(prediction: Prediction, row: int, dataset: TaskDataset, numbers: Mapping[str, int]) -> Assessment:
+    """Assess the image retrieved for a text; every image with this text is right."""
     example = _example(row, dataset)
     found = prediction["prediction"]
     right = (example["text"], found) in dataset.pairs
     images = [Shown(example["image_id"], "right"), Shown(found, "found")]
-    return Judgement(right, example["image_id"], example["image_id"], found, images)
+    return Assessment(right, example["image_id"], example["image_id"], found, images)
 
 
 def _example(row: int, dataset: TaskDataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A saved model of a downstream task on a table: its predictions, and its measures where the table has labels."""
+"""Apply a saved model of a downstream task to a table: predictions and, if the table has labels, metrics."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -32,12 +32,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class SavedTaskModel:
-    """A model of a task with what it needs, on its device.
+    """A model of a task on its device, with its collator and recipe.
 
     Args:
-        name: of the task.
-        recipe: of the run that made it, where its folder has one.
-        dtype: that matrices are multiplied in; the weights stay in float32.
+        name: name of the task.
+        recipe: recipe of the training run, if the folder has one.
+        dtype: dtype of matrix multiplications; the weights stay in float32.
     """
 
     name: str
@@ -54,16 +54,16 @@ class SavedTaskModel:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The number of each class or answer by its name."""
+        """Name of a class or answer -> number."""
         return label_numbers(self.model.config)
 
     @property
     def trained_on(self) -> Record | None:
-        """Record of the regions that the model was trained on; None for models of mmpt 0.1.0."""
+        """Record of the training regions, or None for models of mmpt 0.1.0."""
         return self.collator.processor.image_processor.extracted_by
 
     def forward(self, inputs: dict[str, Tensor]) -> Any:
-        """Return the model's output on a batch."""
+        """Run the model on a batch and return its output."""
         given = {name: value.to(self.device) for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
         lower = self.dtype != torch.float32
         precision = torch.autocast(self.device.type, self.dtype) if lower else contextlib.nullcontext()
@@ -73,10 +73,10 @@ class SavedTaskModel:
     def predict(
         self, dataset: TaskDataset, batch_size: int, progress: Callable[[int], None] = lambda done: None
     ) -> Iterator[Prediction]:
-        """Yield the prediction of each row, in the order of the table.
+        """Yield the prediction of each row in table order.
 
         Args:
-            progress: called with how many rows are done.
+            progress: called with the number of rows done.
         """
         if self.task.rank is not None:
             ranked = self.task.rank(self.forward, self.collator, dataset, batch_size)
@@ -86,17 +86,17 @@ class SavedTaskModel:
         loader: Any = DataLoader(dataset, batch_size=batch_size, collate_fn=self.collator)
         for batch in loader:
             output = self.forward(batch)
-            there = {name: value.to(self.device) for name, value in batch.items()}
-            predictions = self.task.decode(output, there, self.model.config)
+            on_device = {name: value.to(self.device) for name, value in batch.items()}
+            predictions = self.task.predict(output, on_device, self.model.config)
             yield from predictions
             done += len(predictions)
             progress(done)
 
     def score(self, predictions: list[Prediction], dataset: TaskDataset) -> Measures:
-        """Return the task's measures.
+        """Return the measures of the task.
 
         Raises:
-            ValueError: if a row has no label, or one that the model does not know.
+            ValueError: if a row has no label, or a label that is unknown to the model.
         """
         return self.task.score(predictions, dataset, self.numbers)
 
@@ -109,17 +109,17 @@ def open_task_model(
     dtype: str = "float32",
     blank: Blank | None = None,
 ) -> SavedTaskModel:
-    """Load a model that `mmpt finetune` saved, or that another run of transformers did.
+    """Load a task model saved by `mmpt finetune` or by any other transformers training run.
 
     Args:
-        folder: or name on the Hub.
-        name: of the task; by default the recipe in the folder tells it, or the model's class where one task has it.
-        device: cpu, cuda, ...; a GPU if there is one.
+        folder: folder, or name on the Hub.
+        name: name of the task; None infers it from the recipe in the folder, or from a model class with only one task.
+        device: cpu, cuda, ...; None uses a GPU if there is one.
         dtype: float32, bfloat16 or float16.
-        blank: a modality that the model is not to see; by default as it was trained.
+        blank: modality to hide from the model; None means as in training.
 
     Raises:
-        ValueError: if the model is of no task or of another one, or an option is unknown.
+        ValueError: if the model is not of a task or not of task `name`, or an option is unknown.
     """
     if dtype not in DTYPES:
         raise MmptValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -137,20 +137,22 @@ def open_task_model(
         recipe = load_recipe(path, command="finetune", saved=True)
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
     if stream is None:
-        raise MmptValueError(f"{folder!r} holds a model of type {config.model_type!r}, expected one of this package")
+        raise MmptValueError(f"{folder!r} contains a model of type {config.model_type!r}, expected one of this package")
     fitting = [each for each, task in TASKS.items() if task.models[stream].__name__ == made_by]
     if not fitting:
         raise MmptValueError(
-            f"{folder!r} holds a {made_by}, which does no downstream task; fine-tune it: mmpt finetune"
+            f"{folder!r} contains a {made_by}, which has no downstream task; fine-tune it: mmpt finetune"
         )
     if name is None:
         name = recipe.task.name if recipe is not None and recipe.task is not None else fitting[0]
         if recipe is None and len(fitting) > 1:
-            raise MmptValueError(f"{folder!r} holds a {made_by}; say the task with --task, one of {', '.join(fitting)}")
+            raise MmptValueError(
+                f"{folder!r} contains a {made_by}; give its task as --task, one of {', '.join(fitting)}"
+            )
     task_of(name)
     if name not in fitting:
         raise MmptValueError(
-            f"{folder!r} holds a {made_by}, not a model of task {name!r}; it does {', '.join(fitting)}"
+            f"{folder!r} contains a {made_by}, not a model of task {name!r}; its tasks are {', '.join(fitting)}"
         )
     model: Any = load_pretrained(TASKS[name].models[stream], folder)
     collator = TaskDataCollator(

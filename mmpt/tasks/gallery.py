@@ -1,4 +1,4 @@
-"""The gallery of wrong and right predictions: one HTML page with its pictures inside, which needs no network."""
+"""Gallery of wrong and right predictions, as one self-contained HTML page with embedded images."""
 
 import base64
 import html
@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from mmpt.inference.region_picture import draw_regions
-from mmpt.tasks.error_analysis import Judgement, Shown
+from mmpt.tasks.error_analysis import Assessment, Shown
 from mmpt.tasks.predictions import Prediction
 from mmpt.tasks.table import TASKS
 from mmpt.training.task_sources import TaskTable
 
-SIDE = 320  # pixels of a picture's longer side
-TRUE_COLOUR, FOUND_COLOUR = "#009E73", "#D55E00"  # of Okabe and Ito
+SIDE = 320  # longer side of an image in pixels
+TRUE_COLOUR, FOUND_COLOUR = "#009E73", "#D55E00"  # from the colour-blind-safe palette of Okabe and Ito
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -38,7 +38,7 @@ blockquote {{ margin: .3rem 0 .6rem; font-weight: 600; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 14px; }}
 th {{ text-align: left; font-weight: 400; color: #555; padding: .1rem .6rem .1rem 0; white-space: nowrap; }}
 td {{ padding: .1rem 0; }}
-.gold {{ color: {true}; }} .said {{ color: {found}; }}
+.gold {{ color: {true}; }} .predicted {{ color: {found}; }}
 small {{ color: #777; }}
 </style>
 <h1>{title}</h1>
@@ -63,28 +63,30 @@ def write_gallery(
     numbers: Mapping[str, int],
     count: int,
 ) -> int:
-    """Write the predictions that the model was most certain of, wrong ones beside right ones, and return how many rows
-    are wrong.
+    """Write the most confident predictions, wrong and right ones side by side, and return the number of wrong rows.
 
     Args:
-        name: of the task.
-        predictions: one a row of the table.
-        numbers: the model's number of each class by its name.
-        count: how many of each are shown at most.
+        name: name of the task.
+        predictions: one per row of the table.
+        numbers: name of a class -> the model's number of it.
+        count: maximum number of wrong and of right predictions to show.
     """
-    judge, dataset = TASKS[name].judge, table.dataset
+    assess, dataset = TASKS[name].assess, table.dataset
     ids = dataset.ids()
-    judged = [judge(prediction, row, dataset, numbers) for row, prediction in enumerate(predictions)]
-    order = sorted(range(len(judged)), key=lambda row: -predictions[row]["confidence"])
-    wrong = [row for row in order if not judged[row].right]
-    right = [row for row in order if judged[row].right]
+    assessed = [assess(prediction, row, dataset, numbers) for row, prediction in enumerate(predictions)]
+    order = sorted(range(len(assessed)), key=lambda row: -predictions[row]["confidence"])
+    wrong = [row for row in order if not assessed[row].right]
+    right = [row for row in order if assessed[row].right]
     wrong_articles, right_articles = (
-        [_article(ids[row], dataset.table[row], table, predictions[row], judged[row], opening) for row in rows[:count]]
+        [
+            _article(ids[row], dataset.table[row], table, predictions[row], assessed[row], opening)
+            for row in rows[:count]
+        ]
         for rows, opening in ((wrong, "<article>"), (right, '<article class="right">'))
     )
     summary = (
-        f"{len(wrong)} of {len(predictions)} rows are wrong; shown are {len(wrong_articles)} of them and "
-        f"{len(right_articles)} right ones, those that the model was most certain of first."
+        f"{len(wrong)} of {len(predictions)} rows are wrong. This page shows {len(wrong_articles)} wrong and "
+        f"{len(right_articles)} right predictions, the most confident first."
     )
     page = _PAGE.format(
         title=html.escape(f"Predictions: {name}"),
@@ -103,17 +105,17 @@ def _article(
     example: Mapping[str, Any],
     table: TaskTable,
     prediction: Prediction,
-    judgement: Judgement,
+    assessment: Assessment,
     opening: str,
 ) -> str:
-    figures = "".join(_figure(shown, table) for shown in judgement.images)
+    figures = "".join(_figure(shown, table) for shown in assessment.images)
     lines = [
-        ("gold", "gold", judgement.gold),
-        ("prediction", "said", f"{judgement.said} ({prediction['confidence']:.0%})"),
+        ("gold", "gold", assessment.gold),
+        ("prediction", "predicted", f"{assessment.predicted} ({prediction['confidence']:.0%})"),
     ]
-    for who, said in prediction.get("decisions", {}).items():
-        words = f"{said['prediction']} ({said['confidence']:.0%}), weight {said['weight']:.2f}"
-        lines.append((f"{who} said", "", words))
+    for source, each in prediction.get("decisions", {}).items():
+        words = f"{each['prediction']} ({each['confidence']:.0%}), weight {each['weight']:.2f}"
+        lines.append((f"predicted from {source}", "", words))
     rows = "".join(
         f'<tr><th>{html.escape(label)}</th><td class="{kind}">{html.escape(words)}</td></tr>'
         for label, kind, words in lines
@@ -127,18 +129,18 @@ def _article(
 
 def _figure(shown: Shown, table: TaskTable) -> str:
     image, regions = table.picture(shown.image_id), table.dataset.regions[shown.image_id]
-    # Boxes are in pixels of the image that the regions were found in; the file may be a smaller copy of it.
+    # Boxes are in pixels of the image that the regions were extracted from; the file may be a smaller copy.
     size = (regions.width, regions.height) if image is None or regions.width else image.size
     canvas = draw_regions(regions, None, table.class_names, SIDE) if image is None else image.convert("RGB")
     scale = SIDE / max(canvas.size)
     canvas = canvas.resize([max(1, round(side * scale)) for side in canvas.size], Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas)
     for boxes, colour in ((shown.true, TRUE_COLOUR), (shown.found, FOUND_COLOUR)):
-        for x1, y1, x2, y2 in boxes:  # only images of a known size have any
+        for x1, y1, x2, y2 in boxes:  # only images of known size have boxes
             across, down = canvas.width / (size[0] or 1), canvas.height / (size[1] or 1)
             draw.rectangle((x1 * across, y1 * down, x2 * across, y2 * down), outline=colour, width=3)
     buffer = io.BytesIO()
-    canvas.save(buffer, format="JPEG", quality=88)  # a fifth of a PNG's bytes where the image has noise
+    canvas.save(buffer, format="JPEG", quality=88)  # a fifth of the size of a PNG for noisy images
     data = base64.b64encode(buffer.getvalue()).decode()
     caption = f"<figcaption>{html.escape(shown.caption)}</figcaption>" if shown.caption else ""
     return f'<figure><img alt="{html.escape(shown.image_id)}" src="data:image/jpeg;base64,{data}">{caption}</figure>'

@@ -1,9 +1,9 @@
-"""Which learning rate each parameter gets in fine-tuning, and which are frozen: by how deep in the model it lies.
+"""Layer-wise learning rates and freezing of parameters in fine-tuning, by depth in the model.
 
-The depth of a block is the number of blocks on the longest path before it: embeddings have depth 0, the layers of a
-single stream 1, 2, ...; in the dual stream a co-attention layer lies above everything that it joins. Poolers and heads
-lie on top. Layer-wise decay multiplies the rate by a factor for each level below the top (Howard and Ruder 2018,
-Universal Language Model Fine-tuning; Clark et al. 2020, ELECTRA).
+The depth of a block is the number of blocks on the longest path before it. Embeddings have depth 0; the layers of a
+single stream have depths 1, 2, ...; in the dual stream a co-attention layer is one above the deeper of its two inputs.
+Poolers and heads are at the top. Layer-wise decay multiplies the rate by a factor for each level below the top (Howard
+and Ruder 2018, Universal Language Model Fine-tuning; Clark et al. 2020, ELECTRA).
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ POOLERS = ("backbone.text_pooler.", "backbone.region_pooler.")
 
 
 def block_depths(config: MmptConfig) -> dict[str, int]:
-    """Return the depth of each block of a backbone, by what its parameters' names begin with."""
+    """Return prefix of parameter names -> depth, for each block of a backbone."""
     depths: dict[str, int] = {prefix: 0 for prefix in EMBEDDINGS}  # noqa: C420 - wider keys
     if not isinstance(config, MmptDualStreamConfig):
         return depths | {f"backbone.layers.{layer}.": layer + 1 for layer in range(config.num_hidden_layers)}
@@ -43,10 +43,10 @@ def block_depths(config: MmptConfig) -> dict[str, int]:
 
 
 def depth_of(name: str, depths: dict[str, int]) -> int:
-    """Return the depth of a parameter; poolers and heads lie one above the deepest block.
+    """Return the depth of a parameter; poolers and heads are one above the deepest block.
 
     Raises:
-        ValueError: if the parameter is the backbone's, but of no block that is known.
+        ValueError: if a backbone parameter belongs to no known block.
     """
     for prefix, depth in depths.items():
         if name.startswith(prefix):
@@ -65,13 +65,15 @@ def parameter_groups(
     layer_decay: float = 1.0,
     head_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Return the trainable parameters in groups for an optimiser, each exactly once, from the embeddings to the head.
+    """Return optimiser groups of all trainable parameters, from the embeddings to the head.
 
     Args:
-        model: of a task; its `config` tells the blocks.
+        model: model of a task.
         decayed: names of the parameters with weight decay.
+        learning_rate: rate at the top of the model.
+        weight_decay: weight decay of the `decayed` parameters.
         layer_decay: factor of the rate for each level below the top.
-        head_factor: factor of the rate of what is not the backbone's.
+        head_factor: factor of the rate of all parameters outside the backbone.
     """
     depths = block_depths(model.config)  # type: ignore[arg-type]
     top, decayed = max(depths.values()) + 1, set(decayed)
@@ -93,14 +95,14 @@ def parameter_groups(
 
 
 def freeze_parameters(model: nn.Module, freeze: Freeze) -> int:
-    """Freeze a part of a task's model, and return how many numbers still learn.
+    """Freeze part of a task model, and return the number of trainable parameters.
 
     Args:
-        freeze: "backbone", all but the head; "embeddings"; or a number of levels: the embeddings and the blocks of
-            this depth and less. None freezes nothing.
+        freeze: "backbone" freezes all but the head; "embeddings" freezes only these; a number freezes the embeddings
+            and all blocks up to this depth; None freezes nothing.
 
     Raises:
-        ValueError: if there are not so many levels.
+        ValueError: if the number is larger than the depth of the model.
     """
     depths = block_depths(model.config)  # type: ignore[arg-type]
     deepest = max(depths.values())

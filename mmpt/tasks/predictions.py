@@ -1,4 +1,4 @@
-"""From a model's output to predictions that a person, a metric and a JSON file can read."""
+"""Convert model outputs to predictions for display, metrics and JSON files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,38 +10,43 @@ from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.modeling_mmpt.objectives import IGNORED
 
 Prediction = dict[str, Any]
-"""What is said of one example: `prediction`, `confidence` (0..1) and, as far as the task has them, more.
+"""Prediction of one example: `prediction`, `confidence` (0..1) and, depending on the task, further fields.
 
-`top` lists the likeliest `TOP` of what could be predicted, each with its confidence.
+`top` lists the `TOP` most probable predictions with their confidences.
 """
 
 TOP = 5
-"""Likeliest choices that a prediction lists."""
+"""Number of most probable predictions to list."""
 
 DECISIONS = {"both": "joint_logits", "text": "text_logits", "regions": "region_logits"}
 
 
-def decode_classes(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return the name of the likeliest class, its number and its probability; with late fusion also what each
-    modality said, and its weight."""
+def predict_classes(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return the most probable class with name, number and probability.
+
+    With late fusion, also return the prediction and weight of each modality.
+    """
     return _decisions(output, list(config.id2label.values()), torch.softmax)  # type: ignore[union-attr]
 
 
-def decode_answers(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return the likeliest answer as `decode_classes` does; with binary cross-entropy its own probability."""
-    squash = torch.softmax if config.answer_loss == "kl" else lambda logits, _: logits.sigmoid()
-    return _decisions(output, list(config.id2label.values()), squash)  # type: ignore[union-attr]
+def predict_answers(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return the most probable answer as `predict_classes` does.
+
+    The confidence is a softmax over all answers with `answer_loss="kl"`, and the answer's sigmoid otherwise.
+    """
+    activation = torch.softmax if config.answer_loss == "kl" else lambda logits, _: logits.sigmoid()
+    return _decisions(output, list(config.id2label.values()), activation)  # type: ignore[union-attr]
 
 
-def decode_choices(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return the number of the likeliest choice and its probability."""
+def predict_choices(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return the number and probability of the most probable choice."""
     return _decisions(output, range(output.logits.shape[-1]), torch.softmax)
 
 
-def decode_regions(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return the box of the region that scores highest, in pixels, its number and its share of the probability.
+def predict_regions(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return the most probable region with its box in pixels, number and probability.
 
-    An image without regions gives no box (null).
+    For an image without regions, the box is null.
     """
     probabilities = _over_candidates(output.logits, batch["candidates"])
     boxes = batch["candidate_boxes"].tolist()
@@ -58,14 +63,14 @@ def decode_regions(output: Any, batch: Mapping[str, Tensor], config: MmptConfig)
     return predictions
 
 
-def decode_phrases(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return for each phrase the box of the region that scores highest, in pixels, and its share of the probability.
+def predict_phrases(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return for each phrase the box in pixels and the probability of the most probable region.
 
-    The box is null where the phrase was cut off or the image has no regions. Behind the phrases of a row stand nulls
-    for those that other rows of the batch have more.
+    The box is null if the phrase was truncated or the image has no regions. Rows with fewer phrases than others in the
+    batch are padded with nulls.
     """
     candidates, positions = batch["candidates"], batch["phrase_positions"]
-    logits = output.logits[..., : candidates.shape[-1]]  # with labels they may be wider
+    logits = output.logits[..., : candidates.shape[-1]]  # labels may have made them wider
     values, best = _over_candidates(logits, candidates[:, None]).max(-1)  # (batch, phrases)
     boxes = batch["candidate_boxes"].gather(1, best[:, :, None].expand(-1, -1, 4)).tolist()
     known = ((positions != IGNORED) & candidates.any(-1, keepdim=True)).tolist()
@@ -79,8 +84,8 @@ def decode_phrases(output: Any, batch: Mapping[str, Tensor], config: MmptConfig)
     ]
 
 
-def decode_scores(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
-    """Return the log-odds that text and image belong together, and whether they rather do."""
+def predict_scores(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) -> list[Prediction]:
+    """Return the log-odds that text and image match, and whether it is > 0."""
     scores = output.logits.float()
     return [
         {"prediction": score > 0, "confidence": probability, "score": score}
@@ -89,33 +94,33 @@ def decode_scores(output: Any, batch: Mapping[str, Tensor], config: MmptConfig) 
 
 
 def label_names(config: MmptConfig) -> list[str]:
-    """Return the names of a model's classes or answers by their numbers; a saved configuration has them unordered."""
+    """Return the names of a model's classes or answers ordered by number; a saved configuration may be unordered."""
     names: dict[Any, Any] = config.id2label or {}
     return [names[number] for number in range(len(names))]
 
 
 def label_numbers(config: MmptConfig) -> dict[str, int]:
-    """Return the number of each class or answer of a model by its name, in the order of the numbers."""
+    """Return name of a class or answer -> number, ordered by number."""
     return {name: number for number, name in enumerate(label_names(config))}
 
 
-def _decisions(output: Any, names: Sequence[Any], squash: Any) -> list[Prediction]:
-    predictions = _best(output.logits, names, squash)
+def _decisions(output: Any, names: Sequence[Any], activation: Any) -> list[Prediction]:
+    predictions = _best(output.logits, names, activation)
     weights = getattr(output, "decision_weights", None)
     if weights is None:
         return predictions
-    given = {who: getattr(output, name) for who, name in DECISIONS.items() if getattr(output, name) is not None}
-    alone = {who: _best(logits, names, squash) for who, logits in given.items()}
+    given = {source: getattr(output, name) for source, name in DECISIONS.items() if getattr(output, name) is not None}
+    alone = {source: _best(logits, names, activation) for source, logits in given.items()}
     for row, prediction in enumerate(predictions):
         prediction["decisions"] = {
-            who: {name: said[row][name] for name in ("prediction", "confidence")} | {"weight": weight}
-            for (who, said), weight in zip(alone.items(), weights[row].tolist(), strict=True)
+            source: {name: each[row][name] for name in ("prediction", "confidence")} | {"weight": weight}
+            for (source, each), weight in zip(alone.items(), weights[row].tolist(), strict=True)
         }
     return predictions
 
 
-def _best(logits: Tensor, names: Sequence[Any], squash: Any) -> list[Prediction]:
-    probabilities, numbers = squash(logits.float(), -1).topk(min(TOP, logits.shape[-1]), -1)
+def _best(logits: Tensor, names: Sequence[Any], activation: Any) -> list[Prediction]:
+    probabilities, numbers = activation(logits.float(), -1).topk(min(TOP, logits.shape[-1]), -1)
     return [
         {"prediction": names[first[0]], "confidence": shares[0], "number": first[0]}
         | {"top": [{"prediction": names[n], "confidence": share} for n, share in zip(first, shares, strict=True)]}
@@ -124,6 +129,6 @@ def _best(logits: Tensor, names: Sequence[Any], squash: Any) -> list[Prediction]
 
 
 def _over_candidates(logits: Tensor, candidates: Tensor) -> Tensor:
-    """Return the probability of each region among the candidates, 0 elsewhere."""
+    """Return the softmax over the candidate regions, with 0 for all others."""
     logits = logits.float().masked_fill(~candidates, torch.finfo(torch.float32).min)
     return logits.softmax(-1).masked_fill(~candidates, 0.0)

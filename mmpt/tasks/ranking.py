@@ -1,4 +1,4 @@
-"""Retrieval: every text of a table scored with every image of it."""
+"""Retrieval: score every text of a table with every image of the table."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from mmpt.processing.tasks.collator import TaskDataCollator
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.tasks.predictions import TOP, Prediction
 
-RANKED = 10  # images that a prediction names
+RANKED = 10  # images listed in a prediction
 
 
 def rank_images(
@@ -22,18 +22,21 @@ def rank_images(
     batch_size: int,
     share: tuple[int, int] = (0, 1),
 ) -> dict[int, Prediction]:
-    """Return for each row the images that fit its text best.
+    """Return row -> the images that match its text best.
 
-    Every text is scored with every image, which takes texts * images passes: for thousands of either, many GPUs.
+    Every text is scored with every image, which needs texts * images forward passes; thousands of either need many
+    GPUs.
 
     Args:
         forward: runs the model on a batch.
-        collator: one without labels.
-        share: (i, n): score the texts i, i + n, i + 2n, ..., so that n processes do them all.
+        collator: collator that makes no labels.
+        batch_size: number of pairs per forward pass.
+        share: (i, n) scores the texts i, i + n, i + 2n, ..., so that n processes together score all.
 
     Returns:
-        By row: `prediction`, the id of the best image; `confidence`, the probability of its score; `ranked`, the ids
-        of the ten best; and `scores`, of every image in the order of `image_ids`.
+        For each row: `prediction`, the id of the best image; `confidence`, its matching probability; `ranked`, the ids
+        of the ten best images; `top`, the best images with confidences; and `scores` of all distinct images, in the
+        order of first occurrence.
     """
     texts, images = _first_rows(dataset.column("text")), _first_rows(dataset.column("image_id"))
     names = list(images)
@@ -47,13 +50,13 @@ def rank_images(
         inputs.pop("rows")
         scores += forward(inputs).logits.float().tolist()
     of_text: dict[str, Prediction] = {}
-    for place, (text, _) in enumerate(own):
-        of_text[text] = _prediction(scores[place * len(names) : (place + 1) * len(names)], names)
+    for number, (text, _) in enumerate(own):
+        of_text[text] = _prediction(scores[number * len(names) : (number + 1) * len(names)], names)
     return {row: of_text[text] for row, text in enumerate(dataset.column("text")) if text in of_text}
 
 
 def score_rankings(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Any:
-    """Return recall at 1, 5 and 10 and the median rank, from texts to images and back."""
+    """Return recall at 1, 5 and 10 and the median rank, text to image and image to text."""
     texts, images = dataset.column("text"), dataset.column("image_id")
     names = list(_first_rows(images))
     together = set(zip(texts, images, strict=True))
@@ -69,11 +72,11 @@ def score_rankings(predictions: Sequence[Prediction], dataset: TaskDataset, numb
 
 
 def _prediction(scores: list[float], names: list[str]) -> Prediction:
-    order = sorted(range(len(names)), key=lambda place: -scores[place])[:RANKED]
-    top = [{"prediction": names[place], "confidence": _probability(scores[place])} for place in order[:TOP]]
+    order = sorted(range(len(names)), key=lambda image: -scores[image])[:RANKED]
+    top = [{"prediction": names[image], "confidence": _probability(scores[image])} for image in order[:TOP]]
     return {
         **top[0],
-        "ranked": [names[place] for place in order],
+        "ranked": [names[image] for image in order],
         "top": top,
         "scores": scores,
     }
@@ -84,7 +87,7 @@ def _probability(score: float) -> float:
 
 
 def _first_rows(values: Sequence[str]) -> dict[str, int]:
-    """Return the first row of each value, in the order in which they come."""
+    """Return value -> its first row, in the order of first occurrence."""
     rows: dict[str, int] = {}
     for row, value in enumerate(values):
         rows.setdefault(value, row)

@@ -1,4 +1,4 @@
-"""Predictions of a table's rows against what the table says: the measures of each task, with counts and intervals."""
+"""Compare predictions with the labels of a table: the metrics of each task, with counts and intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ from mmpt.tasks.predictions import Prediction
 
 Measures = dict[str, float]
 NO_BOX = [0.0, 0.0, 0.0, 0.0]
-"""What stands for a box that was not predicted: it covers nothing, so it is wrong."""
+"""Placeholder for a missing box; it is empty and so counts as wrong."""
 
 
 def score_answers(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return VQA's accuracy."""
+    """Return the VQA accuracy."""
     answers = _gold(dataset, "answers")
     return VqaAccuracy().compute(predictions=[each["prediction"] for each in predictions], references=answers)  # type: ignore[return-value]
 
 
 def score_classes(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return the accuracy, of all rows and balanced over the classes."""
+    """Return the accuracy over all rows and the accuracy balanced over classes."""
     found = [each["number"] for each in predictions]
     return ClassAccuracy().compute(predictions=found, references=gold_classes(dataset, numbers))  # type: ignore[return-value]
 
 
 def score_statements(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return accuracy and consistency; rows of one `group`, or else of one text, belong together."""
+    """Return accuracy and consistency over groups, given by the column `group` or otherwise by the text."""
     groups = dataset.column("group" if "group" in dataset.table.column_names else "text")
     return GroupConsistency().compute(  # type: ignore[return-value]
         predictions=[each["number"] for each in predictions],
@@ -40,22 +40,22 @@ def score_statements(predictions: Sequence[Prediction], dataset: TaskDataset, nu
 
 
 def score_choices(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return the share of rows whose right choice was found."""
+    """Return the accuracy of the choices."""
     found = [each["number"] for each in predictions]
     return ClassAccuracy().compute(predictions=found, references=_gold(dataset, "label"))  # type: ignore[return-value]
 
 
 def score_boxes(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return the share of texts whose region was found."""
+    """Return the fraction of texts whose predicted box matches."""
     found = [each["prediction"] or NO_BOX for each in predictions]
     return GroundingAccuracy().compute(predictions=found, references=_gold(dataset, "box"))  # type: ignore[return-value]
 
 
 def score_phrases(predictions: Sequence[Prediction], dataset: TaskDataset, numbers: Mapping[str, int]) -> Measures:
-    """Return the share of phrases whose region was found, of those that have a box.
+    """Return the fraction of phrases whose predicted box matches, over phrases with a gold box.
 
     Raises:
-        ValueError: if none has one.
+        ValueError: if no phrase has a gold box.
     """
     found, true = [], []
     for prediction, phrases in zip(predictions, _gold(dataset, "phrases"), strict=True):
@@ -69,10 +69,10 @@ def score_phrases(predictions: Sequence[Prediction], dataset: TaskDataset, numbe
 
 
 def gold_classes(dataset: TaskDataset, numbers: Mapping[str, int]) -> list[int]:
-    """Return the model's number of each row's class.
+    """Return the class number of each row in the numbering of the model.
 
     Raises:
-        ValueError: if a row has no label, or one that the model does not know.
+        ValueError: if a row has no label, or a label that is unknown to the model.
     """
     columns = {name: dataset.column(name) for name in ("label", "label_name", "question_id", "example_id")}
     rows = range(len(dataset))
@@ -83,5 +83,5 @@ def _gold(dataset: TaskDataset, name: str) -> list[Any]:
     column = dataset.column(name)
     row = next((row for row, value in enumerate(column) if value is None), None)
     if row is not None:
-        raise MmptValueError(f"row {row} of the table has no {name!r}, expected one in every row that is scored")
+        raise MmptValueError(f"row {row} of the table has no {name!r}, expected one in every scored row")
     return column

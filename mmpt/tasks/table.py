@@ -1,6 +1,6 @@
-"""The downstream tasks, one a row: what each reads, learns from, predicts and is measured by.
+"""Table of downstream tasks, one per row: inputs, labels, predictions and metrics.
 
-Adding one adds a row, and functions only where no other task has them. Every metric is better the higher it is.
+To add a task, add a row, and new functions where no existing ones can be used. Higher is better for every metric.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,22 +34,22 @@ from mmpt.tasks.chance import (
 )
 from mmpt.tasks.class_names import answer_names, class_names, entailment_names, truth_names
 from mmpt.tasks.error_analysis import (
-    Judgement,
-    judge_answer,
-    judge_box,
-    judge_choice,
-    judge_class,
-    judge_phrases,
-    judge_ranking,
+    Assessment,
+    assess_answer,
+    assess_box,
+    assess_choice,
+    assess_class,
+    assess_phrases,
+    assess_ranking,
 )
 from mmpt.tasks.predictions import (
     Prediction,
-    decode_answers,
-    decode_choices,
-    decode_classes,
-    decode_phrases,
-    decode_regions,
-    decode_scores,
+    predict_answers,
+    predict_choices,
+    predict_classes,
+    predict_phrases,
+    predict_regions,
+    predict_scores,
 )
 from mmpt.tasks.ranking import rank_images, score_rankings
 from mmpt.tasks.scoring import (
@@ -62,38 +62,38 @@ from mmpt.tasks.scoring import (
     score_statements,
 )
 
-Decode = Callable[[Any, Mapping[str, Tensor], MmptConfig], list[Prediction]]
+Predict = Callable[[Any, Mapping[str, Tensor], MmptConfig], list[Prediction]]
 Score = Callable[[Sequence[Prediction], TaskDataset, Mapping[str, int]], Measures]
-Judge = Callable[[Prediction, int, TaskDataset, Mapping[str, int]], Judgement]
+Assess = Callable[[Prediction, int, TaskDataset, Mapping[str, int]], Assessment]
 Chance = Callable[[TaskDataset, Mapping[str, int]], float]
 Names = Callable[[datasets.Dataset, int], list[str]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A row of the table.
+    """A row of the table of tasks.
 
     Args:
-        models: the model's class by stream.
-        inputs: makes the model's inputs of examples.
-        labels: makes the labels of examples.
-        decode: makes predictions of the model's output.
-        score: makes measures of predictions and the table.
-        judge: says of one prediction whether it is right, for a person.
-        metric: the measure that decides which checkpoint is best.
-        chance: what guessing gets in that measure.
-        columns: what the input needs beside text and image_id.
-        label_columns: what is learnt from and scored against.
-        names: makes the names of the classes or answers of the training table; None where the task has none.
-        rank: predicts a whole table at once, where a row's prediction is a choice among all rows' images.
+        models: model class for each architecture.
+        inputs: builds model inputs from examples.
+        labels: builds labels from examples.
+        predict: converts the model output to predictions.
+        score: computes the metrics of predictions on a table.
+        assess: describes for display whether one prediction is right.
+        metric: metric that selects the best checkpoint.
+        chance: computes the chance level of that metric.
+        columns: input columns in addition to text and image_id.
+        label_columns: columns with labels, for training and scoring.
+        names: returns the names of classes or answers of the training table; None for a task without names.
+        rank: predicts a whole table at once, for a task whose predictions are chosen among the images of all rows.
     """
 
     models: Streams
     inputs: MakeInputs
     labels: MakeLabels
-    decode: Decode
+    predict: Predict
     score: Score
-    judge: Judge
+    assess: Assess
     metric: str
     chance: Chance
     columns: tuple[str, ...] = ()
@@ -107,9 +107,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["vqa"],
         inputs=pair_inputs,
         labels=answer_labels,
-        decode=decode_answers,
+        predict=predict_answers,
         score=score_answers,
-        judge=judge_answer,
+        assess=assess_answer,
         metric="vqa_accuracy",
         chance=chance_of_answers,
         label_columns=("answers",),
@@ -119,9 +119,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["classification"],
         inputs=pair_inputs,
         labels=class_labels,
-        decode=decode_classes,
+        predict=predict_classes,
         score=score_classes,
-        judge=judge_class,
+        assess=assess_class,
         metric="accuracy",
         chance=chance_of_classes,
         label_columns=("label",),
@@ -131,9 +131,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["entailment"],
         inputs=pair_inputs,
         labels=class_labels,
-        decode=decode_classes,
+        predict=predict_classes,
         score=score_classes,
-        judge=judge_class,
+        assess=assess_class,
         metric="accuracy",
         chance=chance_of_classes,
         label_columns=("label",),
@@ -143,9 +143,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["statements"],
         inputs=pair_inputs,
         labels=class_labels,
-        decode=decode_classes,
+        predict=predict_classes,
         score=score_statements,
-        judge=judge_class,
+        assess=assess_class,
         metric="accuracy",
         chance=chance_of_classes,
         label_columns=("label",),
@@ -155,9 +155,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["nlvr2"],
         inputs=image_pair_inputs,
         labels=class_labels,
-        decode=decode_classes,
+        predict=predict_classes,
         score=score_statements,
-        judge=judge_class,
+        assess=assess_class,
         metric="accuracy",
         chance=chance_of_classes,
         columns=("second_image_id",),
@@ -168,9 +168,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["multiple_choice"],
         inputs=choice_inputs,
         labels=choice_labels,
-        decode=decode_choices,
+        predict=predict_choices,
         score=score_choices,
-        judge=judge_choice,
+        assess=assess_choice,
         metric="accuracy",
         chance=chance_of_choices,
         columns=("choices",),
@@ -180,9 +180,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["grounding"],
         inputs=candidate_inputs,
         labels=grounding_labels,
-        decode=decode_regions,
+        predict=predict_regions,
         score=score_boxes,
-        judge=judge_box,
+        assess=assess_box,
         metric="grounding_accuracy",
         chance=chance_of_boxes,
         label_columns=("box",),
@@ -191,9 +191,9 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["phrases"],
         inputs=phrase_inputs,
         labels=phrase_labels,
-        decode=decode_phrases,
+        predict=predict_phrases,
         score=score_phrases,
-        judge=judge_phrases,
+        assess=assess_phrases,
         metric="phrase_recall_at_1",
         chance=chance_of_phrases,
         columns=("phrases",),
@@ -202,22 +202,22 @@ TASKS: Mapping[str, Task] = {
         models=TASK_MODELS["retrieval"],
         inputs=pair_inputs,
         labels=group_labels,
-        decode=decode_scores,
+        predict=predict_scores,
         score=score_rankings,
-        judge=judge_ranking,
+        assess=assess_ranking,
         metric="text_to_image_recall_at_1",
         chance=chance_of_ranking,
         rank=rank_images,
     ),
 }
-"""The tasks by name; a test holds them to the names that a recipe may have."""
+"""Tasks by name, kept in sync with the names allowed in a recipe by a test."""
 
 
 def task_of(name: str) -> Task:
     """Return a row of the table.
 
     Raises:
-        ValueError: if there is no such task.
+        ValueError: if the task does not exist.
     """
     if name not in TASKS:
         raise MmptValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
@@ -225,13 +225,13 @@ def task_of(name: str) -> Task:
 
 
 def constant_predictions(task: Task, dataset: TaskDataset, names: Sequence[str]) -> list[Prediction]:
-    """Return a prediction for each row that the task can score and show, made without a model.
+    """Return one valid dummy prediction per row, made without a model.
 
-    Scoring them before training finds what would otherwise be found after it: a row without a label, say, or a label
-    that the model does not know.
+    Scoring them before training fails fast on errors that would otherwise appear after it, such as a row without a
+    label, or a label that is unknown to the model.
 
     Args:
-        names: of the model's classes or answers.
+        names: names of the model's classes or answers.
     """
     images = dataset.column("image_id")
     scores = [0.0] * len(set(images))

@@ -183,7 +183,7 @@ class FineTuningTrainer(CheckedTrainer):
         return self.accelerator.unwrap_model(self.model)
 
     def _keep(self, inputs: Mapping[str, Tensor], output: Any) -> None:
-        decoded = self.task.decode(output, inputs, self._unwrapped.config)
+        decoded = self.task.predict(output, inputs, self._unwrapped.config)
         self._by_row |= dict(zip(inputs["rows"].tolist(), decoded, strict=True))
 
     def _loss_of_groups(self, dataset: TaskDataset) -> Tensor:

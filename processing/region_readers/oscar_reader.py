@@ -37,7 +37,7 @@ _Line = tuple[int, bytes | None]
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _SiblingFiles:
     """Content of the files next to the features: name of the file with objects, image sizes, class name -> number."""
 
     name: str
@@ -63,12 +63,12 @@ def open_oscar_tsv(path: Path, class_names: Sequence[str] | None = None, sizes: 
     if sizes is None and files.sizes is not None:
         sizes = read_image_sizes(files.sizes)
     numbers = None if class_names is None else {name: number for number, name in enumerate(class_names)}
-    beside = _Beside(PREDICTIONS if files.objects is None else files.objects.name, sizes, numbers)
+    siblings = _SiblingFiles(PREDICTIONS if files.objects is None else files.objects.name, sizes, numbers)
 
     def read(start: int) -> Iterator[Found | Rejected]:
         others: Iterator[_Line | None] = repeat(None) if files.objects is None else _endless(files.objects, start)
         for (number, line), other in zip(tsv_lines(files.features, start), others, strict=False):
-            yield _position(f"{files.features.name}, line {number}", line, other, beside)
+            yield _position(f"{files.features.name}, line {number}", line, other, siblings)
 
     origin = file_origin(files.features, "oscar_tsv")
     if files.objects is not None:
@@ -91,7 +91,7 @@ def _endless(path: Path, start: int) -> Iterator[_Line]:
         yield number, b""
 
 
-def _position(where: str, line: bytes | None, other: _Line | None, beside: _Beside) -> Found | Rejected:
+def _position(where: str, line: bytes | None, other: _Line | None, siblings: _SiblingFiles) -> Found | Rejected:
     if line is None:
         return Rejected(where, f"the line has more than {MAX_LINE} bytes; is this a feature file?")
     fields = line.split(b"\t")
@@ -99,10 +99,10 @@ def _position(where: str, line: bytes | None, other: _Line | None, beside: _Besi
         image_id = text_of(fields[0], "the image id")
     except ValueError as error:
         return Rejected(where, str(error))
-    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, other, beside))
+    return found_or_rejected(where, image_id, lambda: _regions(fields, image_id, other, siblings))
 
 
-def _regions(fields: list[bytes], image_id: str, other: _Line | None, beside: _Beside) -> Regions:
+def _regions(fields: list[bytes], image_id: str, other: _Line | None, siblings: _SiblingFiles) -> Regions:
     if len(fields) < 2:
         raise MmptValueError("the line has 1 column, expected an image id, then JSON or num_boxes and base64 features")
     if len(fields) == 2:
@@ -114,20 +114,20 @@ def _regions(fields: list[bytes], image_id: str, other: _Line | None, beside: _B
         count, text = fields[1], fields[-1]
     count = whole_number(count, "num_boxes", MAX_REGIONS)
     rows = _rows(text, count)
-    boxes, rest = (None, {}) if other is None else _objects(other, image_id, count, beside)
-    if "width" not in rest and beside.sizes is not None:
-        rest["width"], rest["height"] = size_of_image(beside.sizes, image_id)
+    boxes, rest = (None, {}) if other is None else _objects(other, image_id, count, siblings)
+    if "width" not in rest and siblings.sizes is not None:
+        rest["width"], rest["height"] = size_of_image(siblings.sizes, image_id)
     if rows.shape[1] == WIDTH:
         boxes = check_boxes(rows[:, RESNET_WIDTH : RESNET_WIDTH + 4].astype(np.float32))
         return Regions(features=rows[:, :RESNET_WIDTH], boxes=boxes, image_id=image_id, **rest)
     if boxes is None:
         raise MmptValueError(
-            f"the features have dimension {RESNET_WIDTH}, without the 6 numbers of the box, and no {beside.name} or "
+            f"the features have dimension {RESNET_WIDTH}, without the 6 numbers of the box, and no {siblings.name} or "
             "label.tsv with boxes is next to the file"
         )
     if "width" not in rest:
         raise MmptValueError(
-            f"the boxes of {beside.name} are in pixels, and the image size is neither there (image_w, image_h) nor "
+            f"the boxes of {siblings.name} are in pixels, and the image size is neither there (image_w, image_h) nor "
             "in a hw.tsv next to it; give a file with sizes as image_sizes_path (--image-sizes)"
         )
     return Regions.from_pixels(rows, boxes, image_id=image_id, **rest)
@@ -146,16 +146,18 @@ def base64_size(text: bytes | str) -> int:
     return len(data) // 4 * 3 - (len(data) - len(data.rstrip(b"=")))
 
 
-def _objects(other: _Line, image_id: str, count: int, beside: _Beside) -> tuple[NDArray[Any] | None, dict[str, Any]]:
+def _objects(
+    other: _Line, image_id: str, count: int, siblings: _SiblingFiles
+) -> tuple[NDArray[Any] | None, dict[str, Any]]:
     """Return (boxes in pixels or None, other fields) of a line of the file with objects."""
     number, line = other
     name, _, text = (line or b"").partition(b"\t")
     if name != image_id.encode():
         raise MmptValueError(
-            f"{beside.name}, line {number} is {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
-            f"order. Move {beside.name} away to read the features alone"
+            f"{siblings.name}, line {number} is {name[:60]!r}, expected {image_id!r:.60}: both files need the same "
+            f"order. Move {siblings.name} away to read the features alone"
         )
-    where = f"{beside.name}, line {number}"
+    where = f"{siblings.name}, line {number}"
     item, objects = read_objects(text, where, count)
-    rest = {**size_in_item(item, where), **scores_and_labels(objects, where, beside.numbers)}
+    rest = {**size_in_item(item, where), **scores_and_labels(objects, where, siblings.numbers)}
     return (boxes_in_pixels(objects, where) if all("rect" in found for found in objects) else None), rest

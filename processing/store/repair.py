@@ -72,7 +72,7 @@ def repair_store(path: str | Path, source: Mapping[str, Regions] | RegionSource 
     if not path.is_dir():
         raise MmptFileNotFoundError(f"{path} is not a folder, expected a region store")
     with take_lock(path):
-        _mend_manifest(path, source)
+        _repair_manifest(path, source)
         manifest = read_manifest(path)
         repair = Repair(find_faults(path, deep=True))
         names = {fault.file for fault in repair.faults}
@@ -90,7 +90,7 @@ def repair_store(path: str | Path, source: Mapping[str, Regions] | RegionSource 
     return repair
 
 
-def _mend_manifest(path: Path, source: Any) -> None:
+def _repair_manifest(path: Path, source: Any) -> None:
     try:
         read_manifest(path)
         fault = manifest_fault(path)

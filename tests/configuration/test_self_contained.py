@@ -1,4 +1,4 @@
-"""What a saved folder carries; that it is enough where mmpt is not installed is in test_hub.py."""
+"""Files of a saved folder; that it loads where mmpt is not installed is tested in test_hub.py."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_the_class_that_fsdp_puts_in_front_is_seen_through() -> None:
 
 
 @pytest.mark.parametrize("stream", ["single", "dual"])
-def test_auto_model_gives_the_saved_class_where_there_is_no_auto_class_of_its_own(stream: str, tmp_path: Path) -> None:
+def test_auto_model_gives_the_saved_class_if_there_is_no_specific_auto_class(stream: str, tmp_path: Path) -> None:
     config: Any = tiny_config("dual")
     MmptDualStreamForGrounding(config).save_pretrained(tmp_path)
     assert isinstance(AutoModel.from_pretrained(tmp_path), MmptDualStreamForGrounding)

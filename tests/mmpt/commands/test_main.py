@@ -178,7 +178,7 @@ def test_convert_writes_a_folder_and_says_what_it_assumed(predecessor: Path, tmp
     lines = result.stdout.splitlines()
     assert "theirs (visual_bert): " in lines[0]
     assert " mapped, 1 tied" in lines[0]
-    assert lines[1].startswith("assumed: no tokenizer was found beside the weights")
+    assert lines[1].startswith("assumed: no tokenizer was found next to the weights")
     assert lines[-1] == str(out)
     assert {"config.json", "model.safetensors", "conversion.json"} <= {file.name for file in out.iterdir()}
     assert json.loads((out / "config.json").read_text())["region_token_type_id"] == 1
@@ -199,7 +199,7 @@ def test_convert_refuses_what_it_cannot_explain(predecessor: Path, tmp_path: Pat
     save_file(weights | {f"{prefix}mystery.weight": ones(1)}, file)
     words = ["convert", str(predecessor), str(tmp_path / "ours")]
     for options, message in (
-        ([], "error: " + str(predecessor) + " has 1 keys that nothing is known of as visual_bert: mystery.weight."),
+        ([], "error: " + str(predecessor) + " has 1 keys that are unknown for visual_bert: mystery.weight."),
         (
             ["--allow-unknown", "mystery.*", "--set", "hidden_sise=3"],
             "no field 'hidden_sise'; did you mean 'hidden_size'?",
@@ -207,7 +207,7 @@ def test_convert_refuses_what_it_cannot_explain(predecessor: Path, tmp_path: Pat
         (["--set", "hidden_size"], "error: got --set 'hidden_size', expected FIELD=VALUE"),
         (["--from", "vl-bert"], "error: unknown family 'vl-bert', expected auto, bert, uniter"),
         (["--to", "bart"], "error: got target 'bart', expected one of lxmert, visual_bert"),
-        (["--to", "lxmert"], "error: " + str(predecessor) + " is no model of this package"),
+        (["--to", "lxmert"], "error: " + str(predecessor) + " is not a model of this package"),
         (["--to", "lxmert", "--dry-run"], "error: --to takes SOURCE and OUT alone"),
     ):
         result = RUNNER.invoke(app, words + options)

@@ -192,7 +192,7 @@ def test_pairs_turns_annotations_into_a_table(tmp_path: Path) -> None:
 def test_show_refuses_the_picture_of_another_size_and_keeps_the_best(store: Path, tmp_path: Path) -> None:
     regions = tiny_regions(0, width=40, height=30)
     small = Image.new("RGB", (30, 30))
-    with pytest.raises(ValueError, match="40 x 30 pixels, the picture given has 30 x 30"):
+    with pytest.raises(ValueError, match="40 x 30 pixels, the given image has 30 x 30"):
         draw_regions(regions, small)
     assert draw_regions(regions, Image.new("RGB", (40, 30))).size == (1000, 750)
     best = int(np.argmax(regions.scores))

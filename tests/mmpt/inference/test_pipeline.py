@@ -77,7 +77,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         assert one == other | {"score": pytest.approx(other["score"], abs=1e-5)}
 
 
-def test_masked_words_get_the_likeliest_tokens(stream: str):
+def test_masked_words_get_the_most_probable_tokens(stream: str):
     model = pretraining(stream)
     texts = ["a [MASK] star", "[MASK] ring near [MASK] dog", "[MASK]", "the blue [MASK] above", "a [MASK] [MASK]"]
     found = pipeline_of(model).fill_mask(texts, IMAGES, top_k=3)
@@ -289,13 +289,13 @@ def test_a_folder_without_what_is_needed(tmp_path: Path):
     model = task_model("single", "Grounding")
     model.config.architectures = ["BertModel"]
     model.config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds BertModel, expected one of MmptSingleStreamModel"):
+    with pytest.raises(ValueError, match="contains BertModel, expected one of MmptSingleStreamModel"):
         MmptPipeline.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="has no processor that can be loaded beside its model"):
+    with pytest.raises(OSError, match="has no loadable processor next to its model"):
         MmptPipeline.from_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="has no processor that can be loaded beside its model"):
+    with pytest.raises(OSError, match="has no loadable processor next to its model"):
         MmptPipeline.from_pretrained(tmp_path)
     with pytest.raises(OSError, match="nowhere"):
         MmptPipeline.from_pretrained(tmp_path / "nowhere")
@@ -335,15 +335,15 @@ def test_a_pretraining_model_without_the_objective():
         pipeline.match("a", IMAGES[0])
 
 
-def test_wrong_inputs_are_told():
+def test_wrong_inputs_are_errors():
     pipeline = pipeline_of(pretraining("single"))
-    with pytest.raises(ValueError, match="got 5 for text and 2 for image, expected as many of each"):
+    with pytest.raises(ValueError, match="got 5 for text and 2 for image, expected lists of equal length"):
         pipeline.match(TEXTS, IMAGES[:2])
     with pytest.raises(ValueError, match=r"'a dog' has no \[MASK\] among its first 32 tokens"):
         pipeline.fill_mask(["a [MASK]", "a dog"], IMAGES[0])
     with pytest.raises(ValueError, match="got 7 for a text, expected a string"):
         pipeline.match([7], IMAGES[0])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="got Image for an image, expected Regions; for pictures and files give"):
+    with pytest.raises(ValueError, match="got Image for an image, expected Regions; for images and files give"):
         pipeline.match("a", Image.new("RGB", (8, 8)))
     with pytest.raises(ValueError, match="7 numbers wide, the model expects region_feature_dim 6"):
         pipeline.match("a", random_regions(2, features=np.ones((2, 7), np.float32), image_id="wide"))

@@ -93,7 +93,7 @@ def test_an_index_is_saved_and_loaded(tmp_path: Path):
         with pytest.raises(ValueError, match="was made by another model"):
             RetrievalIndex.load(tmp_path / kind, pipeline_of(contrastive_size=5))
     (tmp_path / "images" / "index.faiss").unlink()
-    with pytest.raises(FileNotFoundError, match="holds no finished index"):
+    with pytest.raises(FileNotFoundError, match="has no complete index"):
         RetrievalIndex.load(tmp_path / "images", pipeline)
 
 

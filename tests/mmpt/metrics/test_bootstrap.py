@@ -46,7 +46,7 @@ def test_groups_drawn_together_give_a_wider_interval_than_their_rows() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40), st.randoms())
-def test_the_order_of_the_units_changes_nothing_and_the_value_lies_inside(values: list[float], shuffle) -> None:
+def test_the_order_of_units_has_no_effect_and_the_interval_contains_the_value(values: list[float], shuffle) -> None:
     one = bootstrap(np.array(values)[:, None], mean, seed=0)
     mixed = shuffle.sample(values, len(values))
     assert np.array_equal(one, bootstrap(np.array(mixed)[:, None], mean, seed=0))

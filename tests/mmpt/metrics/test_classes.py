@@ -95,19 +95,19 @@ def test_drawn_areas_are_those_of_scikit_learn_with_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "batch", "message"),
     [
-        ("accuracy", {"predictions": [1.0, 0.0], "references": [1, 0]}, "expected .batch,. whole class numbers or"),
+        ("accuracy", {"predictions": [1.0, 0.0], "references": [1, 0]}, "expected .batch,. integer class numbers or"),
         ("accuracy", {"predictions": [1, 0], "references": [[1], [0]]}, "references are .2, 1. torch.int64, expected"),
         (
             "accuracy",
             {"predictions": [[0.0, np.nan]], "references": [0]},
             "predictions: row 0 of the batch has a value",
         ),
-        ("accuracy", {"predictions": ["cat"], "references": [0]}, "predictions are no numbers of one shape a row"),
+        ("accuracy", {"predictions": ["cat"], "references": [0]}, "predictions are not numbers with one shape per row"),
         ("consistency", {"predictions": [1], "references": [1]}, "expected .'predictions', 'references', 'groups'"),
         ("itm", {"predictions": [0.3], "references": [1]}, r"predictions are \(1,\), expected \(batch, 2\) logits"),
         ("itm", {"predictions": [[0.0, np.inf]], "references": [1]}, "NaN or infinite, expected finite numbers"),
-        ("itm", {"predictions": [[0.0, 1.0]], "references": [2]}, "references hold .2., expected 1 .matched. or 0"),
-        ("accuracy", {"predictions": [1], "references": [-100]}, "references hold -100, .* rows without a label"),
+        ("itm", {"predictions": [[0.0, 1.0]], "references": [2]}, "references contain .2., expected 1 .matched. or 0"),
+        ("accuracy", {"predictions": [1], "references": [-100]}, "references contain -100, .* rows without a label"),
     ],
 )
 def test_bad_inputs_are_errors(name: str, batch: dict, message: str) -> None:

@@ -72,7 +72,7 @@ def test_examples_that_come_again_are_not_counted_again() -> None:
     assert metric.compute() == once
 
 
-def test_half_precision_noise_of_a_repeated_example_is_no_other_prediction() -> None:
+def test_half_precision_noise_of_a_repeated_example_is_tolerated() -> None:
     metric = load_metric("mrfr")
     features = only_masked(FEATURES)
     metric.add_batch(predictions=LOGITS, references=features, ids=range(9))
@@ -100,7 +100,7 @@ def test_what_is_not_masked_may_be_anything() -> None:
         ),
         ("mlm", torch.zeros(1, 2, 3), torch.tensor([[3, -100]]), "from 3 to 3, expected 0 to 2, as predictions have 3"),
         ("mlm", torch.zeros(3, 3), torch.tensor([[1, -100]]), r"expected \(1, 2, 'width'\) or \(1, 'width'\)"),
-        ("mrfr", torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), "have 3 numbers an element and references 4"),
+        ("mrfr", torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), "have 3 numbers per element and references 4"),
         ("mrc_kl", torch.zeros(1, 1, 2), torch.tensor([[[0.5, 0.1]]]), "a row that sums to 0.600, expected"),
         ("mrc_kl", torch.zeros(1, 1, 2), torch.tensor([[[torch.nan, 1.0]]]), "references: row 0 of the batch has a"),
     ],

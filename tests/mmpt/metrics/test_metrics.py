@@ -1,4 +1,4 @@
-"""What holds for every metric: loaded without a network, plain numbers, each example once, clear errors."""
+"""Properties of every metric: no download, plain numbers, each example counted once, clear errors."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def test_a_repeated_tail_changes_nothing_unless_it_differs(name: str) -> None:
     changed = [rows[0] | {"predictions": row["predictions"]} for row in rows]
     kept = [metric.prepare(**as_batch([row]))["predictions"] for row in changed]
     other = next(row for row, values in zip(changed, kept, strict=True) if values != kept[0])
-    with pytest.raises(ValueError, match=r"ids 'e' came twice with different predictions, .*an id of its own"):
+    with pytest.raises(ValueError, match=r"ids 'e' came twice with different predictions, .*a unique id"):
         metric.compute(**as_batch([rows[0], other]), ids=["e", "e"])
 
 
@@ -81,7 +81,11 @@ def test_nothing_to_measure_is_an_error(name: str) -> None:
             "different length: {'predictions': 2, 'references': 1",
         ),
         ({"predictions": [1], "references": [1], "ids": ["a", "b"]}, ValueError, "different length: .*'ids': 2"),
-        ({"predictions": [1], "references": [1], "ids": [0.5]}, TypeError, "ids hold 0.5, expected strings or whole"),
+        (
+            {"predictions": [1], "references": [1], "ids": [0.5]},
+            TypeError,
+            "ids contain 0.5, expected strings or integers",
+        ),
     ],
 )
 def test_bad_batches_are_errors(batch: dict[str, Any], error: type[Exception], message: str) -> None:

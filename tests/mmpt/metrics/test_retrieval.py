@@ -160,5 +160,5 @@ def test_a_bad_matrix_is_an_error(scores: list, image_of_text: list, message: st
 
 def test_nothing_that_belongs_together_is_an_error() -> None:
     rows = {"predictions": [0.5], "references": [0], "text_ids": ["a"], "image_ids": ["x"]}
-    with pytest.raises(ValueError, match="text_to_image: nothing belongs to any of 1 queries"):
+    with pytest.raises(ValueError, match="text_to_image: none of 1 queries has a match"):
         load_metric("retrieval_recall").compute(**rows)

@@ -99,7 +99,7 @@ def test_measures_are_the_mean_and_a_count() -> None:
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        (["yes"], [[]], "references: row 0 of the batch is .., expected a list with an answer or more"),
+        (["yes"], [[]], "references: row 0 of the batch is .., expected a list of one or more answers"),
         (["yes"], ["yes"], "references: row 0 of the batch is 'yes', expected a list"),
         ([None], [["yes"]], "predictions: row 0 of the batch is None, expected a string"),
         ([float("nan")], [["yes"]], "predictions: row 0 of the batch is nan, expected a string"),

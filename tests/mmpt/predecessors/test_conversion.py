@@ -42,7 +42,7 @@ def change_weights(folder: Path, change: dict[str, Tensor | None]) -> None:
     save_file({key: value for key, value in weights.items() if value is not None}, folder / "model.safetensors")
 
 
-def test_every_key_has_one_fate(source: Path):
+def test_every_key_has_one_status(source: Path):
     report = plan_conversion(source).report
     theirs = [key.theirs for key in report.keys]
     assert sorted(theirs) == sorted(load_file(source / "model.safetensors"))
@@ -56,7 +56,7 @@ def test_every_key_has_one_fate(source: Path):
 
 def test_unknown_keys_are_an_error_unless_allowed(source: Path):
     change_weights(source, {"mystery.weight": torch.ones(2), "mystery.bias": torch.ones(2)})
-    with pytest.raises(ValueError, match=r"2 keys that nothing is known of as uniter: mystery\.\w+, .*--allow-unknown"):
+    with pytest.raises(ValueError, match=r"2 keys that are unknown for uniter: mystery\.\w+, .*--allow-unknown"):
         plan_conversion(source)
     report = plan_conversion(source, allow_unknown=["mystery.*"]).report
     assert {key.theirs for key in report.of("dropped")} == {"mystery.weight", "mystery.bias"}
@@ -78,7 +78,7 @@ def test_ties_that_do_not_hold_are_refused(source: Path):
 
 def test_a_checkpoint_without_a_weight_is_refused(source: Path):
     change_weights(source, {"uniter.encoder.layer.1.output.dense.bias": None})
-    with pytest.raises(ValueError, match=r"lacks what 1 weights .* backbone\.layers\.1\.feed_forward\.down\.bias"):
+    with pytest.raises(ValueError, match=r"lacks 1 weights .* backbone\.layers\.1\.feed_forward\.down\.bias"):
         plan_conversion(source)
 
 
@@ -95,7 +95,7 @@ def test_absent_heads_switch_their_objectives_off(source: Path):
 )
 def test_a_fine_tuned_head_that_is_not_covered_stops_the_conversion(key: str, source: Path):
     change_weights(source, {key: torch.ones(2, 2)})
-    with pytest.raises(ValueError, match=rf"not covered, or not complete: {re.escape(key)}.*--task pretraining"):
+    with pytest.raises(ValueError, match=rf"not supported or incomplete: {re.escape(key)}.*--task pretraining"):
         plan_conversion(source)
     (dropped,) = plan_conversion(source, task="pretraining").report.of("dropped")
     assert (dropped.theirs, "fine-tuned" in dropped.note) == (key, True)
@@ -127,7 +127,7 @@ def test_a_configuration_of_another_model_is_refused_naming_both_values(
     name: str, setting: str, value: int, tmp_path: Path
 ):
     folder = their_folder(name, tmp_path, {setting: value})
-    with pytest.raises(MmptError, match=rf"config\.json says {setting} = {value}, but the weights have \d+"):
+    with pytest.raises(MmptError, match=rf"config\.json has {setting} = {value}, but the weights have \d+"):
         plan_conversion(folder)
 
 
@@ -164,12 +164,14 @@ def test_visual_berts_vcr_file_converts_without_its_image_network(tmp_path: Path
     assert (dropped.theirs, "image network" in dropped.note) == ("detector.backbone.0.weight", True)
 
 
-def test_text_is_no_family_by_default_when_other_keys_are_there(tmp_path: Path):
+def test_text_encoder_is_not_recognised_if_other_keys_exist(tmp_path: Path):
     folder = tmp_path / "theirs"
     BertModel(BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(
         folder
     )
-    with pytest.raises(MmptError, match=r"text encoder alone: \d+ weights .* would start at random.*--from bert"):
+    with pytest.raises(
+        MmptError, match=r"only a text encoder: \d+ weights .* would be initialised randomly.*--from bert"
+    ):
         plan_conversion(folder)
     report = plan_conversion(folder, family="bert").report
     assert any(key.ours == "backbone.region_embeddings.feature_projection.weight" for key in report.of("missing"))
@@ -328,7 +330,7 @@ def test_a_wrong_family_is_an_error(family: Any, message: str, source: Path):
         plan_conversion(source, family="vl-bert")
 
 
-def test_heads_that_no_file_tells_are_asked_for(source: Path):
+def test_unknown_number_of_heads_is_an_error(source: Path):
     (source / "config.json").unlink()
     with pytest.raises(ValueError, match=r"number of attention heads .* --config"):
         plan_conversion(source)
@@ -337,7 +339,7 @@ def test_heads_that_no_file_tells_are_asked_for(source: Path):
 def test_volta_needs_its_configuration(tmp_path: Path):
     key = "bert.encoder.layer.0.attention_self.query.weight"
     save_file({key: torch.ones(2, 2)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="VOLTA's keys do not tell its topology; give its configuration"):
+    with pytest.raises(ValueError, match="the topology cannot be inferred from VOLTA's keys; give its configuration"):
         plan_conversion(tmp_path)
 
 
@@ -379,7 +381,7 @@ torch.save([output.mlm_logits.detach(), output.mrc_logits.detach()], {str(tmp_pa
 def test_uniter_keeps_case_and_its_padded_vocabulary_is_noted(source: Path, tmp_path: Path):
     (source / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     report = convert(source, tmp_path / "ours")
-    assert "the table of words is padded: 200 rows for 8 entries of the tokenizer" in report.assumptions
+    assert "word embeddings are padded: 200 rows for 8 entries of the tokenizer" in report.assumptions
     processor = AutoProcessor.from_pretrained(tmp_path / "ours")
     assert processor.tokenizer.tokenize("The dog the") == ["The", "dog", "the"]
     assert not processor.image_processor.whole_image_region
@@ -396,7 +398,7 @@ def test_vilbert_is_lowercase_and_has_a_whole_image_region(tmp_path: Path):
 
 def test_a_tokenizer_that_is_too_large_is_refused(source: Path, tmp_path: Path):
     (source / "vocab.txt").write_text("\n".join([*WORDS, *(f"w{i}" for i in range(300))]) + "\n")
-    with pytest.raises(ValueError, match="the tokenizer has 308 entries and the model's table 200"):
+    with pytest.raises(ValueError, match="the tokenizer has 308 entries and the word embeddings 200"):
         convert(source, tmp_path / "ours")
 
 

@@ -95,7 +95,7 @@ class TestUniter:
         assert model.config.id2label == {0: "false", 1: "true"}
 
     def test_two_images_of_one_type(self, uniter_size: int, uniter_batch: Batch, tmp_path: Path):
-        """A table of two types means that the images were not told apart."""
+        """A table of two types means that both images had the same type."""
         head = nn.Linear(2 * uniter_size, 2)
         model = from_predecessor(with_heads("uniter", tmp_path / "theirs", {"nlvr2_output": head}))
         batch = two_images(uniter_batch)
@@ -279,11 +279,11 @@ class TestOscar:
     def test_other_widths_are_not_covered(self, tmp_path: Path):
         head = nn.Linear(3 * config_of("oscar")["hidden_size"], 2)
         folder = with_heads("oscar", tmp_path / "theirs", {"classifier": head})
-        with pytest.raises(ValueError, match=r"not covered, or not complete: classifier\."):
+        with pytest.raises(ValueError, match=r"not supported or incomplete: classifier\."):
             from_predecessor(folder)
         model = from_predecessor(folder, task="pretraining")
         assert type(model) is MmptSingleStreamForPreTraining
-        assert dropped(model)["classifier.weight"] == "a fine-tuned head that is not covered, or not complete"
+        assert dropped(model)["classifier.weight"] == "a fine-tuned head that is not supported or incomplete"
 
 
 class TestVolta:
@@ -332,7 +332,7 @@ class TestVolta:
         expected = head(model.backbone(**batch).pooler_output).squeeze(-1)
         torch.testing.assert_close(model(**batch).logits, expected, **CLOSE)
         if sizes[0] == sizes[1]:
-            with pytest.raises(ValueError, match=r"not covered|several fine-tuned heads"):
+            with pytest.raises(ValueError, match=r"not supported|several fine-tuned heads"):
                 from_predecessor(tmp_path / "theirs")
 
     @pytest.mark.parametrize("layers", [1, 2])
@@ -380,14 +380,14 @@ class TestChoice:
         plan = plan_conversion(folder, task="vil_prediction")
         assert plan.model_class is MmptDualStreamForQuestionAnswering
         reasons = {key.theirs: key.note for key in plan.report.of("dropped")}
-        assert "--task vil_tri_prediction takes it" in reasons["vil_tri_prediction.weight"]
+        assert "use it with --task vil_tri_prediction" in reasons["vil_tri_prediction.weight"]
 
     def test_what_is_not_there_is_an_error(self, uniter_size: int, tmp_path: Path):
         folder = with_heads("uniter", tmp_path / "theirs", {"re_output": nn.Linear(uniter_size, 1)})
         with pytest.raises(ValueError, match=r"no fine-tuned head for task 'vqa'; it has re_output \(grounding\)"):
             plan_conversion(folder, task="vqa")
         (tmp_path / "oscar.json").write_text(json.dumps(config_of("oscar")))
-        with pytest.raises(ValueError, match="no fine-tuned head for task 'vqa'; it has none that is covered"):
+        with pytest.raises(ValueError, match="no fine-tuned head for task 'vqa'; it has none that is supported"):
             plan_conversion(GOLDEN / "oscar" / "weights.safetensors", task="vqa", config_path=tmp_path / "oscar.json")
 
     def test_a_head_that_is_not_complete_stops_unless_pre_training_is_named(self, uniter_size: int, tmp_path: Path):
@@ -431,8 +431,8 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (["no", "yes"], r"names 2 labels, expected a name of its own for each of 0\.\.4"),
-            (["a", "a", "b", "c", "d"], "names 5 labels, expected a name of its own"),
+            (["no", "yes"], r"names 2 labels, expected a unique name for each of 0\.\.4"),
+            (["a", "a", "b", "c", "d"], "names 5 labels, expected a unique name"),
             ({"no": "yes"}, "neither a list of names nor an object of names and numbers"),
         ],
     )
@@ -450,7 +450,7 @@ class TestLabels:
         (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "no", "1": "yes"}}))
         plan = plan_conversion(folder)
         assert plan.config.num_labels == ANSWERS
-        assert any("2 label names are left out" in said for said in plan.report.assumptions)
+        assert any("2 label names of the configuration are ignored" in said for said in plan.report.assumptions)
 
 
 def test_the_command_takes_a_task_and_names(uniter_size: int, tmp_path: Path):

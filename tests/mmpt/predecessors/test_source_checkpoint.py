@@ -78,7 +78,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(zipped: bool, tmp_path
     made = tmp_path / "made-by-the-payload"
     file = tmp_path / "evil.pt"
     torch.save(WEIGHTS | {"x": Payload(made)}, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.pt is refused: it holds more than tensors.*posix\.mkdir"):
+    with pytest.raises(ValueError, match=r"evil\.pt is refused: it contains more than tensors.*posix\.mkdir"):
         SourceCheckpoint(file)
     assert not made.exists()
 
@@ -86,8 +86,8 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(zipped: bool, tmp_path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, expected a dict of tensors"),
-        ({"a": torch.ones(1), "epoch": 3}, r"entries that are no tensors \('epoch'\)"),
+        ([1, 2], "contains a list, expected a dict of tensors"),
+        ({"a": torch.ones(1), "epoch": 3}, r"entries that are not tensors \('epoch'\)"),
         ({}, "expected a dict of tensors"),
     ],
 )
@@ -125,11 +125,11 @@ def test_a_broken_configuration_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         SourceCheckpoint(tmp_path / "w.pt")
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="holds a list, expected an object"):
+    with pytest.raises(ValueError, match="contains a list, expected an object"):
         SourceCheckpoint(tmp_path / "w.pt")
 
 
 def test_counting_refuses_gaps(tmp_path: Path):
     torch.save({"l.0.w": torch.ones(1), "l.2.w": torch.ones(1)}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"l\.N for N in \[0, 2\]; expected all from 0 on"):
+    with pytest.raises(ValueError, match=r"l\.N for N in \[0, 2\]; expected all from 0"):
         SourceCheckpoint(tmp_path).count("l")

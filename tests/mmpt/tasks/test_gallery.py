@@ -1,4 +1,4 @@
-"""The gallery shows the photos that the regions were found in, and right rows beside wrong ones."""
+"""The gallery shows the images that the regions were extracted from, and right rows next to wrong ones."""
 
 from pathlib import Path
 from typing import Any

@@ -43,7 +43,7 @@ def test_depth_counts_the_blocks_of_the_single_stream() -> None:
         depth_of("backbone.other.weight", depths)
 
 
-def test_co_attention_lies_above_what_it_joins() -> None:
+def test_co_attention_is_above_its_inputs() -> None:
     # As LXMERT: 3 text layers and 1 of regions, then co-attention, a layer a stream, co-attention, a layer a stream.
     dual = MmptDualStreamConfig(
         num_hidden_layers=5,

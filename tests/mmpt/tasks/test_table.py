@@ -1,4 +1,4 @@
-"""The table of tasks: names, decoding, scoring, ranking and judging."""
+"""The table of tasks: names, predictions, scores, ranking and error analysis."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +14,12 @@ from mmpt.processing.tasks.collator import without_labels
 from mmpt.recipe.task_section import TaskName
 from mmpt.tasks.class_names import answer_names, balanced_weights, class_names
 from mmpt.tasks.predictions import (
-    decode_answers,
-    decode_classes,
-    decode_phrases,
-    decode_regions,
     label_names,
     label_numbers,
+    predict_answers,
+    predict_classes,
+    predict_phrases,
+    predict_regions,
 )
 from mmpt.tasks.table import TASKS, task_of
 from mmpt.training.curves import _TASK_METRICS
@@ -56,21 +56,21 @@ def test_more_than_ten_names_keep_their_numbers_when_they_are_saved(tmp_path: Pa
 def test_an_answer_has_the_probability_that_its_loss_gives_it() -> None:
     output = logits([0.0, 2.0, 0.0])
     names = {"id2label": {0: "a", 1: "b", 2: "c"}}
-    (alone,) = decode_answers(output, {}, config("vqa", **names))
-    (among,) = decode_answers(output, {}, config("vqa", answer_loss="kl", **names))
+    (alone,) = predict_answers(output, {}, config("vqa", **names))
+    (among,) = predict_answers(output, {}, config("vqa", answer_loss="kl", **names))
     assert alone["prediction"] == among["prediction"] == "b"
     assert alone["confidence"] == pytest.approx(torch.sigmoid(torch.tensor(2.0)).item())
     assert among["confidence"] == pytest.approx(torch.tensor([0.0, 2.0, 0.0]).softmax(0)[1].item())
 
 
 @pytest.mark.parametrize(("fusion", "who"), [("late", ["text", "regions"]), ("hybrid", ["both", "text", "regions"])])
-def test_late_decisions_are_told_one_by_one(fusion: str, who: list[str]) -> None:
+def test_late_predictions_are_listed_per_modality(fusion: str, who: list[str]) -> None:
     task_model, rows = model("entailment", fusion=fusion), dataset("entailment")
     batch = without_labels(collator("entailment", config=task_model.config))([rows[0], rows[1]])
     batch.pop("rows")
     with torch.no_grad():
         output = task_model(**batch)
-    first = decode_classes(output, batch, task_model.config)[0]
+    first = predict_classes(output, batch, task_model.config)[0]
     assert list(first["decisions"]) == who
     assert sum(said["weight"] for said in first["decisions"].values()) == pytest.approx(1.0, abs=1e-5)
     text = first["decisions"]["text"]
@@ -82,7 +82,7 @@ def test_only_candidates_are_predicted() -> None:
         "candidates": torch.tensor([[False, True, True], [False, False, False]]),
         "candidate_boxes": torch.tensor([[[0.0] * 4, [1.0, 2, 3, 4], [5.0, 6, 7, 8]], [[0.0] * 4] * 3]),
     }
-    found = decode_regions(logits([9.0, 1.0, 2.0], [9.0, 1.0, 2.0]), batch, config("grounding"))
+    found = predict_regions(logits([9.0, 1.0, 2.0], [9.0, 1.0, 2.0]), batch, config("grounding"))
     assert found[0]["prediction"] == [5.0, 6.0, 7.0, 8.0]
     assert found[0]["region"] == 2
     assert found[0]["confidence"] == pytest.approx(torch.tensor([1.0, 2.0]).softmax(0)[1].item())
@@ -95,12 +95,12 @@ def test_a_phrase_that_was_cut_off_has_no_box() -> None:
         "candidate_boxes": torch.tensor([[[0.0, 0, 1, 1], [2.0, 2, 3, 3]]]),
         "phrase_positions": torch.tensor([[1, -100]]),
     }
-    (found,) = decode_phrases(logits([[0.0, 1.0], [0.0, 1.0]]), batch, config("phrases"))
+    (found,) = predict_phrases(logits([[0.0, 1.0], [0.0, 1.0]]), batch, config("phrases"))
     assert found["prediction"] == [[2.0, 2.0, 3.0, 3.0], None]
 
 
 def perfect(name: str) -> list[dict[str, Any]]:
-    """What a model that is always right says about the table of a task."""
+    """Return the predictions of a model that is always right on the table of a task."""
     rows = table(name)
     if name == "vqa":
         return [{"prediction": answers[0], "confidence": 1.0} for answers in rows["answers"]]
@@ -119,16 +119,16 @@ def perfect(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_perfect_prediction_scores_one_and_a_wrong_row_is_counted_and_judged(name: str) -> None:
+def test_a_perfect_prediction_scores_one_and_a_wrong_row_is_counted_and_assessed(name: str) -> None:
     rows, found, task = dataset(name), perfect(name), TASKS[name]
     numbers = {label: i for i, label in config(name).id2label.items()}  # type: ignore[union-attr]
     right = task.score(found, rows, numbers)
     assert right[task.metric] == 1
-    assert all(task.judge(each, row, rows, numbers).right for row, each in enumerate(found))
+    assert all(task.assess(each, row, rows, numbers).right for row, each in enumerate(found))
     other = found[1] | {key: found[0][key] for key in found[0] if key != "confidence"}
     wrong = task.score([found[0], other, *found[2:]], rows, numbers)
     assert wrong[task.metric] == pytest.approx(5 / 6, abs=0.06)  # VQA gives an answer of four people something
-    judged = task.judge(other, 1, rows, numbers)
+    judged = task.assess(other, 1, rows, numbers)
     assert not judged.right
     assert judged.gold != ""
 

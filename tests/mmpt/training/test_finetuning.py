@@ -79,7 +79,7 @@ def test_a_run_leaves_model_processor_recipe_log_metrics_predictions_and_gallery
     assert (out / "curves.png").stat().st_size > 0
     page = (out / "gallery.html").read_text()
     assert "http" not in page
-    assert ("regions said" in page) == (fusion == "hybrid" and "<article>" in page)
+    assert ("predicted from regions" in page) == (fusion == "hybrid" and "<article>" in page)
     assert load_recipe(out / "recipe.yaml", command="finetune") == run
     model: Any = task.models[stream].from_pretrained(out)
     assert isinstance(AutoProcessor.from_pretrained(out), MmptProcessor)

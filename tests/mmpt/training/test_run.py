@@ -68,7 +68,7 @@ def test_a_class_name_of_two_lines_is_refused(tmp_path: Path) -> None:
     columns["label_name"] = [f"class\n{label}" for label in columns["label"]]
     path = tmp_path / "classification.parquet"
     message = refusal(tmp_path, "classification", change=lambda: Dataset.from_dict(columns).to_parquet(path))
-    assert r"a class is called 'class\n0'" in message
+    assert r"a class is named 'class\n0'" in message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit of file sizes")

@@ -1,4 +1,4 @@
-"""Tasks about scenes: every label follows from text and scene, and neither alone tells it."""
+"""Tasks about scenes: every label follows from text and scene, but from neither alone."""
 
 import re
 from collections import Counter
@@ -213,7 +213,7 @@ def test_labels_are_equally_frequent(tasks, name):
         assert len(counts) == {"entailment": 3, "multiple_choice": 4}.get(name, 2)
 
 
-def test_each_half_of_a_pair_of_images_tells_nothing_either(tasks):
+def test_one_image_of_a_pair_does_not_determine_the_label(tasks):
     for name in ("image_id", "second_image_id"):
         table = tasks["nlvr2"].train
         halves = Dataset.from_dict({"image_id": table[name], "label": table["label"]})

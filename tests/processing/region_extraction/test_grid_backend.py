@@ -135,7 +135,7 @@ def test_encoder_without_a_grid_is_an_error(tmp_path):
         RegionExtractor.from_pretrained(save(config, ViTImageProcessorPil(**SQUARE), tmp_path), device="cpu")
 
 
-def test_size_that_is_no_multiple_of_the_patch_is_an_error(tmp_path):
+def test_size_that_is_not_a_multiple_of_the_patch_is_an_error(tmp_path):
     folder = save(
         ENCODERS["dinov2"][0], BitImageProcessorPil(size={"height": 36, "width": 36}, do_center_crop=False), tmp_path
     )

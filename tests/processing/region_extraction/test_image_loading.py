@@ -64,7 +64,7 @@ def test_transparent_pixels_lie_over_white(mode):
     assert [loaded.getpixel((x, 0)) for x in range(2)] == [WHITE, (0, 0, 0)]
 
 
-def test_transparent_colour_of_a_palette_lies_over_white():
+def test_transparent_colour_of_a_palette_is_composited_over_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)

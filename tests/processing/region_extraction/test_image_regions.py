@@ -55,7 +55,7 @@ def test_each_group_is_a_batch_in_order(folder, extractor):
     assert source.total == COUNT
 
 
-def test_a_broken_image_is_rejected_and_its_batch_goes_on(folder, extractor, tmp_path):
+def test_a_broken_image_is_rejected_and_the_rest_of_its_batch_is_kept(folder, extractor, tmp_path):
     source = ImageRegions(open_images(folder), extractor)
     first, broken, third = next(source.groups(0))
     assert isinstance(broken, Rejected)
@@ -79,7 +79,7 @@ def test_shards_in_order_are_the_whole(folder, extractor):
             ImageRegions(images, extractor, shard=shard)
 
 
-def test_origin_tells_which_images(folder, extractor):
+def test_origin_identifies_the_images(folder, extractor):
     images = open_images(folder)
     origin = ImageRegions(images, extractor, shard=(1, 2)).origin
     assert json.loads(json.dumps(origin)) == origin

@@ -32,7 +32,7 @@ def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
     assert "passing over 2 hidden files and folders (.hidden, a/.b.png)" in caplog.text
 
 
-def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
+def test_images_are_decoded_only_on_access(tmp_path):
     (tmp_path / "broken.jpg").write_text("no image")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     images = open_images(tmp_path)
@@ -128,7 +128,7 @@ def test_dataset_on_disk_with_an_image_that_is_broken(tmp_path):
     assert open_images(tmp_path / "splits" / "train").ids == ["0", "1", "2"]
 
 
-def test_hash_tells_lists_of_ids_apart(tmp_path):
+def test_hash_distinguishes_lists_of_ids(tmp_path):
     for name in ("a.png", "b.png"):
         save_image(tmp_path / "one" / name)
         save_image(tmp_path / "two" / name, "blue")
@@ -137,7 +137,7 @@ def test_hash_tells_lists_of_ids_apart(tmp_path):
     assert one == two != three
 
 
-def test_what_is_no_list_of_images_is_an_error(tmp_path):
+def test_anything_but_a_list_of_images_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "images.txt").write_text("a.png")
     for name, error, message in (

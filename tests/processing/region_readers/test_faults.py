@@ -54,7 +54,7 @@ def reason(position: Found | Rejected) -> str:
 
 
 def lxmert_with(folder: Path, **changes: Any) -> list[Found | Rejected]:
-    """What is read from three images of which the middle one has other fields."""
+    """Return what is read from three images, the middle one having other fields."""
     path = folder / "train.tsv"
     rows = [lxmert_row(image) for image in IMAGES]
     rows[1] |= changes
@@ -145,7 +145,7 @@ def test_boxes_outside_or_inverted_are_rejected(tmp_path: Path) -> None:
     assert "look normalised already" in reason(lxmert_with(tmp_path, boxes=encode(boxes / 1000))[1])
 
 
-def test_id_that_is_no_text_is_rejected(tmp_path: Path) -> None:
+def test_id_that_is_not_text_is_rejected(tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "x.tsv", IMAGES, LXMERT)
     path.write_bytes(path.read_bytes().replace(IMAGES[1]["id"].encode(), b"\xff\xfe"))
     found = positions(open_features(path))
@@ -359,7 +359,7 @@ def test_value_that_crashes_the_library_is_rejected_and_the_next_one_read(tmp_pa
     assert reason(found[1]).startswith("the library crashed (exit status -")
 
 
-def test_what_lies_behind_a_crash_on_the_way_is_rejected_together(tmp_path: Path) -> None:
+def test_entries_after_a_crash_while_skipping_are_rejected_together(tmp_path: Path) -> None:
     """The file ends before the head of the second value, which the library reads to pass it."""
     source, cut = lmdb_that_ends_early(tmp_path)
     cut(-16)

@@ -80,7 +80,7 @@ def test_format_is_recognised_by_content(tmp_path: Path, file_format: str) -> No
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_reading_goes_on_from_a_position(tmp_path: Path, file_format: str) -> None:
+def test_reading_resumes_at_a_position(tmp_path: Path, file_format: str) -> None:
     images = images_of(file_format)
     source = open_features(
         write_features(tmp_path, file_format, images), allow_pickle=True, **OPENING.get(file_format, {})
@@ -220,7 +220,7 @@ def test_file_without_class_probabilities_keeps_its_own_labels(tmp_path: Path) -
             np.testing.assert_array_equal(got.labels, image["labels"])
 
 
-def test_float64_arrays_of_a_tsv_are_told_by_their_size(tmp_path: Path) -> None:
+def test_float64_arrays_of_a_tsv_are_recognised_by_their_size(tmp_path: Path) -> None:
     for dtype in (np.float32, np.float64):
         image = make_images(1, dim=2048)[0]
         written = image | {"boxes": image["boxes"].astype(np.float64), "features": image["features"].astype(dtype)}
@@ -296,7 +296,7 @@ def test_predictions_beside_oscar_features_give_size_scores_and_labels(tmp_path:
     assert regions(open_features(path))[0].labels is None
 
 
-def test_predictions_in_another_order_are_told(tmp_path: Path) -> None:
+def test_predictions_in_another_order_are_rejected(tmp_path: Path) -> None:
     images = make_images(2, dim=2048)
     path = write_oscar(tmp_path / "features.tsv", images)
     write_predictions(tmp_path / "predictions.tsv", images[::-1], NAMES)

@@ -41,7 +41,7 @@ def test_store_comes_back_in_the_same_bytes(store: RegionStore, parquet: Path, t
     assert contents(again.path) == contents(store.path)
 
 
-def test_interrupted_reading_goes_on(store: RegionStore, parquet: Path, tmp_path: Path) -> None:
+def test_interrupted_reading_resumes(store: RegionStore, parquet: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(parquet, tmp_path / "broken")
     (broken / "data" / "regions-00002.parquet").write_bytes(b"short")
     with pytest.raises(ValueError, match=r"regions-00002\.parquet is damaged: its size or sha256"):
@@ -106,7 +106,7 @@ def test_changed_byte_of_a_file_is_noticed(
 def test_store_goes_to_the_hub_and_comes_back(store: RegionStore, tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "hub_run.py"), str(store.path), str(tmp_path / "loaded")],
+            [sys.executable, str(ROOT / "tests" / "runs" / "hub.py"), str(store.path), str(tmp_path / "loaded")],
             env=os.environ
             | {
                 "HF_ENDPOINT": hub.url,

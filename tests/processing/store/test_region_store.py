@@ -149,7 +149,7 @@ def test_missing_image_is_named_with_the_store(store_path: Path) -> None:
         RegionStore.open(store_path)["cat"]
 
 
-def test_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         RegionStore.open(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no manifest\.json: it is not a region store"):
@@ -254,8 +254,8 @@ def test_ids_that_no_store_can_hold_are_not_in_it(store_path: Path) -> None:
     assert 0 not in store
 
 
-def test_ids_that_share_a_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("region_store_index", "region_store_writer"):
+def test_ids_that_share_a_hash_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("store.index", "store.writer"):
         monkeypatch.setattr(f"mmpt.processing.{module}.id_hash", lambda image_id: np.uint64(len(image_id)))
     images = [make_regions(name, seed=seed) for seed, name in enumerate(("a", "b", "cc", "d"))]
     store = RegionStore.open(write_store(tmp_path / "s", *images, shard_bytes=1))

@@ -168,7 +168,7 @@ def test_resumed_writer_knows_what_it_has(tmp_path: Path) -> None:
     assert (writer.position, len(writer)) == (2, 2)
     with pytest.raises(ValueError, match="image 'image 1' was added before"):
         writer.add(make_regions("image 1", features=np.ones((2, 300))))
-    with pytest.raises(ValueError, match="features are 3 numbers wide, expected 300"):
+    with pytest.raises(ValueError, match="features have dimension 3, expected 300"):
         writer.add(make_regions("other"))
     with pytest.raises(ValueError, match="has scores, expected no optional arrays"):
         writer.add(make_regions("other", features=np.ones((2, 300)), scores=[0.5, 0.5]))

@@ -90,5 +90,5 @@ def test_12_in_1_is_for_pre_training_until_a_task_is_named(tmp_path: Path):
         name in sentence for name in ("vil_prediction (vqa)", "vil_prediction_gqa (vqa)", "vil_logit (retrieval)")
     )
     reasons = {key.theirs: key.note for key in report.of("dropped")}
-    assert reasons["vil_tri_prediction.weight"].endswith("--task vil_tri_prediction takes it")
-    assert "nothing ever trained it" in reasons["linguisic_logit.weight"]
+    assert reasons["vil_tri_prediction.weight"].endswith("use it with --task vil_tri_prediction")
+    assert "it was never trained" in reasons["linguisic_logit.weight"]

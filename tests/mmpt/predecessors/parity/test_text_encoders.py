@@ -87,7 +87,9 @@ def test_layers_beyond_those_of_the_text_stream_are_dropped(tmp_path: Path):
 
 def test_other_encoders_are_refused(tmp_path: Path):
     encoder("MPNet", tmp_path)
-    with pytest.raises(ValueError, match=r"this encoder is not built as BERT is\. Covered are BERT, RoBERTa"):
+    with pytest.raises(
+        ValueError, match=r"this encoder does not have BERT's architecture\. Supported are BERT, RoBERTa"
+    ):
         plan_conversion(tmp_path / "theirs", family="bert")
     with pytest.raises(ValueError, match=r"of no known family: .*mpnet\.encoder\.relative_attention_bias"):
         plan_conversion(tmp_path / "theirs")
@@ -97,7 +99,7 @@ def test_other_encoders_are_refused(tmp_path: Path):
         f"encoder.layer.0.{name}.weight": torch.ones(8, 8) for name in ("attention.self.query", "intermediate.dense")
     }
     save_file({f"{name}.weight": torch.ones(9, 4) for name in names} | layer, path)
-    with pytest.raises(ValueError, match="embeddings are 4 wide and layers 8"):
+    with pytest.raises(ValueError, match="embeddings have width 4 and layers width 8"):
         plan_conversion(path)
     with pytest.raises(ValueError, match="unknown preset 'bart', expected one of uniter"):
         plan_conversion(path, preset="bart")
