@@ -19,11 +19,10 @@ from mmpt.modeling_mmpt.modeling_base import (
     Reads,
     first_places,
     key_mask,
-    pooled_places,
     pools_regions,
     take_layout,
 )
-from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of
+from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of, pooled_places
 
 
 class MmptDualStreamModel(MmptBackbone):

@@ -20,11 +20,10 @@ from mmpt.modeling_mmpt.modeling_base import (
     Reads,
     first_places,
     key_mask,
-    pooled_places,
     pools_regions,
     take_layout,
 )
-from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of
+from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of, pooled_places
 
 
 class MmptSingleStreamModel(MmptBackbone):
