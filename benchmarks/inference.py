@@ -37,6 +37,7 @@ def make_model(name: str, size: str) -> Any:
     common: dict[str, Any] = dict(
         vocab_size=VOCABULARY, hidden_size=hidden, num_attention_heads=heads, intermediate_size=intermediate
     )
+    depths: dict[str, Any]
     if name == "lxmert":
         depths = dict(l_layers=text, r_layers=region, x_layers=joined, num_qa_labels=ANSWERS)
         return LxmertForQuestionAnswering(LxmertConfig(**common, **depths))

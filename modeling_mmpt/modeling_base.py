@@ -31,7 +31,6 @@ from mmpt.modeling_mmpt.embeddings import (
     attend_to_some_region,
 )
 from mmpt.modeling_mmpt.input_checks import LAYOUT_INPUTS, check_inputs, values_are_known
-from mmpt.modeling_mmpt.unpadding import PooledPlaces
 
 Reads = Literal["all", "pooled", "labelled"]
 """Where a backbone's last states are read: everywhere, in the places that are pooled, or there and at labels."""
@@ -340,21 +339,6 @@ def key_mask(config: MmptConfig, queries: Tensor, valid: Tensor, context: Tensor
         return mask
     lowest = torch.finfo(queries.dtype).min
     return torch.zeros(mask.shape, dtype=queries.dtype, device=queries.device).masked_fill(~mask, lowest)
-
-
-def pooled_places(parts: list[Tensor], firsts: list[Tensor | None]) -> PooledPlaces:
-    """Return the first valid place of each part of a sequence, text and regions, say.
-
-    Args:
-        parts: (batch, length, size) each.
-        firsts: as `first_places` returns them, one for each part.
-    """
-    places, start = [], 0
-    for part, first in zip(parts, firsts, strict=True):
-        zeros = torch.zeros(part.shape[0], dtype=torch.long, device=part.device)
-        places.append((zeros if first is None else first) + start)
-        start += part.shape[1]
-    return PooledPlaces(torch.stack(places, 1), start)
 
 
 def take_layout(

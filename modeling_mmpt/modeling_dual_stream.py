@@ -18,7 +18,6 @@ from mmpt.modeling_mmpt.modeling_base import (
     Reads,
     first_places,
     key_mask,
-    pooled_places,
     pools_regions,
     take_layout,
 )
@@ -168,19 +167,15 @@ class MmptDualStreamModel(MmptBackbone):
             streams[name] = _Stream(config, layers, hidden, valid, layouts[name], pooled)
         text, regions = streams.get("text"), streams.get("regions")
 
-        stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, strict=True)
-        for number, (text_stop, region_stop) in enumerate([] if text is None or regions is None or late else stops):
-            text.run_to(text_stop, **kwargs)
-            regions.run_to(region_stop, **kwargs)
-            text.hidden, regions.hidden, *_ = self.co_attention_layers[number](
-                text.hidden,
-                regions.hidden,
-                text.mask_for(regions),
-                regions.mask_for(text),
-                text.places,
-                regions.places,
-                **kwargs,
-            )
+        if text is not None and regions is not None and not late:
+            stops = zip(config.text_co_attention_layers, config.region_co_attention_layers, strict=True)
+            for (text_stop, region_stop), co_attention in zip(stops, self.co_attention_layers, strict=True):
+                text.run_to(text_stop, **kwargs)
+                regions.run_to(region_stop, **kwargs)
+                masks = text.mask_for(regions), regions.mask_for(text)
+                text.hidden, regions.hidden, *_ = co_attention(
+                    text.hidden, regions.hidden, *masks, text.places, regions.places, **kwargs
+                )
         text_states = None if text is None else text.run_to_the_end(**kwargs)
         region_states = None if regions is None else regions.run_to_the_end(**kwargs)
 

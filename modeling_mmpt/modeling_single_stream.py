@@ -19,7 +19,6 @@ from mmpt.modeling_mmpt.modeling_base import (
     Reads,
     first_places,
     key_mask,
-    pooled_places,
     pools_regions,
     take_layout,
 )

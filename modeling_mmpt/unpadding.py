@@ -219,6 +219,21 @@ class PooledPlaces:
         return self.numbers[..., None].expand(-1, -1, hidden.shape[-1])
 
 
+def pooled_places(parts: list[Tensor], firsts: list[Tensor | None]) -> PooledPlaces:
+    """Return the first valid place of each part of a sequence, text and regions, say.
+
+    Args:
+        parts: (batch, length, size) each.
+        firsts: as `first_places` returns them, one for each part.
+    """
+    places, start = [], 0
+    for part, first in zip(parts, firsts, strict=True):
+        zeros = torch.zeros(part.shape[0], dtype=torch.long, device=part.device)
+        places.append((zeros if first is None else first) + start)
+        start += part.shape[1]
+    return PooledPlaces(torch.stack(places, 1), start)
+
+
 def layout_of(name: str, given: Mapping[str, Tensor], valid: Tensor, reads_all: bool) -> Layout | None:
     """Return the layout of one kind of sequence out of a batch; None where the batch has none, or one that was cut.
 

@@ -15,7 +15,8 @@ from benchmarks.contenders import OURS, PEERS, make_contenders
 from benchmarks.flops import step_flops
 from benchmarks.workload import make_pairs
 from mmpt.modeling_mmpt.dropout import apply_dropout
-from tests.factories.models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_layout, tiny_pretraining
+from mmpt.processing.pretraining.layout import pretraining_layout
+from tests.factories.models import FEATURE, REGIONS, STREAMS, tiny_batch, tiny_labels, tiny_pretraining
 
 CPU = torch.device("cpu")
 
@@ -111,7 +112,7 @@ def test_a_lever_changes_no_loss_and_no_gradient(stream: str, lever: str, ragged
     def outcome() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=contender.precision == "bf16"):
-            output = model(**batch, **tiny_layout(model.config, batch))
+            output = model(**batch, **pretraining_layout(model.config, batch))
         output.loss.backward()
         values = {name: value.detach() for name, value in output.items() if value.dim() == 0}
         return values, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -58,8 +58,13 @@ class MmptTrainer(CheckedTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the micro-batches of a step and, by objective, how many elements they select over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [sum(is_labelled(batch[f"{name}_labels"]).sum() for batch in batches) for name in self.objectives]
-        totals = self.accelerator.reduce(torch.stack(counts).float().to(device), reduction="sum")
+        totals: Any = torch.zeros(
+            len(self.objectives), device=device
+        )  # on the device: reading a number would wait for it
+        for batch in batches:
+            counts = [is_labelled(batch[f"{name}_labels"]).sum() for name in self.objectives]
+            totals += torch.stack(counts).to(totals)
+        totals = self.accelerator.reduce(totals, reduction="sum")
         return batches, dict(zip(self.objectives, totals, strict=True))
 
     def compute_loss(

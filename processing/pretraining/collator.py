@@ -15,11 +15,11 @@ from transformers.data.data_collator import DataCollatorMixin
 
 from mmpt.configuration.configuration_mmpt import MmptConfig
 from mmpt.configuration.errors import MmptTypeError, MmptValueError
-from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled
-from mmpt.modeling_mmpt.unpadding import batch_layout, labelled_places
+from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES
 from mmpt.processing.batch_checks import check_example, check_records, check_tokenizer, checked_probs, tokens_of_a_text
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.pretraining.epochs import Collate, EpochCallback, RepeatedDraws
+from mmpt.processing.pretraining.layout import pretraining_layout
 from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.pretraining.mismatching import Texts, mismatch
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -175,26 +175,7 @@ class MmptDataCollator(DataCollatorMixin):
             for name in self.objectives:
                 if name != active:
                     batch[f"{name}_labels"] = torch.full_like(batch[f"{name}_labels"], IGNORED)
-        return batch | self._layout(batch, active)
-
-    def _layout(self, batch: dict[str, Tensor], active: str | None) -> dict[str, Tensor]:
-        """Return which places the model computes and reads, so that it computes nothing in padding.
-
-        Args:
-            active: the one objective of the batch, None for all.
-        """
-        read: dict[str, Array] = {}
-        for reads, mask in (("tokens", "attention_mask"), ("regions", "region_attention_mask")):
-            read[reads] = np.zeros(tuple(batch[mask].shape), bool)
-            for name in self.objectives:
-                if OBJECTIVES[name].reads == reads and active in (None, name):
-                    read[reads] |= is_labelled(batch[f"{name}_labels"]).numpy()
-        text, regions = batch["attention_mask"].numpy(), batch["region_attention_mask"].numpy()
-        layout = batch_layout(self.config, text, regions, read["tokens"], read["regions"])
-        if layout:
-            for reads, places in read.items():
-                layout |= labelled_places(reads, places)
-        return layout
+        return batch | pretraining_layout(self.config, batch)
 
     def _deal(self, examples: Sequence[Mapping[str, Any]], draws: KeyedDraws) -> dict[str, Array]:
         """Return for each deal which rows it takes, (batch,) bool."""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +10,6 @@ from mmpt.modeling_mmpt.modeling_base import MmptBackbone
 from mmpt.modeling_mmpt.modeling_dual_stream import MmptDualStreamForPreTraining, MmptDualStreamModel
 from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.modeling_single_stream import MmptSingleStreamForPreTraining, MmptSingleStreamModel
-from mmpt.modeling_mmpt.objectives import OBJECTIVES, is_labelled
-from mmpt.modeling_mmpt.unpadding import batch_layout, labelled_places
 
 STREAMS = ("single", "dual")
 BATCH, TOKENS, REGIONS, FEATURE, CLASSES, VOCABULARY, HIDDEN = 3, 5, 4, 6, 7, 50, 16
@@ -100,19 +97,6 @@ def tiny_labels(seed: int = 0) -> dict[str, Tensor]:
     }
     assert set(labels) == {"masked_regions", *(f"{name}_labels" for name in OBJECTIVE_NAMES)}
     return labels
-
-
-def tiny_layout(config: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the layout of a batch, with the places of its labels, as the collator writes it."""
-    masks = [batch[name].numpy() for name in ("attention_mask", "region_attention_mask")]
-    read = {"tokens": np.zeros(masks[0].shape, bool), "regions": np.zeros(masks[1].shape, bool)}
-    for name, row in OBJECTIVES.items():
-        if row.reads in read and f"{name}_labels" in batch:
-            read[row.reads] |= is_labelled(batch[f"{name}_labels"]).numpy()
-    layout = batch_layout(config, *masks, *read.values())
-    for reads, places in read.items():
-        layout |= labelled_places(reads, places)
-    return layout
 
 
 def _build(model_class: Any, config: Any, seed: int, attention: str) -> Any:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mmpt.processing.pretraining.layout import pretraining_layout
 from tests.factories.models import tiny_batch as padded_batch
 from tests.factories.models import tiny_labels as padded_labels
-from tests.factories.models import tiny_layout, tiny_pretraining
+from tests.factories.models import tiny_pretraining
 from tests.factories.task_models import CASES, task_batch, task_labels, task_layout, tiny_task
 
 DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
@@ -33,7 +34,7 @@ def train_without_numbers(model: Any, batch: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(("stream", "attention"), [("single", "sdpa"), ("dual", "eager")])
 def test_pretraining_needs_no_number(stream: str, attention: str) -> None:
     model, batch = tiny_pretraining(stream, attention=attention, **DROPOUT), padded_batch() | padded_labels()
-    train_without_numbers(model, batch | tiny_layout(model.config, batch))
+    train_without_numbers(model, batch | pretraining_layout(model.config, batch))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_training_step_is_one_graph() -> None:
     config = {"num_hidden_layers": 1, "objective_weights": {"mlm": 1.0, "itm": 1.0}}
     model, labels = tiny_pretraining("single", attention="sdpa", **config).train(), padded_labels()
     batch = padded_batch() | {name: labels[name] for name in ("mlm_labels", "itm_labels")}
-    batch |= tiny_layout(model.config, batch)
+    batch |= pretraining_layout(model.config, batch)
     losses, gradients = [], []
     for way in (model, torch.compile(model, fullgraph=True, dynamic=False, backend="eager")):
         model.zero_grad()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mmpt.modeling_mmpt import modeling_single_stream, unpadding
-from tests.factories.models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_layout, tiny_pretraining
+from mmpt.processing.pretraining.layout import pretraining_layout
+from tests.factories.models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_pretraining
 from tests.factories.task_models import CASES, task_batch, task_labels, task_layout, tiny_task
 
 # Of a dual stream: there are layers behind the last co-attention of either stream.
@@ -58,7 +59,7 @@ WHOLE = {"output_hidden_states": True}
 def test_pretraining_loses_nothing(stream: str, attention: str, ragged: bool) -> None:
     model = tiny_pretraining(stream, attention=attention, **STOPS[stream])
     batch = tiny_batch(ragged=ragged) | tiny_labels()
-    assert_same(model, batch | {"align_logits": True}, {}, tiny_layout(model.config, batch))
+    assert_same(model, batch | {"align_logits": True}, {}, pretraining_layout(model.config, batch))
 
 
 @pytest.mark.parametrize("objective", ["mlm", "mrc", "itm"])
@@ -66,7 +67,7 @@ def test_pretraining_loses_nothing(stream: str, attention: str, ragged: bool) ->
 def test_each_objective_alone_loses_nothing(stream: str, objective: str) -> None:
     model = tiny_pretraining(stream, objective_weights={objective: 1.0}, **STOPS[stream])
     batch = tiny_batch() | {f"{objective}_labels": tiny_labels()[f"{objective}_labels"]}
-    assert_same(model, batch | {"align_logits": True}, {}, tiny_layout(model.config, batch))
+    assert_same(model, batch | {"align_logits": True}, {}, pretraining_layout(model.config, batch))
 
 
 @pytest.mark.parametrize(("stream", "task"), CASES)
@@ -98,7 +99,7 @@ def test_only_the_places_that_are_read_are_computed(stream: str) -> None:
     whole, labels = model(**batch), tiny_labels()
     pooled, labelled = {"text": [(0, 0), (1, 0), (2, 0)]}, {"text": [(0, 1), (1, 2)]}
     pooled["region"], labelled["region"] = pooled["text"], [(0, 3), (1, 1)]
-    for reads, given in (("pooled", {}), ("labelled", tiny_layout(model.config, batch | labels))):
+    for reads, given in (("pooled", {}), ("labelled", pretraining_layout(model.config, batch | labels))):
         part = model(**batch, **given, reads=reads)
         for name in ("text", "region"):
             found, expected = part[f"{name}_last_hidden_state"], whole[f"{name}_last_hidden_state"]
@@ -115,7 +116,7 @@ def test_states_are_whole_where_they_are_asked_for(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(modeling_single_stream, "layout_of", refuse)
     model, batch = tiny_pretraining("single"), tiny_batch() | tiny_labels()
-    batch |= tiny_layout(model.config, batch)
+    batch |= pretraining_layout(model.config, batch)
     states = model(**batch, output_hidden_states=True).hidden_states
     torch.testing.assert_close(states[-1], model.backbone(**tiny_batch()).last_hidden_state)
     model.config.output_attentions = True

@@ -13,7 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mmpt.modeling_mmpt import layers
 from mmpt.modeling_mmpt import unpadding as packing
 from mmpt.modeling_mmpt.layers import MmptAttention, MmptCoAttentionLayer, MmptFeedForward, MmptLayer
-from tests.factories.models import tiny_backbone, tiny_batch, tiny_config, tiny_labels, tiny_layout, tiny_pretraining
+from mmpt.processing.pretraining.layout import pretraining_layout
+from tests.factories.models import tiny_backbone, tiny_batch, tiny_config, tiny_labels, tiny_pretraining
 
 PACKED = "packed_reference"
 
@@ -182,7 +183,7 @@ def test_losses_of_packed_keys_agree_with_those_of_padded_ones(
 ) -> None:
     monkeypatch.setattr(packing, "MULTIPLE", 1)  # a tiny batch would be rounded up to all of its places
     batch = tiny_batch() | tiny_labels()
-    batch |= tiny_layout(tiny_config(stream), batch)
+    batch |= pretraining_layout(tiny_config(stream), batch)
     expected, actual = (tiny_pretraining(stream, attention=name)(**batch).loss for name in ("sdpa", packed))
     torch.testing.assert_close(actual, expected)
 

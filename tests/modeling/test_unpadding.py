@@ -13,7 +13,8 @@ from torch import Tensor
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt import unpadding
 from mmpt.modeling_mmpt.unpadding import Layout, layout_of, make_layout
-from tests.factories.models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_layout, tiny_pretraining
+from mmpt.processing.pretraining.layout import pretraining_layout
+from tests.factories.models import STREAMS, tiny_backbone, tiny_batch, tiny_labels, tiny_pretraining
 
 MULTIPLE = 4
 
@@ -96,7 +97,7 @@ def test_valid_places_are_those_of_a_padded_batch(stream: str, attention: str) -
     model, batch = tiny_backbone(stream, attention=attention), tiny_batch()
     batch["attention_mask"][1] = torch.tensor([0, 0, 1, 1, 0])  # padded on both sides
     batch["region_attention_mask"][2] = 0
-    padded, packed = model(**batch), model(**batch, **tiny_layout(model.config, batch))
+    padded, packed = model(**batch), model(**batch, **pretraining_layout(model.config, batch))
     assert not torch.equal(padded.text_last_hidden_state, packed.text_last_hidden_state)
     torch.testing.assert_close(packed.pooler_output, padded.pooler_output, atol=1e-5, rtol=1e-5)
     for name, states in (("attention_mask", "text"), ("region_attention_mask", "region")):
@@ -112,7 +113,7 @@ def test_a_row_depends_on_no_other(stream: str, attention: str, fusion: str) -> 
     more = {"fusion": fusion} if fusion == "early" else {"fusion": fusion, "objective_weights": {"mlm": 1.0}}
     model, batch = tiny_backbone(stream, attention=attention, **more), tiny_batch()
     batch["attention_mask"][1] = 0  # as if there were no text: every key is masked
-    layout = tiny_layout(model.config, batch)
+    layout = pretraining_layout(model.config, batch)
     before = model(**batch, **layout)
     batch["region_features"][0] = 1e4
     batch["input_ids"][0] = batch["input_ids"][0].flip(0)
@@ -125,7 +126,7 @@ def test_a_row_depends_on_no_other(stream: str, attention: str, fusion: str) -> 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_layout_that_was_cut_as_loaders_cut_batches_is_not_used(stream: str) -> None:
     model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
-    whole = batch | tiny_layout(model.config, batch)
+    whole = batch | pretraining_layout(model.config, batch)
     for rows in (slice(0, 2), slice(2, 3)):
         expected = model(**{name: value[rows] for name, value in batch.items()}).loss
         torch.testing.assert_close(model(**{name: value[rows] for name, value in whole.items()}).loss, expected)
@@ -137,12 +138,12 @@ def test_a_layout_that_was_cut_as_loaders_cut_batches_is_not_used(stream: str) -
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_layout_of_another_batch_is_refused(stream: str) -> None:
     model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
-    layout = tiny_layout(model.config, batch)
+    layout = pretraining_layout(model.config, batch)
     with pytest.raises(MmptValueError, match=r"of other masks.*layout_"):
         model(**batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}, **layout)
     labels = torch.full_like(batch["mlm_labels"], -100)
     labels[2, 3] = 1
     with patch.object(unpadding, "MULTIPLE", 1):
-        layout = tiny_layout(model.config, batch)
+        layout = pretraining_layout(model.config, batch)
     with pytest.raises(MmptValueError, match="labels of tokens at other places"):
         model(**batch | {"mlm_labels": labels}, **layout)
