@@ -22,7 +22,7 @@ from mmpt.modeling_mmpt.modeling_base import (
     take_layout,
 )
 from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
-from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of
+from mmpt.modeling_mmpt.unpadding import Layout, PooledPlaces, layout_of, pooled_places
 
 
 class MmptDualStreamModel(MmptBackbone):

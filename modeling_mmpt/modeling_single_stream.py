@@ -23,7 +23,7 @@ from mmpt.modeling_mmpt.modeling_base import (
     take_layout,
 )
 from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
-from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of
+from mmpt.modeling_mmpt.unpadding import PooledPlaces, layout_of, pooled_places
 
 
 class MmptSingleStreamModel(MmptBackbone):

@@ -262,7 +262,7 @@ def _report(
         expected = {
             key: tuple(value.shape) for key, value in model_class(cast("Any", config)).saved_state_dict().items()
         }
-    fates, unknown, misfits, filled = [], [], [], set()
+    statuses, unknown, misfits, filled = [], [], [], set()
     for theirs in source:
         if theirs in keys.targets:
             for ours, part in keys.targets[theirs]:

@@ -40,7 +40,7 @@ def logits(*values: list[float], **others: Any) -> SimpleNamespace:
 
 def test_a_class_is_named_with_its_probability() -> None:
     output = logits([0.0, 0.0], [0.0, torch.log(torch.tensor(3.0)).item()])
-    found = decode_classes(output, {}, config("statements"))
+    found = predict_classes(output, {}, config("statements"))
     assert [each["prediction"] for each in found] == ["false", "true"]
     assert [each["confidence"] for each in found] == pytest.approx([0.5, 0.75])
 
