@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
 PARALLEL := -n auto --dist loadscope
-EXTRAS := demo,dev,hdf5,lmdb,plots,retrieval,track
+EXTRAS := chinese,demo,dev,hdf5,lmdb,plots,retrieval,track
 OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help

@@ -25,6 +25,7 @@ CORE = [
     "typer>=0.20,<1",
 ]
 EXTRAS = {
+    "chinese": ["jieba>=0.42.1"],
     "demo": ["gradio>=6"],
     "dev": [
         "faiss-cpu>=1.9",

@@ -72,6 +72,7 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         probability=masking.probability,
         shares=masking.shares,
         whole_word=masking.whole_word,
+        words=masking.words,
         overlap_threshold=masking.overlap_threshold,
         classify_all_regions=masking.classify_all_regions,
         hard_negative_rate=masking.hard_negative_rate,
