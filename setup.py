@@ -83,6 +83,7 @@ setup(
     package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards", "recipes")},
     package_data={
         "mmpt": ["py.typed"],
+        "mmpt.example": ["*/*"],
         "mmpt.model_cards": ["template.md"],
         "mmpt.recipes": ["*.yaml", "*/*.yaml", "*.py"],
     },

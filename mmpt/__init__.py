@@ -11,6 +11,9 @@ if not (_here / "configuration").is_dir():  # a checkout: the other rooms are th
 
 if TYPE_CHECKING:
     from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
+    from mmpt.example.loading import load_example
+    from mmpt.explanations.explanation import explain
+    from mmpt.explanations.figures import draw_explanation, draw_grounding, draw_ranking
     from mmpt.inference.pipeline import MmptPipeline
     from mmpt.inference.retrieval import RetrievalIndex
     from mmpt.metrics.metric_table import load_metric
@@ -106,9 +109,14 @@ __all__ = [
     "build_word_tokenizer",
     "check_pairs",
     "convert",
+    "draw_explanation",
+    "draw_grounding",
+    "draw_ranking",
+    "explain",
     "export_predecessor",
     "fill_store",
     "from_predecessor",
+    "load_example",
     "load_metric",
     "merge_stores",
     "open_features",
@@ -161,9 +169,14 @@ _MODULES = {
     "build_word_tokenizer": "mmpt.processing.word_tokenizer",
     "check_pairs": "mmpt.processing.pairs.checks",
     "convert": "mmpt.predecessors.conversion",
+    "draw_explanation": "mmpt.explanations.figures",
+    "draw_grounding": "mmpt.explanations.figures",
+    "draw_ranking": "mmpt.explanations.figures",
+    "explain": "mmpt.explanations.explanation",
     "export_predecessor": "mmpt.predecessors.predecessor_export",
     "fill_store": "mmpt.processing.store.filling",
     "from_predecessor": "mmpt.predecessors.conversion",
+    "load_example": "mmpt.example.loading",
     "load_metric": "mmpt.metrics.metric_table",
     "merge_stores": "mmpt.processing.store.merge",
     "open_features": "mmpt.processing.region_readers.open_features",
@@ -171,6 +184,10 @@ _MODULES = {
     "read_annotations": "mmpt.processing.annotations.annotation_formats",
     "repair_store": "mmpt.processing.store.repair",
 }
+
+
+_EXAMPLE_TASKS = ("mmpt-fill-mask", "mmpt-matching")
+"""What the packaged models do."""
 
 
 def register_auto_classes() -> None:
@@ -255,7 +272,11 @@ def register_auto_classes() -> None:
     for task, pipeline_class in PIPELINES.items():
         if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
             auto_class = getattr(transformers, pipeline_class.auto_name)
-            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
+            # Without model= a pipeline takes the packaged one. transformers wants a revision, which a folder has not.
+            default = {"model": (str(_here / "example" / "single-stream"), "main")} if task in _EXAMPLE_TASKS else None
+            PIPELINE_REGISTRY.register_pipeline(
+                task, pipeline_class, pt_model=auto_class, default=default, type="multimodal"
+            )
 
 
 def __getattr__(name: str) -> Any:

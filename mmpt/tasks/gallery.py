@@ -79,7 +79,10 @@ def write_gallery(
     wrong = [row for row in order if not judged[row].right]
     right = [row for row in order if judged[row].right]
     wrong_articles, right_articles = (
-        [_article(ids[row], dataset.table[row], table, predictions[row], judged[row], opening) for row in rows[:count]]
+        [
+            article_of(ids[row], dataset.table[row], table, predictions[row], judged[row], opening)
+            for row in rows[:count]
+        ]
         for rows, opening in ((wrong, "<article>"), (right, '<article class="right">'))
     )
     summary = (
@@ -98,7 +101,7 @@ def write_gallery(
     return len(wrong)
 
 
-def _article(
+def article_of(
     example_id: str,
     example: Mapping[str, Any],
     table: TaskTable,
@@ -106,6 +109,7 @@ def _article(
     judgement: Judgement,
     opening: str,
 ) -> str:
+    """Return the HTML of one prediction, its pictures inside, beginning with the tag `opening`."""
     figures = "".join(_figure(shown, table) for shown in judgement.images)
     lines = [
         ("gold", "gold", judgement.gold),
