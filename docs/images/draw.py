@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from PIL import Image
 
 from mmpt import MmptDataCollator, draw_explanation, explain, load_example
 from mmpt.processing.pairs.dataset import PairDataset
@@ -108,15 +109,19 @@ def draw_objectives() -> None:
         masked = batch["masked_regions"][0].nonzero().flatten().tolist()
         show(axes, shown, words, title, task, masked)
     figure.savefig(HERE / "objectives.png")
+    with Image.open(HERE / "objectives.png") as picture:  # the noise of the scenes would take a megabyte
+        small = picture.convert("RGB").quantize(64)
+    small.save(HERE / "objectives.png", optimize=True)
 
 
 def corrupted(pipeline: Any, table: PairDataset, share: str) -> tuple[dict[str, Any], Any]:
     """Return the first row as the collator corrupts it, in the first epoch in which that can be seen."""
-    collator = MmptDataCollator(pipeline.processor, pipeline.model.config, shares={share: 1.0}, probability=0.3)
+    collator = MmptDataCollator(pipeline.processor, pipeline.model.config, shares={share: 1.0}, probability=0.15)
     for epoch in range(100):
         collator.set_epoch(epoch)
         batch = collator([table[0], table[1]])
-        if share == "text" and (batch["input_ids"][0] == pipeline.processor.tokenizer.mask_token_id).sum() < 2:
+        masks = int((batch["input_ids"][0] == pipeline.processor.tokenizer.mask_token_id).sum())
+        if share == "text" and (not 2 <= masks <= 3 or (batch["mlm_labels"][0] != -100).sum() != masks):
             continue
         if share == "itm" and batch["itm_labels"][0] != 0:
             continue
@@ -155,7 +160,9 @@ def wrapped(text: str, width: int = 46) -> list[str]:
 def main() -> None:
     pipeline, scenes = load_example()
     scene = scenes[0]
-    draw_explanation(explain(pipeline, scene.text, scene.regions), scene.image).save(HERE / "first-answer.png")
+    draw_explanation(explain(pipeline, scene.text, scene.regions), scene.image).quantize(64).save(
+        HERE / "first-answer.png", optimize=True
+    )
     draw_streams()
     draw_objectives()
 

@@ -24,7 +24,7 @@ def explain(
         str,
         typer.Argument(help="Folder or Hub name of a model; example or example-dual: a packaged one.", metavar="MODEL"),
     ],
-    image: Annotated[str, typer.Argument(help="An image file, or with --store an image id.")],
+    image: Annotated[str, typer.Argument(help="An image file; with --store its name is the image id.")],
     text: Annotated[str, typer.Argument(help="A text; [MASK] stands for a word to predict.")],
     out: Annotated[str, typer.Option(help="Folder for the pictures and explanation.json.")] = "explanation",
     regions: Annotated[
@@ -44,7 +44,7 @@ def explain(
     2021), the answer with each region zeroed, what text and image say by themselves in late and hybrid fusion, and
     what a pre-trained model predicts for masked regions.
 
-    For instance: mmpt explain example scene-0 "top left is a [MASK] circle"
+    For instance: mmpt explain example scene-0 "a [MASK] triangle at top middle"
     """
     with clear_errors(debug):
         from mmpt import register_auto_classes
@@ -108,7 +108,7 @@ def _image(model: str, image: str, regions: str | None, store: str | None) -> tu
     from mmpt.example.loading import load_scenes, read_regions
 
     if store is not None:
-        return image, None
+        return (Path(image).stem, image) if Path(image).is_file() else (image, None)
     scenes = {scene.path.stem: scene for scene in load_scenes()} if model in EXAMPLES else {}
     if image in scenes:
         return scenes[image].regions, scenes[image].image

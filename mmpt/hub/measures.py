@@ -153,7 +153,8 @@ def baseline_of(measure: Measure, measures: Sequence[Measure], headlines: Sequen
     if measure.name in _WITHOUT_REGIONS:
         zeroed = next((each.value for each in measures if each.name == "attribute_word_accuracy_zeroed"), None)
         if zeroed is not None:
-            return f"{zeroed:.3g} without the image"
+            where = "" if measure.name == "attribute_word_accuracy" else " of those above"
+            return f"{zeroed:.3g} without the image{where}"
     chances = {each.name: each.chance for each in headlines}
     chance = chances.get(measure.name, chances.get(measure.name.removeprefix("eval_")))
     chance = _BASELINES.get(measure.name) if chance is None else chance

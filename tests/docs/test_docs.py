@@ -31,7 +31,9 @@ from tests.factories.paths import ROOT
 
 DOCS = ROOT / "docs"
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
-PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
+CHINESE = "../README.zh-CN.md"
+PAGES = [*sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")), "../README.md", CHINESE]
+WITH_COMMANDS = ("own-images.md", "fine-tuning.md", "explaining.md", CHINESE)
 PATCH_PAGE = "adding-an-objective.md"  # its blocks run in a copy of the code that its diffs were applied to
 HUB_PAGE = "hub.md"  # its blocks and commands run in a process whose Hub is a server on this machine
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -131,19 +133,36 @@ def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "nlvr.md":
         draw_original_nlvr(empty_folder / "corpus" / "nlvr")
     if name == "own-images.md":
-        draw_photos(empty_folder)
-    run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name in ("own-images.md", "fine-tuning.md"))
+        draw_photos(empty_folder, "a {colour} {shape}")
+    if name == CHINESE:
+        draw_photos(empty_folder, "一个 {colour} 的 {shape}", CHINESE_WORDS)
+    run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name in WITH_COMMANDS)
 
 
-def draw_photos(folder: Path) -> None:
-    """Write images with captions, and a small detector with random weights in the place of the page's."""
+CHINESE_WORDS = {
+    **{"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色", "purple": "紫色", "pink": "粉色"},
+    **{"circle": "圆形", "square": "方块", "triangle": "三角", "star": "星星"},
+}
+
+
+def draw_photos(folder: Path, caption: str, words: dict[str, str] | None = None) -> None:
+    """Write images with captions, and a small detector with random weights in the place of the page's.
+
+    Args:
+        words: of another language, by the English ones.
+    """
+    words = words or {}
     rows = ["image_id,text"]
     (folder / "photos").mkdir()
     for number in range(12):
         scene = sample_scene(np.random.default_rng(number), ALL_COMPOSITIONS)
         render(scene).save(folder / "photos" / f"{number:04d}.png")
-        rows.append(f"{number:04d},a {scene.objects[0].colour} {scene.objects[0].shape}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+        said = {
+            name: words.get(word, word)
+            for name, word in zip(("colour", "shape"), scene.objects[0].composition, strict=True)
+        }
+        rows.append(f"{number:04d},{caption.format(**said)}")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     save_detector("rt_detr_v2", folder / "PekingU" / "rtdetr_v2_r50vd")
 
 
