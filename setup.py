@@ -45,6 +45,7 @@ EXTRAS = {
         "scikit-learn>=1.6",
         "setuptools>=77.0.1",
     ],
+    "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
     "hdf5": ["h5py>=3.11"],
     "lmdb": ["lmdb>=1.5.1", "msgpack>=1.0"],
     "plots": ["matplotlib>=3.9"],

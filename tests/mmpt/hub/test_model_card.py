@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from mmpt.explanations.report import write_report
 from mmpt.hub.measures import MEANINGS, SHOWN, measures_of, wilson
 from mmpt.hub.model_card import Rows, fingerprint, name_the_source
 from mmpt.recipe.recipe import load_recipe
@@ -124,12 +126,29 @@ def test_a_card_of_a_task_and_its_code(task: str, tmp_path: Path, monkeypatch: p
     assert (row[1], row[2], row[4]) == (f"{metrics[metric]:.4g}", f"{low:.3f} to {high:.3f}", f"{n:,}")
     assert float(row[3]) >= 0
     assert ("](example.png)" in text) == (task == "vqa")
+    page = write_report(folder, tmp_path / "report.html", 2, 50).read_text()
+    assert re.search(r"\d+ of \d+ rows are wrong", page)
+    assert f"<b>{metrics[metric]:.3g}</b>{metric}" in page
     assert "The licence of the weights is not stated" in text
     assert 'extracted with `{"name": "random"}`' in text
     assert ModelCard.load(folder / "README.md").data.license == "other"
     printed = run_code(folder, monkeypatch)
     answers = json.loads((folder / "config.json").read_text())["id2label"].values()
     assert printed in answers if task == "vqa" else printed.startswith("tensor(")
+
+
+def test_a_report_has_the_run_on_one_page(pretrained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, metrics = pretrained
+    page = write_report(folder, tmp_path / "report.html", 1, 8).read_text()
+    assert f"<b>{metrics['grounding']['attribute_word_accuracy']:.3g}</b>attribute_word_accuracy" in page
+    assert page.count("<article>") == 2
+    assert page.count("<img ") == 3
+    assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert f"<td>{metrics['evaluation']['eval_mlm_loss']:.6g}<td>" in page
+    assert "train_scenes" in page
+    assert f"Python {platform.python_version()}" in page
+    with pytest.raises(FileNotFoundError, match="expected the folder of a finished run"):
+        write_report(tmp_path, tmp_path / "none.html", 1, 8)
 
 
 def test_a_fingerprint_is_of_content_and_order() -> None:
