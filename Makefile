@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mmpt-installed
 VIEW := build/view
 PARALLEL := -n auto --dist loadscope
-EXTRAS := demo,dev,hdf5,lmdb,plots,retrieval,track
+EXTRAS := chinese,demo,dev,docs,hdf5,lmdb,plots,retrieval,track
 OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-lowest test-newest suite fuzz kill chaos sharding bench quickstart
+.PHONY: help install format check test test-lowest test-newest suite fuzz kill chaos sharding bench docs quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,14 @@ sharding: $(INSTALLED) ## FSDP2 and DDP in two processes for every preset and ta
 
 chaos: $(INSTALLED) ## runs killed in every phase, by one and two processes, and 1,000 flipped bytes of a checkpoint; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runs.chaos
+
+docs: $(INSTALLED) ## the documentation as a site, build/site; a broken link is an error
+	$(BIN)/python -m pip install -q -e ".[docs]"
+	rm -rf $(VIEW) && mkdir -p $(VIEW)
+	cp -r mmpt $(VIEW)/
+	cp -r configuration modeling_mmpt processing $(VIEW)/mmpt/
+	$(BIN)/python docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 bench: export OMP_NUM_THREADS := 1
 bench: $(INSTALLED) ## every speed benchmark at its smallest, two minutes; at full size: python -m benchmarks NAME (docs/performance.md)

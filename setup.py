@@ -26,6 +26,7 @@ CORE = [
     "typer>=0.20,<1",
 ]
 EXTRAS = {
+    "chinese": ["jieba>=0.42.1"],
     "demo": ["gradio>=6"],
     "dev": [
         "faiss-cpu>=1.9",
@@ -45,6 +46,7 @@ EXTRAS = {
         "scikit-learn>=1.6",
         "setuptools>=77.0.1",
     ],
+    "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
     "hdf5": ["h5py>=3.11"],
     "lmdb": ["lmdb>=1.5.1", "msgpack>=1.0"],
     "plots": ["matplotlib>=3.9"],
@@ -99,6 +101,7 @@ setup(
     package_dir={f"mmpt.{room}": room for room in (*ROOMS, "model_cards", "recipes")},
     package_data={
         "mmpt": ["py.typed", "__init__.pyi"],
+        "mmpt.example": ["*/*"],
         "mmpt.model_cards": ["template.md"],
         "mmpt.recipes": ["*.yaml", "*/*.yaml"],
     },

@@ -23,6 +23,9 @@ _MODULES = {
 }
 """Public name -> the module that defines it."""
 
+_EXAMPLE_TASKS = ("mmpt-fill-mask", "mmpt-matching")
+"""The pipelines that the packaged model serves."""
+
 __all__ = sorted([*_MODULES, "register_auto_classes"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
@@ -65,7 +68,11 @@ def register_auto_classes() -> None:
     for task, pipeline_class in PIPELINES.items():
         if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
             auto_class = getattr(transformers, pipeline_class.auto_name)
-            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
+            # Without model= a pipeline takes the packaged one. transformers wants a revision, which a folder has not.
+            default = {"model": (str(_here / "example" / "single-stream"), "main")} if task in _EXAMPLE_TASKS else None
+            PIPELINE_REGISTRY.register_pipeline(
+                task, pipeline_class, pt_model=auto_class, default=default, type="multimodal"
+            )
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,11 @@ from mmpt.configuration.configuration_mmpt import (
 from mmpt.configuration.configuration_mmpt import (
     MmptSingleStreamConfig as MmptSingleStreamConfig,
 )
+from mmpt.example.loading import load_example as load_example
+from mmpt.explanations.explanation import explain as explain
+from mmpt.explanations.figures import draw_explanation as draw_explanation
+from mmpt.explanations.figures import draw_grounding as draw_grounding
+from mmpt.explanations.figures import draw_ranking as draw_ranking
 from mmpt.inference.pipeline import MmptPipeline as MmptPipeline
 from mmpt.inference.retrieval import RetrievalIndex as RetrievalIndex
 from mmpt.metrics.metric_table import load_metric as load_metric

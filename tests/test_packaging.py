@@ -165,6 +165,8 @@ def test_wheel_has_every_file_of_every_room(wheel: Path):
         expected |= {f"{inside}/{file.relative_to(ROOT / room).as_posix()}" for file in (ROOT / room).rglob("*.py")}
     recipes = [file for file in (ROOT / "recipes").rglob("*") if file.suffix == ".yaml"]
     expected |= {f"mmpt/recipes/{file.relative_to(ROOT / 'recipes').as_posix()}" for file in recipes}
+    example = [file for file in (ROOT / "mmpt" / "example").glob("*/*") if file.suffix != ".pyc"]
+    expected |= {file.relative_to(ROOT).as_posix() for file in example}
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
 
@@ -179,7 +181,7 @@ def test_installed_package_uses_its_own_rooms(installed: Path, places: Callable[
     package = installed / "mmpt"
     assert places(installed) == [
         package / "__init__.py",
-        package / "recipe_values.py",
+        package / "recipe" / "values.py",
         package / "processing" / "regions.py",
     ]
 
@@ -188,7 +190,7 @@ def test_installed_package_uses_its_own_rooms(installed: Path, places: Callable[
 def test_checkout_uses_its_own_rooms(also_installed: bool, installed: Path, places: Callable[..., list[Path]]):
     assert places(ROOT, *([installed] if also_installed else [])) == [
         ROOT / "mmpt" / "__init__.py",
-        ROOT / "mmpt" / "recipe_values.py",
+        ROOT / "mmpt" / "recipe" / "values.py",
         ROOT / "processing" / "regions.py",
     ]
 

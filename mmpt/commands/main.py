@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmpt.commands.errors import clear_errors
+from mmpt.commands.explanations import explanation_app
 from mmpt.commands.recipes import recipe_app
 from mmpt.commands.regions import region_app
 from mmpt.commands.tasks import task_app
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.add_typer(recipe_app)
 app.add_typer(region_app)
 app.add_typer(task_app)
+app.add_typer(explanation_app)
 
 
 def _print_version(asked: bool) -> None:

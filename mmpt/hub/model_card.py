@@ -3,10 +3,9 @@
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
-import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL import Image
 
 from mmpt import __version__
 from mmpt.configuration.self_contained import saved_class
+from mmpt.hub.example_picture import EXAMPLE, draw_example
+from mmpt.hub.measures import MEANINGS, Headline, Measure, baseline_of, shown_measures
 from mmpt.modeling_mmpt.modeling_base import MmptPreTrainedModel
-from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.processing.regions import Regions
 from mmpt.recipe.recipe import Recipe
 from mmpt.recipe.values import write_yaml
@@ -30,17 +31,6 @@ SAMPLE = "sample.json"
 SAMPLE_REGIONS = 8
 SOURCE_LINE = 'source = "{}"'
 _VERSIONS = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub")
-_SHARES = re.compile(r"accuracy|recall|consistency")
-
-
-class Measure(NamedTuple):
-    """A measured value, the number of cases behind it, and its 95 % interval where it has one."""
-
-    name: str
-    value: float
-    n: int
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass
@@ -59,10 +49,15 @@ class Rows:
 
 
 class Sample(NamedTuple):
-    """The example of a card: a text with regions, or inputs that are ready for the model."""
+    """The example of a card: a text with regions, or inputs that are ready for the model.
+
+    Args:
+        image: the picture of the regions, where it is at hand.
+    """
 
     text: str
     regions: Regions | None = None
+    image: Image.Image | None = None
     inputs: Mapping[str, torch.Tensor] | None = None
 
 
@@ -73,23 +68,29 @@ def write_card(
     tables: Sequence[Rows],
     regions: Any,
     measures: Sequence[Measure],
+    headlines: Sequence[Headline],
     sample: Sample,
     runtime: float | None,
     processes: int = 1,
 ) -> None:
-    """Write README.md and sample.json into the folder of a run that has ended. Nothing is downloaded or sent.
+    """Write README.md, sample.json and example.png into the folder of a run that has ended.
+
+    Nothing is downloaded or sent. The picture is left out where the folder has no model yet, or Matplotlib is missing.
 
     Args:
         regions: what the regions came from; a `RegionStore` tells extractor and fingerprint.
+        headlines: the measures that say what the run is worth, with what guessing gets.
         runtime: seconds that training took.
     """
     write_sample(folder / SAMPLE, sample)
     data = _data_source(recipe)
     name = folder.resolve().name
     task = None if recipe.task is None else recipe.task.name
+    shown = shown_measures(measures)
     card_data = ModelCardData(
         license=data.licence,
         library_name="transformers",
+        pipeline_tag=_pipeline_tag(model, task),
         tags=["mmpt", "vision-and-language", "region-features", f"{recipe.model.stream}-stream", task or "pretraining"],
         base_model=_hub_name(recipe.model.from_pretrained),
         model_name=name,
@@ -102,7 +103,7 @@ def write_card(
                 metric_value=round(measure.value, 6),
                 metric_args={"n": measure.n, "interval_95": [round(measure.low, 6), round(measure.high, 6)]},
             )
-            for measure in measures
+            for measure in shown
             if measure.low is not None and measure.high is not None
         ],
     )
@@ -110,14 +111,16 @@ def write_card(
         card_data,
         template_path=str(template()),
         title=name,
+        example_text=sample.text,
         summary=_summary(recipe, model),
         code=_code(model, sample),
         training=_training(recipe, model, runtime),
         curves=(folder / "curves.png").is_file(),
-        command=" ".join(recipe.command.split()),
-        recipe=write_yaml(recipe.resolved()).strip(),
+        example=EXAMPLE if draw_example(folder, sample.text, sample.regions, sample.image) else None,
+        command=shlex.join(map(_without_folders, shlex.split(recipe.command))),
+        recipe=write_yaml(_without_folders(recipe.resolved())).strip(),
         data=_data(data.title, tables, regions, model),
-        measured=_table(measures, data.title),
+        measured=_table(shown, measures, headlines, data.title),
         environment=_environment(processes),
         limits=_limits(data.limits),
         licence=data.licence_text,
@@ -151,44 +154,6 @@ def write_sample(path: Path, sample: Sample) -> None:
     if sample.inputs is not None:
         content["inputs"] = {name: value.tolist() for name, value in sample.inputs.items()}
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def measures_of(values: Mapping[str, Any]) -> list[Measure]:
-    """Return the measures among a run's numbers: those with a number of cases beside them.
-
-    Shares without an interval get Wilson's, which takes the cases for independent.
-    """
-    found = []
-    for name, value in values.items():
-        n = values.get(f"{name}_total", values.get(f"{name}_count"))
-        if n is None or not isinstance(value, int | float):
-            continue
-        low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-        if low is None and n and _SHARES.search(name):
-            low, high = wilson(value, int(n))
-        found.append(Measure(name, float(value), int(n), low, high))
-    return found
-
-
-def measures_of_objectives(evaluation: Mapping[str, Any]) -> list[Measure]:
-    """Return each objective's loss and metric in a pre-training evaluation."""
-    found: list[Measure] = []
-    for name, objective in OBJECTIVES.items():
-        if f"eval_{name}_loss" not in evaluation:
-            continue
-        n = int(evaluation[f"eval_{name}_count"])
-        metric, loss = f"eval_{name}_{objective.metric_name}", f"eval_{name}_loss"
-        found.append(Measure(loss, evaluation[loss], n))
-        value = evaluation[metric]
-        found.append(Measure(metric, value, n, *(wilson(value, n) if n and _SHARES.search(metric) else (None, None))))
-    return found
-
-
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927)."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def fingerprint(rows: Rows) -> str:
@@ -236,7 +201,7 @@ def _summary(recipe: Recipe, model: MmptPreTrainedModel) -> str:
     }
     start = recipe.model.from_pretrained
     purpose = "pre-training" if recipe.task is None else f"the task {recipe.task.name!r}"
-    begin = "random weights" if start is None else f"the weights in `{start}`"
+    begin = "random weights" if start is None else f"the weights in `{_without_folders(start)}`"
     return (
         f"`{saved_class(model).__name__}`: a vision-and-language model that reads a text beside the regions of an "
         f"image. {recipe.model.stream.capitalize()} stream, {streams[recipe.model.stream]}; {model.num_parameters():,} "
@@ -318,26 +283,53 @@ def _data(title: str, tables: Sequence[Rows], regions: Any, model: MmptPreTraine
         for rows in tables
     ]
     extractor = getattr(regions, "extractor", None)
-    made = "made by the corpus itself" if extractor is None else f"extracted with `{json.dumps(extractor)}`"
+    made = (
+        "made by the corpus itself"
+        if extractor is None
+        else f"extracted with `{json.dumps(_without_folders(extractor))}`"
+    )
     store = getattr(regions, "fingerprint", None)
     told = "" if store is None else f"; the region store has the fingerprint `{store[:16]}`"
     width = model.config.region_feature_dim
     return "\n".join([*lines, "", f"Regions: {width} numbers each, {made}{told}."])
 
 
-def _table(measures: Sequence[Measure], title: str) -> str:
+def _table(shown: Sequence[Measure], measures: Sequence[Measure], headlines: Sequence[Headline], title: str) -> str:
     if not measures:
         return "Nothing: the recipe has no rows to evaluate on."
     lines = [
-        f"On the evaluation rows ({title}); names as in `metrics.json`. Intervals take the cases for independent "
-        "(Wilson's), or are a bootstrap over examples.",
+        f"On the evaluation rows ({title}). Intervals take the cases for independent (Wilson's), or are a bootstrap "
+        "over examples. Chance is what guessing gets, or the baseline named; empty where it was not computed. All "
+        f"{len(measures)} measures are in `metrics.json`, the most telling first.",
         "",
+        "| measure | value | 95 % interval | chance | n | what it says |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    lines += ["| measure | value | 95 % interval | n |", "| --- | --- | --- | --- |"]
-    for measure in measures:
-        interval = "" if measure.low is None else f"{measure.low:.3f} to {measure.high:.3f}"
-        lines.append(f"| {measure.name} | {measure.value:.4g} | {interval} | {measure.n:,} |")
+    for each in shown:
+        interval = "" if each.low is None else f"{each.low:.3f} to {each.high:.3f}"
+        chance = baseline_of(each, measures, headlines)
+        cells = (f"`{each.name}`", f"{each.value:.4g}", interval, chance, f"{each.n:,}", MEANINGS[each.name])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _without_folders(value: Any) -> Any:
+    """Return a value in which absolute paths, also behind "--key=", are the names of their files."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    head, equals, tail = value.partition("=") if value.startswith("--") else ("", "", value)
+    return f"{head}{equals}{Path(tail).name}" if Path(tail).is_absolute() else value
+
+
+def _pipeline_tag(model: MmptPreTrainedModel, task: str | None) -> str | None:
+    """Return the task of the Hub that the model is found under; None where the Hub has no such task."""
+    if task is None:
+        return "fill-mask" if "mlm" in model.config.objective_weights else None
+    return {"vqa": "visual-question-answering"}.get(task)
 
 
 def _environment(processes: int) -> str:

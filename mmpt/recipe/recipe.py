@@ -167,6 +167,7 @@ class MaskingSection:
     Args:
         probability: share of tokens and of regions that is masked.
         whole_word: mask all tokens of a word together.
+        words: what a word is then: "tokenizer", "spaces" (segmented texts) or "jieba" (Chinese).
         overlap_threshold: regions whose IoU with a masked one is above this are masked too; None masks only the drawn.
         classify_all_regions: classes and attributes of all regions are predicted, not of the masked alone (LXMERT).
         shares: relative weight of what a row is dealt to under conditional masking; a name that is left out has none.
@@ -176,6 +177,7 @@ class MaskingSection:
     policy: Literal["conditional", "joint", "one_objective"] = "conditional"
     probability: float = 0.15
     whole_word: bool = False
+    words: Literal["tokenizer", "spaces", "jieba"] = "tokenizer"
     overlap_threshold: float | None = None
     classify_all_regions: bool = False
     shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MASKING_SHARES, 1.0))

@@ -79,7 +79,7 @@ def write_gallery(
     right = [row for row in order if assessed[row].right]
     wrong_articles, right_articles = (
         [
-            _article(ids[row], dataset.table[row], table, predictions[row], assessed[row], opening)
+            article_of(ids[row], dataset.table[row], table, predictions[row], assessed[row], opening)
             for row in rows[:count]
         ]
         for rows, opening in ((wrong, "<article>"), (right, '<article class="right">'))
@@ -100,7 +100,7 @@ def write_gallery(
     return len(wrong)
 
 
-def _article(
+def article_of(
     example_id: str,
     example: Mapping[str, Any],
     table: TaskTable,
@@ -108,6 +108,7 @@ def _article(
     assessment: Assessment,
     opening: str,
 ) -> str:
+    """Return the HTML of one prediction, its pictures inside, beginning with the tag `opening`."""
     figures = "".join(_figure(shown, table) for shown in assessment.images)
     lines = [
         ("gold", "gold", assessment.gold),

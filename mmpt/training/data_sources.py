@@ -1,11 +1,14 @@
 """The data section of a recipe, opened: pairs to train and to evaluate on, and the facts a model needs of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mmpt.processing.generated_scenes.corpus import GeneratedScenes
+from mmpt.processing.generated_scenes.scenes import render
 from mmpt.processing.generated_scenes.texts import ATTRIBUTE_WORDS
 from mmpt.processing.pairs.dataset import PairDataset
 from mmpt.processing.pairs.image_names import read_pairs
@@ -24,6 +27,7 @@ class Corpus:
         attribute_words: words whose accuracy measures grounding, with their kind; empty where the corpus has none.
         compositions: pairs with attributes together that training never shows together, to measure grounding on too.
         hard_negatives: evaluation pairs with one kind of hard negative, by the kind's name.
+        picture: the image of an id, or None where only its regions are known.
     """
 
     train: PairDataset
@@ -33,6 +37,7 @@ class Corpus:
     attribute_words: Mapping[str, str] = field(default_factory=dict)
     compositions: PairDataset | None = None
     hard_negatives: dict[str, PairDataset] = field(default_factory=dict)
+    picture: Callable[[str], Image.Image | None] = lambda image_id: None
 
 
 def open_corpus(data: DataSection) -> Corpus:
@@ -68,6 +73,7 @@ def _generated(source: GeneratedSource) -> Corpus:
             "changed": PairDataset(scenes.changed, regions, for_evaluation=True),
             "swapped": PairDataset(scenes.swapped, regions, for_evaluation=True),
         },
+        picture=lambda image_id: render(scenes.scenes[image_id]),
     )
 
 

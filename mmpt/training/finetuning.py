@@ -9,7 +9,8 @@ from transformers import AutoConfig, EarlyStoppingCallback, set_seed
 from mmpt import register_auto_classes
 from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
-from mmpt.hub.model_card import Rows, Sample, measures_of, write_card
+from mmpt.hub.measures import Headline, measures_of
+from mmpt.hub.model_card import Rows, Sample, write_card
 from mmpt.modeling_mmpt.task_base import MmptTaskModel
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -32,7 +33,6 @@ from mmpt.training.base_trainer import MmptTrainingArguments
 from mmpt.training.finetuning_trainer import FineTuningTrainer
 from mmpt.training.pretraining import ALLOW, load_tokenizer
 from mmpt.training.run import PreparedRun, build_trainer, carry_out
-from mmpt.training.run_report import Headline
 from mmpt.training.task_sources import TaskCorpus, open_task_corpus
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,8 @@ def _prepare(recipe: Recipe, section: TaskSection, task: Task, arguments: MmptTr
             if section.gallery:
                 shown = section.gallery if metrics is not None else 1
                 write_gallery(folder / "gallery.html", section.name, table, predictions, numbers, shown)
-        _write_card(folder, recipe, trainer, without_labels(collator), corpus, rows, metrics or {})
+        told = headlines(metrics or {})
+        _write_card(folder, recipe, trainer, without_labels(collator), corpus, rows, metrics or {}, told)
 
     return PreparedRun(
         trainer=trainer,
@@ -155,6 +156,7 @@ def _write_card(
     corpus: TaskCorpus,
     rows: list[Rows],
     metrics: dict[str, Any],
+    headlines: list[Headline],
 ) -> None:
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     shown = corpus.train if corpus.evaluation is None else corpus.evaluation.dataset
@@ -163,7 +165,8 @@ def _write_card(
     if collator.inputs in (pair_inputs, candidate_inputs):
         reads_mask = model.config.answer_reads == "second_last_token"
         text = f"{first['text']} {collator.processor.tokenizer.mask_token}" if reads_mask else first["text"]
-        sample = Sample(text, first["regions"])
+        picture = None if corpus.evaluation is None else corpus.evaluation.picture(first["image_id"])
+        sample = Sample(text, first["regions"], picture)
     else:
         inputs = {name: value for name, value in collator([first]).items() if name not in NOT_FOR_THE_MODEL}
         sample = Sample(first["text"], inputs=inputs)
@@ -174,6 +177,7 @@ def _write_card(
         rows,
         corpus.train.regions,
         measures_of(metrics.get("evaluation", {})),
+        headlines,
         sample,
         metrics.get("train", {}).get("train_runtime"),
         trainer.args.world_size,

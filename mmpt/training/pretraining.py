@@ -9,7 +9,9 @@ from transformers import AutoTokenizer, set_seed
 from mmpt import register_auto_classes
 from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.pretrained import load_pretrained
-from mmpt.hub.model_card import Rows, Sample, measures_of, measures_of_objectives, write_card
+from mmpt.explanations.word_examples import mask_a_word
+from mmpt.hub.measures import Headline, measures_of, measures_of_objectives
+from mmpt.hub.model_card import Rows, Sample, write_card
 from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.modeling_mmpt.task_models import PRETRAINING_MODELS
@@ -24,7 +26,6 @@ from mmpt.recipe.recipe import ModelSection, Recipe, build_config
 from mmpt.training.data_sources import Corpus, open_corpus
 from mmpt.training.grounding import attribute_word_accuracy, measure_grounding
 from mmpt.training.run import PreparedRun, build_trainer, carry_out
-from mmpt.training.run_report import Headline
 from mmpt.training.trainer import MmptTrainer, MmptTrainingArguments
 
 ALLOW = "set data.allow_other_regions=true"
@@ -72,6 +73,7 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         probability=masking.probability,
         shares=masking.shares,
         whole_word=masking.whole_word,
+        words=masking.words,
         overlap_threshold=masking.overlap_threshold,
         classify_all_regions=masking.classify_all_regions,
         hard_negative_rate=masking.hard_negative_rate,
@@ -115,7 +117,7 @@ def _prepare(recipe: Recipe, arguments: MmptTrainingArguments) -> PreparedRun:
         },
         measure=measure,
         add_metrics=add_metrics,
-        headlines=lambda metrics: _headlines(metrics.get("evaluation", {}), model.config, corpus),
+        headlines=lambda metrics: _headlines(metrics, model.config, corpus),
         write=lambda folder, metrics: _write_card(folder, recipe, trainer, collator, corpus, rows, metrics or {}),
     )
 
@@ -162,7 +164,7 @@ def _write_card(
     shown = corpus.train if corpus.evaluation is None else corpus.evaluation
     text = shown.text_of(0)
     if "mlm" in model.config.objective_weights:
-        text = mask_a_word(text, collator.processor.tokenizer, corpus.attribute_words)
+        text, _ = mask_a_word(text, collator.processor.tokenizer.mask_token, corpus.attribute_words)
     write_card(
         folder,
         recipe,
@@ -170,26 +172,26 @@ def _write_card(
         rows,
         corpus.train.regions,
         measures,
-        Sample(text, shown.regions_of(0)),
+        _headlines(metrics, model.config, corpus),
+        Sample(text, shown.regions_of(0), corpus.picture(shown.pairs["image_id"][0])),
         metrics.get("train", {}).get("train_runtime"),
         trainer.args.world_size,
     )
 
 
-def mask_a_word(text: str, tokenizer: Any, preferred: Mapping[str, str]) -> str:
-    """Return a text with one word masked: the first of the preferred ones, or one near its beginning."""
-    words = text.split()
-    place = next((number for number, word in enumerate(words) if word in preferred), min(len(words) - 1, 3))
-    return " ".join([*words[:place], tokenizer.mask_token, *words[place + 1 :]])
+def _headlines(metrics: Mapping[str, Any], config: Any, corpus: Corpus) -> list[Headline]:
+    """Return each objective's metric beside that of guessing: a word or class among all, a pair by a coin.
 
-
-def _headlines(evaluation: Mapping[str, Any], config: Any, corpus: Corpus) -> list[Headline]:
-    """Return each objective's metric beside that of guessing: a word or class among all, a pair by a coin."""
+    Where attribute words measure grounding, their accuracy is the first, beside that with every region zeroed.
+    """
+    evaluation, grounding = metrics.get("evaluation", {}), metrics.get("grounding", {})
+    words = "attribute_word_accuracy"
+    first = [Headline(words, grounding[words], grounding[f"{words}_zeroed"])] if words in grounding else []
     classes = corpus.facts.get("num_region_classes")
     guesses = {"mlm": 1 / config.vocab_size, "mrfr": 0.0, "itm": 0.5}
     guesses |= dict.fromkeys(("mrc", "mrc_kl"), 1 / classes) if classes else {}
     names = {name: f"{name}_{objective.metric_name}" for name, objective in OBJECTIVES.items()}
-    return [
+    return first + [
         Headline(names[name], evaluation[f"eval_{names[name]}"], guesses.get(name))
         for name in OBJECTIVES
         if f"eval_{names[name]}" in evaluation

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 
 from mmpt.configuration.errors import MmptError, MmptImportError, MmptValueError
+from mmpt.hub.measures import Headline, headline_of
 from mmpt.hub.model_card import Rows
 from mmpt.hub.push import clear_hub_errors, push_folder
 from mmpt.recipe.recipe import Recipe
@@ -24,7 +25,7 @@ from mmpt.training.curves import plot_curves, warn_without_matplotlib
 from mmpt.training.preemption import EXIT_STOPPED, StopSignals
 from mmpt.training.process_group import leave_process_group, on_first_process
 from mmpt.training.run_folder import STAGING, LockedFolder, RunFolder, check_changes, open_folder
-from mmpt.training.run_report import Headline, closing, opening, report_progress, resume_command
+from mmpt.training.run_report import closing, opening, report_progress, resume_command
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,8 @@ def _write(recipe: Recipe, folder: RunFolder, run: PreparedRun, metrics: dict[st
 
     def write(place: Path) -> None:
         run.add_metrics(metrics)
-        (place / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        content = {"headline": headline_of(run.headlines(metrics))} | metrics
+        (place / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if any("loss" in event or "eval_loss" in event for event in trainer.state.log_history):
             plot_curves(folder.path / LOG_NAME, place / "curves.png")
         else:

@@ -5,34 +5,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from mmpt import __version__
 from mmpt.commands.progress import duration
+from mmpt.hub.measures import Headline
 from mmpt.hub.model_card import Rows
 from mmpt.processing.pairs.checks import find_leakage
 from mmpt.recipe.recipe import Recipe
 
 _UNTOLD = ("_count", "_total", "_low", "_high", "_runtime", "_per_second", "total_flos")
 """Ends of the names of an event that log.jsonl has, and a line on the screen does not."""
-
-
-class Headline(NamedTuple):
-    """A measure that says what a run is worth.
-
-    Args:
-        chance: what guessing gets; None where that is not known.
-    """
-
-    name: str
-    value: float
-    chance: float | None
-
-    def __str__(self) -> str:
-        beside = "" if self.chance is None else f" (chance {self.chance:.3g})"
-        return f"{self.name} {self.value:.3g}{beside}"
 
 
 def opening(recipe: Recipe, trainer: Any, tables: Sequence[Rows], checkpoint: Path | None) -> str:

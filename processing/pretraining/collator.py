@@ -22,6 +22,7 @@ from mmpt.processing.pretraining.epochs import Collate, EpochCallback, RepeatedD
 from mmpt.processing.pretraining.layout import pretraining_layout
 from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select_regions
 from mmpt.processing.pretraining.mismatching import Texts, mismatch
+from mmpt.processing.pretraining.word_boundaries import WordBoundaries, Words, token_ids
 from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.regions import Regions
 
@@ -65,6 +66,7 @@ class MmptDataCollator(DataCollatorMixin):
         mismatch_probability: share of the rows with a matching label that is mismatched.
         shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
         whole_word: mask all tokens of a word together.
+        words: what a word is then: "tokenizer", "spaces" or "jieba"; see `WordBoundaries`.
         overlap_threshold: also mask regions that overlap a masked one by more than this IoU.
         classify_all_regions: MRC and attributes are predicted of every region of a row dealt to region masking, not of
             the masked ones alone (LXMERT).
@@ -84,6 +86,7 @@ class MmptDataCollator(DataCollatorMixin):
     mismatch_probability: float = 0.5
     shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DEALS, 1.0))
     whole_word: bool = False
+    words: Words = "tokenizer"
     overlap_threshold: float | None = None
     classify_all_regions: bool = False
     hard_negative_rate: float = 0.0
@@ -107,7 +110,8 @@ class MmptDataCollator(DataCollatorMixin):
         if _StockTrainerEpochs not in stock_trainer.DEFAULT_CALLBACKS:
             stock_trainer.DEFAULT_CALLBACKS.append(_StockTrainerEpochs)  # type: ignore[arg-type]
         self._reported_cut = False
-        self._ordinary_ids = _ordinary_token_ids(self.processor.tokenizer)
+        self._ordinary_ids, self._later_ids = token_ids(self.processor.tokenizer)
+        self._words = WordBoundaries(self.words) if self.whole_word else None
         self._max_tokens = tokens_of_a_text(self.max_text_length, self.processor.tokenizer, self.config)
 
     def set_epoch(self, epoch: int) -> None:
@@ -155,6 +159,7 @@ class MmptDataCollator(DataCollatorMixin):
                 self.probability,
                 draws,
                 words,
+                self._later_ids,
             )
             labels[mismatched] = IGNORED
             batch["input_ids"] = torch.from_numpy(input_ids)
@@ -258,10 +263,7 @@ class MmptDataCollator(DataCollatorMixin):
         special = (arrays.pop("special_tokens_mask") == 1) | (arrays["attention_mask"] == 0)
         # The unknown token carries no word; a text that holds [MASK] itself asks nothing of it.
         special |= np.isin(arrays["input_ids"], tokenizer.all_special_ids)
-        words = None
-        if self.whole_word:
-            rows = [encoded.word_ids(row) for row in range(len(texts))]
-            words = np.array([[-1 if word is None else word for word in row] for row in rows])
+        words = None if self._words is None else self._words.number(encoded, texts)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
 
     def _report_cut_texts(self, encoded: Any) -> None:
@@ -344,6 +346,8 @@ class MmptDataCollator(DataCollatorMixin):
         for name in ("probability", "mismatch_probability", "hard_negative_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MmptValueError(f"{name} is {getattr(self, name)}, expected a share in 0..1")
+        if self.words != "tokenizer" and not self.whole_word:
+            raise MmptValueError(f"words is {self.words!r} without whole_word, which it is for; set whole_word=True")
         if self.policy not in ("conditional", "joint", "one_objective"):
             raise MmptValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
         unknown = set(self.shares) - set(DEALS)
@@ -379,16 +383,6 @@ class MmptDataCollator(DataCollatorMixin):
                         "the stock Trainer"
                     )
             check_example(example, row)
-
-
-def _ordinary_token_ids(tokenizer: Any) -> Array:
-    """Return the ids of all tokens that are neither special nor reserved as [unusedN]."""
-    special = set(tokenizer.all_special_ids)
-    vocabulary = tokenizer.get_vocab()
-    ids = [i for token, i in vocabulary.items() if i not in special and not token.startswith("[unused")]
-    if not ids:
-        raise MmptValueError("the tokenizer has special tokens only, expected ordinary words beside them")
-    return np.array(sorted(ids), dtype=np.int64)
 
 
 def _is_for_evaluation(example: Mapping[str, Any]) -> bool:

@@ -63,13 +63,17 @@ def mask_tokens(
     probability: float,
     draws: KeyedDraws,
     words: Array | None = None,
+    later_ids: Array | None = None,
 ) -> tuple[Array, Array]:
     """Mask tokens as BERT does: of the selected 80 % become [MASK], 10 % an ordinary token, 10 % stay.
+
+    Unlike BERT's, a random token is of the kind that it replaces: no piece that continues a word begins one.
 
     Args:
         input_ids: (batch, tokens).
         maskable: (batch, tokens), bool; never a special token. A row with any gets at least one masked.
         ordinary_ids: ids that a random replacement is drawn from.
+        later_ids: ids of pieces that only continue a word; they alone replace each other.
         words: (batch, tokens), number of the word a token belongs to; its tokens then share selection and fate.
 
     Returns:
@@ -81,7 +85,11 @@ def mask_tokens(
         first = _first_of_word(words)
         chance, fate = np.take_along_axis(chance, first, 1), np.take_along_axis(fate, first, 1)
     selected = select(maskable, chance, probability)
-    random_ids = ordinary_ids[(draws.uniform(Draw.RANDOM_TOKEN, length) * len(ordinary_ids)).astype(np.int64)]
+    chosen = draws.uniform(Draw.RANDOM_TOKEN, length)
+    random_ids = ordinary_ids[(chosen * len(ordinary_ids)).astype(np.int64)]
+    if later_ids is not None and len(later_ids):
+        later = later_ids[(chosen * len(later_ids)).astype(np.int64)]
+        random_ids = np.where(np.isin(input_ids, later_ids), later, random_ids)
     corrupted = np.where(selected & (fate < 0.8), mask_id, input_ids)
     corrupted = np.where(selected & (fate >= 0.8) & (fate < 0.9), random_ids, corrupted)
     return corrupted, np.where(selected, input_ids, IGNORED)

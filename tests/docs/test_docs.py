@@ -32,11 +32,14 @@ from tests.factories.paths import ROOT
 
 DOCS = ROOT / "docs"
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
+CHINESE = "../README.zh-CN.md"
 PAGES = [
-    *sorted(path.name for path in DOCS.glob("*.md")),
+    *sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")),
     *sorted(f"../{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "examples").glob("*/README.md")),
     "../README.md",
+    CHINESE,
 ]
+WITH_COMMANDS = ("own-images.md", "fine-tuning.md", "explaining.md", CHINESE)
 PATCH_PAGE = "adding-an-objective.md"  # its blocks run in a copy of the code that its diffs were applied to
 HUB_PAGE = "hub.md"  # its blocks and commands run in a process whose Hub is a server on this machine
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -136,8 +139,10 @@ def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
     if name == "../examples/nlvr/README.md":
         draw_original_nlvr(empty_folder / "corpus" / "nlvr")
     if name == "own-images.md":
-        draw_photos(empty_folder)
-    run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name in ("own-images.md", "fine-tuning.md"))
+        draw_photos(empty_folder, ("image,caption", "{file},a {colour} {shape}"), QUESTIONS)
+    if name == CHINESE:
+        draw_photos(empty_folder, ("image_id,text", "{number},一个 {colour} 的 {shape}"), words=CHINESE_WORDS)
+    run_page((DOCS / name).read_text(encoding="utf-8"), name, commands=name in WITH_COMMANDS)
     if name == "own-images.md":
         assert Image.open(empty_folder / "answer.png").size == Image.open(empty_folder / "seen.png").size
         asked = json.loads((empty_folder / "answers.jsonl").read_text())
@@ -145,18 +150,36 @@ def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
         assert "data:image/" in (empty_folder / "runs" / "questions" / "gallery.html").read_text()
 
 
-def draw_photos(folder: Path) -> None:
-    """Write images with captions, and a small detector with random weights in the place of the page's."""
-    captions, questions = ["image,caption"], ["image,question,answer"]
+QUESTIONS = ("image,question,answer", "{file},what colour is the {shape}?,{colour}")
+CHINESE_WORDS = {
+    **{"red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色", "purple": "紫色", "pink": "粉色"},
+    **{"circle": "圆形", "square": "方块", "triangle": "三角", "star": "星星"},
+}
+Table = tuple[str, str]
+"""The header of a CSV, and how each row is written."""
+
+
+def draw_photos(
+    folder: Path, captions: Table, questions: Table | None = None, words: dict[str, str] | None = None
+) -> None:
+    """Write images with tables about them, and a small detector with random weights in the place of the page's.
+
+    Args:
+        words: English word -> the word of another language.
+    """
+    words = words or {}
+    tables = {"captions.csv": captions} | ({} if questions is None else {"questions.csv": questions})
+    lines = {name: [header] for name, (header, _) in tables.items()}
     (folder / "photos").mkdir()
     for number in range(12):
         scene = sample_scene(np.random.default_rng(number), ALL_COMPOSITIONS)
         render(scene).save(folder / "photos" / f"{number:04d}.png")
-        one = scene.objects[0]
-        captions.append(f"{number:04d}.png,a {one.colour} {one.shape}")
-        questions.append(f"{number:04d}.png,what colour is the {one.shape}?,{one.colour}")
-    (folder / "captions.csv").write_text("\n".join(captions) + "\n")
-    (folder / "questions.csv").write_text("\n".join(questions) + "\n")
+        colour, shape = (words.get(word, word) for word in scene.objects[0].composition)
+        values = dict(file=f"{number:04d}.png", number=f"{number:04d}", colour=colour, shape=shape)
+        for name, (_, row) in tables.items():
+            lines[name].append(row.format(**values))
+    for name, each in lines.items():
+        (folder / name).write_text("\n".join(each) + "\n", encoding="utf-8")
     save_detector("rt_detr_v2", folder / "PekingU" / "rtdetr_v2_r50vd")
     (folder / "rtdetr_v2_r50vd").symlink_to(
         folder / "PekingU" / "rtdetr_v2_r50vd"
@@ -171,10 +194,13 @@ def test_a_page_that_shows_something_else_is_found(empty_folder: Path) -> None:
 
 
 def test_the_page_of_the_hub_prints_what_it_shows(tmp_path: Path) -> None:
-    script = "import sys, pathlib, test_docs; test_docs.run_page(pathlib.Path(sys.argv[1]).read_text(), 'hub.md', True)"
+    script = (
+        "import sys, pathlib; from tests.docs.test_docs import run_page; "
+        "run_page(pathlib.Path(sys.argv[1]).read_text(), 'hub.md', True)"
+    )
     with LoopbackHub() as hub:
         settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_token"}
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        paths = str(ROOT)
         done = subprocess.run(
             [sys.executable, "-c", script, str(DOCS / HUB_PAGE)],
             cwd=tmp_path,
