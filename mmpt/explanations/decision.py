@@ -11,7 +11,7 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.inference.batching import example_rows
 from mmpt.inference.model_functions import check_function, main_function
 from mmpt.inference.pipeline import MmptPipeline
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.processing.regions import Regions
 from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL
 from mmpt.processing.tasks.encoding import TaskBatch, Text

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.modeling_mmpt.objectives import cosine, kl_divergence, squared_error
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.regions import Regions

@@ -23,6 +23,7 @@ from mmpt.configuration.self_contained import saved_class
 from mmpt.hub.example_picture import EXAMPLE, draw_example
 from mmpt.hub.measures import MEANINGS, Headline, Measure, baseline_of, shown_measures
 from mmpt.modeling_mmpt.modeling_base import MmptPreTrainedModel
+from mmpt.modeling_mmpt.objectives import OBJECTIVES
 from mmpt.processing.regions import Regions
 from mmpt.recipe.recipe import Recipe
 from mmpt.recipe.values import write_yaml

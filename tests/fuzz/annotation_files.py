@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from tests import test_annotations as corpora
 from tests import tiny_annotations as tiny
+from tests.processing.annotations import test_annotations as corpora
 
 TABLE = [
     {"image_id": "0007", "caption": "a cat", "label": 1, "answers": ["yes", "no"], "box": [1, 2, 30, 40]},
