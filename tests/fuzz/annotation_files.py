@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from tests import tiny_annotations as tiny
+from tests.factories import annotations as tiny
 from tests.processing.annotations import test_annotations as corpora
 
 TABLE = [

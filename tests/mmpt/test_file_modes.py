@@ -22,10 +22,11 @@ from mmpt.processing.store.parquet import read_parquet, write_parquet
 from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.store.repair import repair_store
 from mmpt.training.finetuning import finetune
-from tests import test_finetuning, tiny_tasks
+from tests.factories import tasks as tiny_tasks
 from tests.factories.examples import TOKENIZER
 from tests.factories.sources import ListSource, tiny_regions
 from tests.factories.training import tiny_model, tiny_trainer
+from tests.mmpt.training import test_finetuning
 
 UMASKS = (0o002, 0o022, 0o077)
 
