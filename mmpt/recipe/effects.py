@@ -1,6 +1,6 @@
 """Keys of `training` that have no effect beside others."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from mmpt.configuration.errors import MmptValueError
@@ -23,10 +23,11 @@ _NEEDS = {
 """Key -> (the key of `training` that it depends on, that one's default, its values with which it has an effect)."""
 
 
-def check_effects(training: Mapping[str, Any], overridden: Collection[str], source: str) -> None:
+def check_effects(training: dict[str, Any], overridden: Collection[str], source: str) -> None:
     """Refuse keys of `training` that have no effect beside the others.
 
-    A key of the file that a command line has put out of effect (`--eval_strategy no`) is no mistake.
+    A key of the file that a command line has put out of effect (`--eval_strategy no`) is no mistake: it is taken out,
+    so that the recipe of the run can be read again.
 
     Args:
         overridden: keys of the section that the command line gives.
@@ -35,10 +36,12 @@ def check_effects(training: Mapping[str, Any], overridden: Collection[str], sour
         ValueError: naming both keys.
     """
     for name, (switch, default, values) in _NEEDS.items():
-        if training.get(name) is None or (switch in overridden and name not in overridden):
-            continue
         value = training.get(switch, default)
-        if value not in values:
+        if training.get(name) is None or value in values:
+            continue
+        if switch in overridden and name not in overridden:
+            del training[name]
+        else:
             wanted = " or ".join(sorted(str(each).lower() for each in values))
             raise MmptValueError(
                 f"{source}: training.{name} is {training[name]!r}, but has no effect with {switch} "
