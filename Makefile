@@ -28,7 +28,7 @@ check: $(INSTALLED) ## formatting, lint, types of an installed layout, and which
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	rm -rf $(VIEW) && mkdir -p $(VIEW)
-	cp -r mmpt setup.py $(wildcard benchmarks demo) $(VIEW)/
+	cp -r mmpt setup.py $(wildcard benchmarks demo examples) $(VIEW)/
 	cp -r configuration modeling_mmpt processing $(VIEW)/mmpt/
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_architecture.py

@@ -83,7 +83,7 @@ setup(
     package_data={
         "mmpt": ["py.typed"],
         "mmpt.model_cards": ["template.md"],
-        "mmpt.recipes": ["*.yaml", "*/*.yaml", "*.py"],
+        "mmpt.recipes": ["*.yaml", "*/*.yaml"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -236,7 +236,7 @@ class MmptForQuestionAnswering(MmptDecisionModel):
 
 
 class MmptForSequenceClassification(MmptDecisionModel):
-    """Any number of classes of an image and a text: entailment, true or false (NLVR). Labels: (batch,)."""
+    """Any number of classes of an image and a text: entailment, statements that are true or false. Labels: (batch,)."""
 
     auto_name = "AutoModelForSequenceClassification"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from tests.factories.paths import ROOT
 
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")  # imports go left only
-OUTSIDE = ("recipes", "demo", "benchmarks", "docs", "tests")
+OUTSIDE = ("demo", "examples", "benchmarks", "docs", "tests")
 DEFINED_BY_THE_PACKAGE = ("from mmpt import __version__", "from mmpt import register_auto_classes")
 TRAVELLING_ROOMS = ("configuration", "modeling_mmpt")
 TRAVELLING_MODULES = ("mmpt.processing.processing_mmpt", "mmpt.processing.image_processing_mmpt")

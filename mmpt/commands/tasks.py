@@ -24,13 +24,6 @@ TaskOption = Annotated[str | None, typer.Option("--task", help="Name of the task
 Pairs = Annotated[str | None, typer.Option(help="Table or annotations; with --store.")]
 Store = Annotated[str | None, typer.Option(help="Folder of the region store with the table's images.")]
 Format = Annotated[str | None, typer.Option(help="Format of --pairs; the content tells by default.")]
-Nlvr = Annotated[
-    str | None,
-    typer.Option(
-        help="Folder of NLVR's Parquet files, instead of --pairs and --store; --split is dev, train, held_out."
-    ),
-]
-Pixels = Annotated[bool, typer.Option("--pixels", help="With --nlvr: features from the pixels of each image.")]
 BatchSize = Annotated[int, typer.Option(help="Rows that go through the model at once.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
@@ -81,8 +74,6 @@ def evaluate(
     pairs: Pairs = None,
     store: Store = None,
     format: Format = None,
-    nlvr: Nlvr = None,
-    pixels: Pixels = False,
     out: Annotated[str | None, typer.Option(help="Folder for metrics.json, predictions.jsonl and the gallery.")] = None,
     gallery: Annotated[int, typer.Option(help="How many wrong and right predictions gallery.html shows.")] = 0,
     images: Annotated[
@@ -116,7 +107,7 @@ def evaluate(
         from mmpt.training.task_sources import Pictures
 
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=True)
+        table = _table(saved, pairs, store, format, reading, allow_other_regions, with_labels=True)
         if images is not None:
             table.picture = Pictures(images)
         dataset = table.dataset
@@ -151,8 +142,6 @@ def predict(
     pairs: Pairs = None,
     store: Store = None,
     format: Format = None,
-    nlvr: Nlvr = None,
-    pixels: Pixels = False,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -168,7 +157,7 @@ def predict(
     """
     with clear_errors(debug):
         saved = _open(model, task, device, dtype, blank, batch_size)
-        table = _table(saved, pairs, store, format, nlvr, reading, pixels, allow_other_regions, with_labels=False)
+        table = _table(saved, pairs, store, format, reading, allow_other_regions, with_labels=False)
         dataset = table.dataset
         from mmpt.tasks.prediction_files import prediction_lines
 
@@ -199,34 +188,25 @@ def _table(
     pairs: str | None,
     store: str | None,
     format: str | None,
-    nlvr: str | None,
     reading: Mapping[str, Any],
-    pixels: bool,
     allow_other_regions: bool,
     with_labels: bool,
 ) -> "TaskTable":
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
     from mmpt.processing.store.record import check_same_regions, record_of
-    from mmpt.training.task_sources import evaluation_table, nlvr_table, store_table
+    from mmpt.training.task_sources import evaluation_table, store_table
 
-    if nlvr is not None and (pairs is not None or store is not None):
-        raise MmptValueError("got --nlvr with --pairs or --store, expected one source")
-    if pixels and nlvr is None:
-        raise MmptValueError("got --pixels without --nlvr, expected the folder of NLVR's images")
     if (pairs is None) != (store is None):
         raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")
     options = reader_options(reading)
-    if pairs is None and (unread := [name for name in options if nlvr is None or name != "split"]):
-        raise MmptValueError(f"got --{unread[0].replace('_', '-')} without --pairs, which it is for")
-    if nlvr is not None:
-        split = options.get("split", "dev")
-        table, corpus = nlvr_table(nlvr, split, saved.name, with_labels, pixels, saved.trained_on), "nlvr"
-    elif pairs is not None and store is not None:
+    if pairs is None and options:
+        raise MmptValueError(f"got --{next(iter(options)).replace('_', '-')} without --pairs, which it is for")
+    if pairs is not None and store is not None:
         table, corpus = store_table(pairs, store, format, saved.name, with_labels, **options), None
     elif saved.recipe is None:
         raise MmptValueError("the model's folder has no recipe.yaml that names its data; give --pairs and --store")
     else:
-        table = evaluation_table(saved.recipe.data, saved.name, saved.trained_on)
+        table = evaluation_table(saved.recipe.data, saved.name)
         store, corpus = saved.recipe.data.store, saved.recipe.data.corpus
     if not allow_other_regions:
         given = record_of(table.dataset.regions, corpus)

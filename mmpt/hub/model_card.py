@@ -224,10 +224,6 @@ def _data_source(recipe: Recipe) -> _Source:
         own = "Apache-2.0, code and weights; the data are made by the same code."
         limits = "Only drawn shapes were seen: for photographs these weights are of no use."
         return _Source(f"scenes that mmpt generates, seed {seed}", "generated-scenes", "apache-2.0", own, limits)
-    if data.nlvr is not None:
-        own = "Apache-2.0, code and weights; the sentences and scenes of NLVR are CC-BY-4.0 by their authors."
-        limits = "Only the drawn boxes of NLVR and English sentences about them were seen."
-        return _Source("NLVR v1", "nlvr", "apache-2.0", own, limits)
     return _Source(
         f"pairs {Path(str(data.pairs)).name} with region store {Path(str(data.store)).name}",
         "region-store",

@@ -15,7 +15,6 @@ from mmpt.recipe.recipe import (
     GeneratedSource,
     MaskingSection,
     ModelSection,
-    NlvrSource,
     choose_stream,
     read_recipe,
     recipe_schema,
@@ -71,7 +70,7 @@ def _defaults(streams: Sequence[str]) -> dict[str, Any]:
     model: dict[str, Any] = {}
     for stream in reversed(streams):
         model |= defaults_of(MMPT_CONFIGS[stream])
-    sources = {"generated": GeneratedSource, "scene_task": SceneTaskSource, "nlvr": NlvrSource}
+    sources = {"generated": GeneratedSource, "scene_task": SceneTaskSource}
     return {
         "model": model | defaults_of(ModelSection),
         "data": defaults_of(DataSection) | {name: defaults_of(source) for name, source in sources.items()},

@@ -25,6 +25,7 @@ from mmpt.commands.annotation_options import READING, reader_options
 from mmpt.configuration.errors import MmptPermissionError, MmptValueError
 from mmpt.configuration.value_bounds import check_bounds
 from mmpt.hub.access_tokens import refuse_tokens
+from mmpt.recipe.earlier import in_todays_words
 from mmpt.recipe.effects import check_effects
 from mmpt.recipe.keys import (
     RUN_SWITCHES,
@@ -93,32 +94,8 @@ class GeneratedSource:
 
 
 @dataclass
-class NlvrSource:
-    """NLVR v1 in a folder of parquet files.
-
-    Args:
-        statements: how many statements with computed truth about the training scenes are pre-trained on, instead of
-            the writers' true sentences; 0 takes the sentences. Fine-tuning takes them beside the sentences, each with
-            the scene of which it is true and the one of which it is false.
-        level: how hard the statements are; a new model learns "words" first, then "simple" ones, then "all".
-        augmentations: how many times a training row is fine-tuned on, each time with boxes, colours and shapes
-            exchanged; 0 takes the rows as they are.
-        pixels: an object's feature is taken from its own image (fine-tuning, of rows as they are), not looked up by
-            its colour, shape and size.
-        evaluate_on: dev, or the tenth of the training groups that is then held out, to choose settings on.
-    """
-
-    folder: str
-    statements: int = 0
-    level: Literal["words", "simple", "all"] = "all"
-    augmentations: int = 0
-    pixels: bool = False
-    evaluate_on: Literal["dev", "held_out"] = "dev"
-
-
-@dataclass
 class DataSection:
-    """What to train on: exactly one of `generated` (a task: `scene_task`), `nlvr`, and `store` with `pairs`.
+    """What to train on: either `generated` (a task: `scene_task`) or `store` with `pairs`.
 
     Args:
         store: folder of a region store.
@@ -147,7 +124,6 @@ class DataSection:
 
     generated: GeneratedSource | None = None
     scene_task: SceneTaskSource | None = None
-    nlvr: NlvrSource | None = None
     store: str | None = None
     pairs: str | None = None
     eval_pairs: str | None = None
@@ -174,9 +150,7 @@ class DataSection:
     @property
     def corpus(self) -> str | None:
         """Name of the corpus that makes its own features; None where they are a store's."""
-        if self.generated is not None or self.scene_task is not None:
-            return "scenes of shapes"
-        return None if self.nlvr is None else "nlvr"
+        return None if self.generated is None and self.scene_task is None else "scenes of shapes"
 
     def reading(self, evaluation: bool = False) -> dict[str, Any]:
         """Return format and options that `read_annotations` takes for `pairs`, or for `eval_pairs`."""
@@ -261,7 +235,10 @@ class Recipe:
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), command: Literal["pretrain", "finetune"] = "pretrain"
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    command: Literal["pretrain", "finetune"] = "pretrain",
+    saved: bool = False,
 ) -> Recipe:
     """Read a recipe and apply overrides.
 
@@ -270,13 +247,14 @@ def load_recipe(
         overrides: words of a command line: `--section.key value`, `--section.key=value`, or `--key value` where only
             one section has the key. Values are YAML: `0.1`, `true`, `null`, `[0, 1]`.
         command: what the recipe is for.
+        saved: it is the recipe of a run that is done: its data may come from a source that only mmpt 0.1.0 had.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown or ambiguous key, a value of a wrong type, or values that do not fit each other.
     """
     asked, path = str(path), find_recipe(path)
-    raw = read_recipe(path, command)
+    raw = read_recipe(path, command, saved)
     pairs = split_overrides(overrides)
     switches = {name: read_yaml(text, f"--{name}") for name, text in pairs if name in RUN_SWITCHES}
     for name, value in switches.items():
@@ -290,13 +268,14 @@ def load_recipe(
         apply_override(raw, schema, name, text, starts={"masking.shares": MaskingSection().shares})
     recipe = _build(raw, path, shlex.join(["mmpt", command, asked, *overrides]), command)
     recipe = dataclasses.replace(recipe, **switches)
-    check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
-    _check_values(recipe, str(path))
+    if not saved:
+        check_effects(recipe.training, {name.rpartition(".")[2] for name, _ in pairs}, str(path))
+    _check_values(recipe, str(path), saved)
     return recipe
 
 
-def read_recipe(path: Path, command: str) -> dict[str, Any]:
-    """Return what a recipe's file says, unchecked.
+def read_recipe(path: Path, command: str, saved: bool = False) -> dict[str, Any]:
+    """Return what a recipe's file says in today's words, unchecked.
 
     Raises:
         ValueError: if it is no YAML mapping, or a recipe of the other command.
@@ -308,6 +287,7 @@ def read_recipe(path: Path, command: str) -> dict[str, Any]:
     raw = read_yaml(text, str(path))
     raw = {} if raw is None else raw
     expect_mapping(raw, f"{path}", "the sections model, data, masking or task, and training")
+    in_todays_words(raw, str(path), saved)
     if command == "pretrain" and "task" in raw:
         raise MmptValueError(f"{path} has a section task: it is a recipe of fine-tuning; run mmpt finetune {path}")
     if command == "finetune" and "masking" in raw:
@@ -369,7 +349,7 @@ def recipe_schema(stream: str, command: str) -> Schema:
     for name in ("config", "schema_version", *types_of(PreTrainedConfig)):  # bookkeeping of a saved configuration
         model.pop(name, None)
     model["objective_weights"] = dict.fromkeys(OBJECTIVE_NAMES + OPTIONAL_OBJECTIVE_NAMES, float)
-    data = types_of(DataSection) | {"generated": types_of(GeneratedSource), "nlvr": types_of(NlvrSource)}
+    data = types_of(DataSection) | {"generated": types_of(GeneratedSource)}
     training = types_of(TrainingArguments)
     if command == "finetune":
         data = {name: kind for name, kind in data.items() if name != "generated"}
@@ -437,12 +417,6 @@ def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
         data["generated"] = GeneratedSource(**data["generated"])
     if "scene_task" in data:
         data["scene_task"] = SceneTaskSource(**data["scene_task"])
-    if "nlvr" in data:
-        if "folder" not in data["nlvr"]:
-            raise MmptValueError(
-                f"{path}: data.nlvr has no folder; give the folder of NLVR's parquet files with --folder"
-            )
-        data["nlvr"] = NlvrSource(**data["nlvr"])
     masking = MaskingSection(**raw.get("masking", {}))
     training = {"output_dir": f"runs/{path.stem}"} | {
         key: value for key, value in raw.get("training", {}).items() if key != "output_dir" or value is not None
@@ -457,7 +431,7 @@ def _build(raw: dict[str, Any], path: Path, line: str, command: str) -> Recipe:
     return Recipe(model, DataSection(**data), masking, training, line, task)
 
 
-def _check_values(recipe: Recipe, source: str) -> None:
+def _check_values(recipe: Recipe, source: str, saved: bool) -> None:
     """Refuse values that have the right type but make no run."""
     from mmpt.configuration.configuration_mmpt import MODEL_BOUNDS
 
@@ -474,11 +448,11 @@ def _check_values(recipe: Recipe, source: str) -> None:
             f"{source}: model.preset and model.from_pretrained are both given, but the weights in "
             f"{model.from_pretrained!r} bring their architecture with them; leave preset out"
         )
-    sources = ("generated" if recipe.task is None else "scene_task", "nlvr", "store")
+    sources = ("generated" if recipe.task is None else "scene_task", "store")
     given = [name for name in sources if getattr(data, name) is not None]
-    if len(given) != 1:
+    if len(given) != 1 and not (saved and not given):
         raise MmptValueError(
-            f"{source}: data has {' and '.join(given) or 'no source'}, expected exactly one of {sources[0]}, nlvr and "
+            f"{source}: data has {' and '.join(given) or 'no source'}, expected either {sources[0]} or "
             f"store (switch one off with --{sources[0]} null)"
         )
     if data.store is None and (data.pairs or data.eval_pairs):
@@ -515,11 +489,6 @@ def _check_values(recipe: Recipe, source: str) -> None:
             ("data.generated.seed", scenes.seed, 0, None),
             ("data.generated.statements", scenes.statements, 0, 1),
             ("data.generated.partial_captions", scenes.partial_captions, 0, 1),
-        ]
-    if data.nlvr is not None:
-        ranges += [
-            ("data.nlvr.statements", data.nlvr.statements, 0, None),
-            ("data.nlvr.augmentations", data.nlvr.augmentations, 0, None),
         ]
     if recipe.task is not None:
         ranges += task_ranges(recipe.task, data.scene_task)

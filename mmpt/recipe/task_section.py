@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 TaskName = Literal[
-    "vqa", "classification", "entailment", "nlvr", "nlvr2", "multiple_choice", "grounding", "phrases", "retrieval"
+    "vqa", "classification", "entailment", "statements", "nlvr2", "multiple_choice", "grounding", "phrases", "retrieval"
 ]
 
 

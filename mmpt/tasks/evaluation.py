@@ -21,6 +21,7 @@ from mmpt.processing.store.record import Record
 from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, TaskDataCollator
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.encoding import Blank
+from mmpt.recipe.earlier import TASK_NAMES
 from mmpt.recipe.recipe import Recipe, load_recipe
 from mmpt.tasks.predictions import Prediction, label_numbers
 from mmpt.tasks.scoring import Measures
@@ -126,11 +127,14 @@ def open_task_model(
         raise MmptValueError(f"blank is {blank!r}, expected one of {', '.join(get_args(Blank))}")
     where = device_of(device)
     if name is not None:
+        name = TASK_NAMES.get(name, name)
         task_of(name)
     path = Path(folder) / "recipe.yaml"
     config = load_pretrained(AutoConfig, folder, "the model")
     made_by = (config.architectures or ["none"])[0]
-    recipe = load_recipe(path, command="finetune") if path.is_file() and "PreTraining" not in made_by else None
+    recipe = None
+    if path.is_file() and "PreTraining" not in made_by:
+        recipe = load_recipe(path, command="finetune", saved=True)
     stream = next((each for each, made in MMPT_CONFIGS.items() if made.model_type == config.model_type), None)
     if stream is None:
         raise MmptValueError(f"{folder!r} holds a model of type {config.model_type!r}, expected one of this package")

@@ -162,7 +162,7 @@ TASKS: Mapping[str, Task] = {
         label_columns=("label",),
         names=entailment_names,
     ),
-    "nlvr": Task(
+    "statements": Task(
         models=_CLASSIFIERS,
         inputs=pair_inputs,
         labels=class_labels,

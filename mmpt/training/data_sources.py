@@ -5,16 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.processing.corpora.nlvr import read_nlvr
-from mmpt.processing.corpora.nlvr_examples import read_nlvr_examples, true_pairs
-from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.generated_scenes.corpus import GeneratedScenes
 from mmpt.processing.generated_scenes.texts import ATTRIBUTE_WORDS
 from mmpt.processing.pairs.dataset import PairDataset
 from mmpt.processing.pairs.image_names import read_pairs
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.region_store import RegionStore
-from mmpt.recipe.recipe import DataSection, GeneratedSource, NlvrSource
+from mmpt.recipe.recipe import DataSection, GeneratedSource
 
 
 @dataclass
@@ -47,8 +44,6 @@ def open_corpus(data: DataSection) -> Corpus:
     """
     if data.generated is not None:
         return _generated(data.generated)
-    if data.nlvr is not None:
-        return _nlvr(data.nlvr.folder) if not data.nlvr.statements else _nlvr_statements(data.nlvr)
     return _store(data)
 
 
@@ -72,40 +67,6 @@ def _generated(source: GeneratedSource) -> Corpus:
         hard_negatives={
             "changed": PairDataset(scenes.changed, regions, for_evaluation=True),
             "swapped": PairDataset(scenes.swapped, regions, for_evaluation=True),
-        },
-    )
-
-
-def _nlvr(folder: str) -> Corpus:
-    nlvr = read_nlvr(Path(folder))
-    return Corpus(
-        train=PairDataset(nlvr.train, nlvr.regions),
-        evaluation=PairDataset(nlvr.dev, nlvr.regions, for_evaluation=True),
-        texts=nlvr.train["text"],
-        facts=_class_facts(nlvr.feature_dim, len(nlvr.class_names))
-        | {
-            "region_type_embedding": "own",
-            "region_type_vocab_size": nlvr.panels,
-            "region_token_type_id": 0,
-        },
-    )
-
-
-def _nlvr_statements(source: NlvrSource) -> Corpus:
-    nlvr = read_nlvr_examples(Path(source.folder), source.evaluate_on)
-    scenes = [nlvr.regions.scene(image_id) for image_id in nlvr.train["image_id"]]
-    statements = write_statements(scenes, source.statements, 0, nlvr.regions, source.level)
-    return Corpus(
-        train=PairDataset(statements, nlvr.regions),
-        evaluation=PairDataset(true_pairs(nlvr.dev), nlvr.regions, for_evaluation=True),
-        texts=[*statements["text"], *nlvr.train["text"]],
-        facts={
-            "region_feature_dim": nlvr.feature_dim,
-            "num_region_classes": 0,
-            "region_background_class": None,
-            "region_type_embedding": "own",
-            "region_type_vocab_size": nlvr.panels,
-            "region_token_type_id": 0,
         },
     )
 

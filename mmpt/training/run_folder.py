@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from mmpt.configuration.errors import MmptFileExistsError, MmptRuntimeError, MmptValueError
 from mmpt.recipe.changes import changes_of, listed_changes
+from mmpt.recipe.earlier import in_todays_words
 from mmpt.recipe.recipe import Recipe, check_output_dir
 from mmpt.recipe.values import read_yaml
 from mmpt.training.checkpoints import checkpoints_of, last_complete_checkpoint, processes_of, step_of, why_incomplete
@@ -181,7 +182,9 @@ def check_changes(recipe: Recipe, checkpoint: Path, facts: Mapping[str, Any]) ->
         MmptValueError: listing what differs, old and new.
     """
     folder = checkpoint.parent
-    changes = changes_of(_read(folder / RECIPE, read_yaml), recipe)
+    before = _read(folder / RECIPE, read_yaml)
+    in_todays_words(before, str(folder / RECIPE), saved=True)
+    changes = changes_of(before, recipe)
     old = _read(folder / FACTS, lambda text, source: json.loads(text)) or {"processes": processes_of(checkpoint)}
     for name in ("processes", "training_rows", "evaluation_rows"):
         if name in old and old[name] != facts.get(name):

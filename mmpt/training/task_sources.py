@@ -10,16 +10,11 @@ import datasets
 from PIL import Image
 
 from mmpt.configuration.errors import MmptError, MmptValueError
-from mmpt.processing.annotations.statement_annotations import TRUTH
-from mmpt.processing.corpora.nlvr_examples import NlvrExamples, read_nlvr_examples
-from mmpt.processing.corpora.nlvr_pictures import draw_nlvr
-from mmpt.processing.corpora.nlvr_statements import write_statements
 from mmpt.processing.generated_scenes.scenes import render
 from mmpt.processing.generated_scenes.tasks import SceneTask
 from mmpt.processing.pairs.image_names import ENDING, read_pairs
 from mmpt.processing.region_extraction.image_sources import open_images
 from mmpt.processing.regions import Regions
-from mmpt.processing.store.record import Record, prototypes_of
 from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.recipe.recipe import DataSection
@@ -28,8 +23,6 @@ from mmpt.tasks.table import TASKS
 logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("text", "text_pair", "choices")
-
-STATEMENT_SEED = 1  # other statements than those that `mmpt pretrain` has seen
 
 Picture = Callable[[str], Image.Image | None]
 """The image of an id, or None where only its regions are known."""
@@ -75,23 +68,6 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
         texts = [*task.texts, *texts_of(task.train)]
         train = join(task.train, task.regions, name)
         return TaskCorpus(train, _scenes(task, name), texts, {"region_feature_dim": task.feature_dim})
-    if data.nlvr is not None:
-        nlvr = read_nlvr_examples(Path(data.nlvr.folder), data.nlvr.evaluate_on, data.nlvr.pixels)
-        scenes = [nlvr.regions.scene(image_id) for image_id in nlvr.train["image_id"]] if data.nlvr.statements else []
-        if data.nlvr.augmentations:
-            nlvr = nlvr.augmented(data.nlvr.augmentations)
-        if scenes:
-            nlvr = nlvr.with_statements(
-                write_statements(scenes, data.nlvr.statements, STATEMENT_SEED, nlvr.regions, data.nlvr.level)
-            )
-        train = _nlvr_rows(nlvr, nlvr.train, name).dataset
-        facts = {
-            "region_feature_dim": nlvr.feature_dim,
-            "region_type_embedding": "own",  # a region's panel is its type
-            "region_type_vocab_size": nlvr.panels,
-            "region_token_type_id": 0,
-        }
-        return TaskCorpus(train, _nlvr_rows(nlvr, nlvr.dev, name), texts_of(train.table), facts)
     train = store_table(str(data.pairs), str(data.store), name=name, **data.reading()).dataset
     evaluation = None
     if data.eval_pairs is not None:
@@ -102,19 +78,14 @@ def open_task_corpus(data: DataSection, name: str) -> TaskCorpus:
     return TaskCorpus(train, evaluation, texts_of(train.table), {"region_feature_dim": store.feature_dim})
 
 
-def evaluation_table(data: DataSection, name: str, trained_on: Record | None = None) -> TaskTable:
+def evaluation_table(data: DataSection, name: str) -> TaskTable:
     """Return the evaluation rows of the corpus that the section names.
-
-    Args:
-        trained_on: record of the regions that the model was trained on.
 
     Raises:
         FileNotFoundError, ValueError: as `open_task_corpus`, and if there are none.
     """
     if data.scene_task is not None:
         return _scenes(SceneTask.build(name, **asdict(data.scene_task)), name)
-    if data.nlvr is not None:
-        return nlvr_table(data.nlvr.folder, data.nlvr.evaluate_on, name, pixels=data.nlvr.pixels, trained_on=trained_on)
     if data.eval_pairs is None:
         raise MmptValueError("the recipe has no data.eval_pairs; give --pairs and --store")
     return _evaluation_pairs(data, data.eval_pairs, name)
@@ -147,29 +118,6 @@ def store_table(
     return TaskTable(dataset, opened.class_names, no_picture if images is None else Pictures(images))
 
 
-def nlvr_table(
-    folder: str,
-    split: str,
-    name: str,
-    with_labels: bool = True,
-    pixels: bool = False,
-    trained_on: Record | None = None,
-) -> TaskTable:
-    """Return the statements of a split of NLVR with their images, true and false.
-
-    Args:
-        split: a split of the folder (`<split>-*.parquet`), or held_out, a tenth of the training groups.
-        pixels: features are taken from the pixels of each image (`read_nlvr_examples`).
-        trained_on: record of the regions that the model was trained on: what it holds need not be read from the
-            training split, which the folder then may lack.
-
-    Raises:
-        FileNotFoundError: if the folder lacks the files.
-    """
-    nlvr = read_nlvr_examples(Path(folder), split, pixels, prototypes_of(trained_on))
-    return _nlvr_rows(nlvr, nlvr.dev, name, with_labels)
-
-
 def join(table: datasets.Dataset, regions: Mapping[str, Regions], name: str, with_labels: bool = True) -> TaskDataset:
     """Return a table with the regions of its images, checked for what the task of this name reads.
 
@@ -200,13 +148,6 @@ def _evaluation_pairs(data: DataSection, pairs: str, name: str) -> TaskTable:
 def _scenes(task: SceneTask, name: str) -> TaskTable:
     dataset = join(task.evaluation, task.regions, name)
     return TaskTable(dataset, task.class_names, lambda image_id: render(task.scenes[image_id]))
-
-
-def _nlvr_rows(nlvr: NlvrExamples, rows: datasets.Dataset, name: str, with_labels: bool = True) -> TaskTable:
-    names: Any = [list(TRUTH)[label] for label in rows["label"]]
-    table = rows.cast_column("label", datasets.Value("int64")).add_column("label_name", names)  # type: ignore[call-arg]
-    dataset = join(table, nlvr.regions, name, with_labels)
-    return TaskTable(dataset, None, lambda image_id: draw_nlvr(nlvr.regions.scene(image_id)))
 
 
 def no_picture(image_id: str) -> None:

@@ -189,6 +189,7 @@ COLUMNS = {
     "text_pair": TEXT,
     "example_id": TEXT,
     "question_id": TEXT,
+    "group": TEXT,  # of rows that are right together or not at all
     "label": Column(Value("int64"), _is_label, "a whole number from 0 on"),
     "label_name": TEXT,
     "answers": Column(List(STRING), _are(_is_string), "a list of strings"),
@@ -201,5 +202,5 @@ COLUMNS = {
     "hard_negative_texts": TEXTS,
 }
 REQUIRED_COLUMNS = ("text", "image_id")
-ID_COLUMNS = ("image_id", "second_image_id", "example_id", "question_id")
+ID_COLUMNS = ("image_id", "second_image_id", "example_id", "question_id", "group")
 IMAGE_COLUMNS = ("image_id", "second_image_id")

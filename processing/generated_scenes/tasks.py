@@ -43,7 +43,7 @@ class _Kind(NamedTuple):
 _KINDS = {
     "vqa": _Kind(question_group, ("answers", "answer_scores"), ANSWERS),
     "entailment": _Kind(entailment_group, ("label", "label_name"), tuple(ENTAILMENT)),
-    "nlvr": _Kind(truth_group, ("label", "label_name"), tuple(TRUTH)),
+    "statements": _Kind(truth_group, ("label", "label_name"), tuple(TRUTH)),
     "nlvr2": _Kind(pair_truth_group, ("second_image_id", "label", "label_name"), tuple(TRUTH)),
     "multiple_choice": _Kind(choice_group, ("choices", "label")),
     "grounding": _Kind(expression_group, ("box",)),
@@ -64,7 +64,7 @@ class SceneTask:
     | --- | --- | --- |
     | vqa | answers, answer_scores | 0.23; 0.22 |
     | entailment | label, label_name | 1/3; 1/3 |
-    | nlvr | label, label_name | 1/2; 1/2 |
+    | statements | label, label_name | 1/2; 1/2 |
     | nlvr2 | second_image_id, label, label_name | 1/2; 1/2 |
     | multiple_choice | choices, label | 1/4; 1/4 |
     | grounding | box | one of four regions; 1/4 |
@@ -74,15 +74,15 @@ class SceneTask:
 
     Rows are made in groups; in all but those of classification every text meets every label equally often, and every
     scene too. So the figures are exact, by counting, for whole groups: numbers of rows that are multiples of 162 in
-    vqa, 9 in entailment, 8 in nlvr and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last group is
-    cut where it is too long.
+    vqa, 9 in entailment, 8 in statements and nlvr2, 16 in multiple_choice, 4 in grounding and 3 in phrases. The last
+    group is cut where it is too long.
 
     Args:
         name: one of `SCENE_TASKS`.
         seed: what `build` was given.
         scenes: every image's scene. No scene is in both tables, nor twice in one.
         found: every image's boxes in pixels as a detector would find them: in random order, not quite tight.
-        labels: the answers of vqa, the names of the labels of entailment, nlvr and nlvr2, or none.
+        labels: the answers of vqa, the names of the labels of entailment, statements and nlvr2, or none.
     """
 
     name: str

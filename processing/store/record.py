@@ -1,18 +1,14 @@
 """What made the regions that a model was trained on: kept in its processor, compared before other regions are used.
 
-A record is JSON: `extractor` (the settings, or the corpus that makes its own features), `feature_dim`, `class_names`,
-and what else the regions of new images need: a store's `fingerprint`, or the `prototypes` of NLVR's objects.
+A record is JSON: `extractor` (the settings, or the corpus that makes its own features), `feature_dim`, `class_names`
+and a store's `fingerprint`.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mmpt.configuration.errors import MmptValueError
-from mmpt.processing.corpora.nlvr_scenes import SceneRegions
 from mmpt.processing.store.format import FACTS
 
 Record = dict[str, Any]
@@ -28,20 +24,7 @@ def record_of(regions: Any, corpus: str | None = None) -> Record | None:
         return {name: getattr(regions, name) for name in (*FACTS, "fingerprint")}
     if corpus is None:
         return None
-    record: Record = {"extractor": {"corpus": corpus}, "feature_dim": next(iter(regions.values())).feature_dim}
-    if isinstance(regions, SceneRegions):
-        # JSON has no NaN, which stands for a kind of object that no image had.
-        record["prototypes"] = [
-            [None if np.isnan(number) else number for number in row] for row in regions.prototypes.tolist()
-        ]
-    return record
-
-
-def prototypes_of(record: Record | None) -> NDArray[np.float32] | None:
-    """Return the prototypes of NLVR's objects that a record holds, (kinds, feature)."""
-    if record is None or "prototypes" not in record:
-        return None
-    return np.asarray(record["prototypes"], dtype=np.float32)
+    return {"extractor": {"corpus": corpus}, "feature_dim": next(iter(regions.values())).feature_dim}
 
 
 def check_same_regions(trained: Record | None, given: Record | None, where: str, allow: str) -> None:

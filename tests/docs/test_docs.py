@@ -6,6 +6,7 @@ prints, to the letter.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -31,7 +32,11 @@ from tests.factories.paths import ROOT
 
 DOCS = ROOT / "docs"
 ROOMS = ("configuration", "modeling_mmpt", "processing", "mmpt")
-PAGES = [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md"]
+PAGES = [
+    *sorted(path.name for path in DOCS.glob("*.md")),
+    *sorted(f"../{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "examples").glob("*/README.md")),
+    "../README.md",
+]
 PATCH_PAGE = "adding-an-objective.md"  # its blocks run in a copy of the code that its diffs were applied to
 HUB_PAGE = "hub.md"  # its blocks and commands run in a process whose Hub is a server on this machine
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -128,7 +133,7 @@ def draw_original_nlvr(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in (PATCH_PAGE, HUB_PAGE)])
 def test_a_page_prints_what_it_shows(name: str, empty_folder: Path) -> None:
-    if name == "nlvr.md":
+    if name == "../examples/nlvr/README.md":
         draw_original_nlvr(empty_folder / "corpus" / "nlvr")
     if name == "own-images.md":
         draw_photos(empty_folder)
@@ -212,7 +217,9 @@ def test_commands_and_links_of_a_page_exist(name: str, monkeypatch: pytest.Monke
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page):
         assert ((DOCS / name).parent / link).exists(), link
     for block in blocks_of(page):
-        for command in re.findall(r"mmpt pretrain (recipes/\S+\.yaml)([^#\n]*)", block.source):
-            load_recipe(command[0], shlex.split(command[1]))  # unknown keys are errors
-        for command in re.findall(r"mmpt finetune (recipes/\S+\.yaml)([^#\n]*)", block.source):
-            load_recipe(command[0], shlex.split(command[1]), command="finetune")
+        for command, recipe, keys in re.findall(
+            r"mmpt (pretrain|finetune) ((?:recipes|examples)/\S+\.yaml)([^#\n]*)", block.source
+        ):
+            load_recipe(recipe, shlex.split(keys), command=command)  # unknown keys are errors
+        for module in re.findall(r"python -m ((?:benchmarks|examples)[\w.]*)", block.source):
+            assert importlib.util.find_spec(module), module

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt.processing.corpora.nlvr_pictures import BOX, COLOUR_VALUES, PAGE, draw_nlvr
+from examples.nlvr.pictures import BOX, COLOUR_VALUES, PAGE, draw_scene
 
 # panel, x, y, side, colour, shape
 OBJECTS = [(0, 5, 60, 30, 0, 0), (1, 70, 0, 30, 1, 1), (2, 40, 79, 20, 2, 2)]
@@ -11,7 +11,7 @@ OBJECTS = [(0, 5, 60, 30, 0, 0), (1, 70, 0, 30, 1, 1), (2, 40, 79, 20, 2, 2)]
 
 @pytest.mark.parametrize("item", OBJECTS)
 def test_an_object_is_drawn_in_its_box(item: tuple[int, ...]) -> None:
-    pixels = np.asarray(draw_nlvr(np.array([item], dtype=np.int16)))
+    pixels = np.asarray(draw_scene(np.array([item], dtype=np.int16)))
     panel, x, y, side, colour, shape = item
     assert pixels.shape == (100, 400, 3)
     found = np.argwhere((pixels == COLOUR_VALUES[colour]).all(-1))
@@ -24,5 +24,5 @@ def test_an_object_is_drawn_in_its_box(item: tuple[int, ...]) -> None:
 
 
 def test_an_empty_scene_is_three_grey_boxes() -> None:
-    pixels = np.asarray(draw_nlvr(np.zeros((0, 6), dtype=np.int16)))
+    pixels = np.asarray(draw_scene(np.zeros((0, 6), dtype=np.int16)))
     assert [tuple(pixels[50, x]) for x in (50, 125, 200, 275, 350)] == [BOX, PAGE, BOX, PAGE, BOX]

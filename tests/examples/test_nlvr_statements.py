@@ -7,32 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpt.processing.corpora.nlvr_examples import (
-    NlvrExamples,
-    augment,
-    misspells,
-    read_nlvr_examples,
-    true_pairs,
-)
-from mmpt.processing.corpora.nlvr_scenes import (
+from examples.nlvr.augmentation import augment, misspells
+from examples.nlvr.corpus import read_corpus, true_pairs
+from examples.nlvr.scenes import (
     SIDE,
     Scene,
-    SceneRegions,
     is_tower,
     permute_panels,
     prototype_ids,
     rearrange,
     regions_of,
 )
-from mmpt.processing.corpora.nlvr_statements import Level, draw_statement, statement_pair, write_statements
-from mmpt.processing.corpora.nlvr_wording import Boxes
-from mmpt.recipe.recipe import DataSection, NlvrSource
-from mmpt.training.data_sources import open_corpus
-from tests.examples.test_nlvr import write_split
+from examples.nlvr.statements import Level, draw_statement, statement_pair, write_statements
+from examples.nlvr.wording import Boxes
 
 COLOURS = ["yellow", "black", "blue"]
 SHAPES = ["square", "circle", "triangle"]
@@ -293,76 +283,33 @@ def test_regions_are_objects_then_boxes_each_box_an_image_of_its_own() -> None:
     assert np.array_equal(moved.boxes, regions.boxes)
 
 
-def test_written_statements_depend_on_seed_and_number_and_are_balanced() -> None:
-    scenes = [tower("yk", "b", "kkb"), tower("y", "bk", "yyk")]
-    tables, regions = [], []
-    for count in (30, 20):
-        regions.append(SceneRegions(PROTOTYPES))
-        tables.append(write_statements(scenes, count, seed=4, regions=regions[-1]))
-    assert tables[0]["text"][:20] == tables[1]["text"]
-    assert all(np.array_equal(regions[0].scene(name), regions[1].scene(name)) for name in regions[1])
-    assert len(regions[0]) == 60  # one scene of which it is true, one of which it is false
-    assert set(tables[0]["image_id"]).isdisjoint(
-        name for names in tables[0]["hard_negative_image_ids"] for name in names
-    )
-    with pytest.raises(ValueError, match="3 statements about 0 scenes"):
-        write_statements([], 3, 0, regions[0])
-
-
 @pytest.mark.parametrize("level", ["words", "simple", "all"])
-def test_statements_are_pre_trained_on_and_measured_on_the_writers_sentences(tmp_path: Path, level: Level) -> None:
-    write_split(tmp_path, "train", groups=12)
-    write_split(tmp_path, "dev", groups=2)
-    corpus = open_corpus(DataSection(nlvr=NlvrSource(str(tmp_path), statements=20, level=level)))
-    assert (len(corpus.train), len(corpus.evaluation or ())) == (20, 4)
-    row = corpus.train[3]
-    assert row["image_id"] == "statement-3-true"
-    assert row["hard_negative_image_ids"] == ["statement-3-false"]
-    assert row["regions"].feature_dim == corpus.facts["region_feature_dim"]
-    assert {"There is a box number 3", row["text"]} <= set(corpus.texts)
-    held = open_corpus(DataSection(nlvr=NlvrSource(str(tmp_path), statements=20, evaluate_on="held_out")))
-    assert held.evaluation is not None
-    assert {name.split("-")[1] for name in (row["image_id"] for row in held.evaluation)} == {"7"}
-
-
-def test_a_tenth_of_the_groups_is_held_out_and_the_rest_augmented() -> None:
-    regions = SceneRegions(PROTOTYPES)
-    rows = {
-        "text": [f"there is a blue block in session {row // 4}" for row in range(80)],
-        "image_id": [f"image-{row}" for row in range(80)],
-        "label": [row % 2 for row in range(80)],
-        "group": [row // 4 for row in range(80)],
-        "question_id": [f"image-{row}" for row in range(80)],
-    }
-    for name in rows["image_id"]:
-        regions.add(name, tower("b", "yk", "k"))
-    table = Dataset.from_dict(rows)
-    parts = NlvrExamples(regions, train=table, dev=table.select([0])).held_out()
-    assert sorted(set(parts.dev["group"])) == [7, 17]
-    assert set(parts.train["group"]) == set(range(20)) - {7, 17}
-    more = parts.augmented(2).train
-    assert [*more["label"]] == [*parts.train["label"]] * 2
-    for text, name in zip(more["text"], more["image_id"], strict=True):
-        colour = re.findall(COLOUR, text)[0]
-        assert evaluate(f"there is exactly one tower with a {colour} block at the base", regions.scene(name)) is True
-    with pytest.raises(ValueError, match="copies is 0"):
-        parts.augmented(0)
-    assert true_pairs(table)["hard_negative_image_ids"][0] == ["image-0", "image-2"]
+def test_written_statements_depend_on_seed_and_number(level: Level) -> None:
+    scenes = [tower("yk", "b", "kkb"), tower("y", "yk", "yyk")]
+    more, fewer = ([*write_statements(scenes, count, seed=4, level=level)] for count in (30, 20))
+    for one, other in zip(more[:20], fewer, strict=True):
+        assert one.statement.text == other.statement.text
+        assert np.array_equal(one.true, other.true)
+        assert np.array_equal(one.false, other.false)
+    assert all(each.statement.holds(Boxes(each.true)) and not each.statement.holds(Boxes(each.false)) for each in more)
+    with pytest.raises(ValueError, match="3 statements about 0 scenes"):
+        next(write_statements([], 3, 0))
+    with pytest.raises(ValueError, match=r"no statement of level .* expected scenes that differ; got 1"):
+        next(write_statements([tower("y", "y", "y")], 1, 0, "words"))
 
 
 @pytest.mark.skipif(
     not (Path(os.environ.get("MMPT_TEST_DATA", "")) / "nlvr").is_dir(),
-    reason="MMPT_TEST_DATA has no folder nlvr; docs/nlvr.md tells how to make it from https://github.com/lil-lab/nlvr",
+    reason="MMPT_TEST_DATA has no folder nlvr; examples/nlvr/README.md tells how to make it",
 )
-def test_the_real_corpus_gives_examples_in_groups_and_statements_that_agree_with_people() -> None:
-    examples = read_nlvr_examples(Path(os.environ["MMPT_TEST_DATA"]) / "nlvr")
-    train, regions = examples.train, examples.regions
-    assert (len(train), len(examples.dev), len(regions)) == (12410, 989, 13399)
-    assert len(true_pairs(train)) == 6996
+def test_the_real_corpus_is_read_whole_and_statements_agree_with_people() -> None:
+    splits, class_names = read_corpus(Path(os.environ["MMPT_TEST_DATA"]) / "nlvr")
+    assert (len(splits["train"]), len(splits["dev"]), len(class_names)) == (12410, 989, 9)
+    assert [len(true_pairs(splits[name])) for name in ("train", "dev")] == [6996, 547]
     agreed = [
-        truth == bool(label)
-        for text, image_id, label in zip(train["text"], train["image_id"], train["label"], strict=True)
-        if (truth := evaluate(text.lower().strip(" ."), regions.scene(image_id))) is not None
+        truth == bool(example.label)
+        for example in splits["train"]
+        if (truth := evaluate(example.text.lower().strip(" ."), example.scene)) is not None
     ]
     assert len(agreed) > 2000
     assert np.mean(agreed) > 0.92  # a rater a row: people disagree too

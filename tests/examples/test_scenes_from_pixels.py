@@ -1,32 +1,21 @@
 """The recipe from raw images: its script writes, trains, and saves what the extractor loads."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from examples.scenes_from_pixels import prepare as script
 from mmpt.processing.generated_scenes.images import write_detector_scenes
 from mmpt.processing.generated_scenes.scenes import CLASS_NAMES
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.recipe.recipe import load_recipe
 from tests.factories.paths import ROOT
 
-RECIPES = ROOT / "recipes"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scenes_from_pixels", RECIPES / "scenes_from_pixels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+RECIPE = ROOT / "examples" / "scenes_from_pixels" / "pretrain.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +25,13 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(script: ModuleType, annotated: Path, steps: int) -> list[float]:
+def train(annotated: Path, steps: int) -> list[float]:
     data = script.read_annotated(annotated)
     torch.manual_seed(0)
     return script.train_detector(script.build_detector(data.names), data, steps=steps, learning_rate=2e-3, seed=0)
 
 
-def test_images_are_those_of_the_recipe(script: ModuleType, tmp_path: Path) -> None:
+def test_images_are_those_of_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "a.yaml"
     recipe.write_text("data: {generated: {train_scenes: 3, eval_scenes: 2, region_store: not/yet/there}}\n")
     script.main(["images", str(recipe), str(tmp_path), "--annotated", "2"])
@@ -51,14 +40,14 @@ def test_images_are_those_of_the_recipe(script: ModuleType, tmp_path: Path) -> N
     assert len(list((tmp_path / "annotated" / "images").iterdir())) == 2
 
 
-def test_a_recipe_without_generated_scenes_has_no_images(script: ModuleType, tmp_path: Path) -> None:
+def test_a_recipe_without_generated_scenes_has_no_images(tmp_path: Path) -> None:
     recipe = tmp_path / "a.yaml"
-    recipe.write_text("data: {nlvr: {folder: x}}\n")
+    recipe.write_text("data: {store: s, pairs: p}\n")
     with pytest.raises(ValueError, match=r"has no data\.generated, expected a recipe of generated scenes"):
         script.main(["images", str(recipe), str(tmp_path)])
 
 
-def test_annotations_are_read_back(script: ModuleType, annotated: Path) -> None:
+def test_annotations_are_read_back(annotated: Path) -> None:
     data = script.read_annotated(annotated)
     coco = json.loads((annotated / "annotations.json").read_text())
     assert data.names == list(CLASS_NAMES)
@@ -70,19 +59,19 @@ def test_annotations_are_read_back(script: ModuleType, annotated: Path) -> None:
     assert int(data.classes[0][0]) == first["category_id"]
 
 
-def test_the_loss_of_the_detector_falls(script: ModuleType, annotated: Path) -> None:
+def test_the_loss_of_the_detector_falls(annotated: Path) -> None:
     pytest.importorskip("scipy")
-    losses = train(script, annotated, steps=6)
+    losses = train(annotated, steps=6)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-2:]) < 0.8 * losses[0]
 
 
-def test_training_of_the_detector_repeats_itself(script: ModuleType, annotated: Path) -> None:
+def test_training_of_the_detector_repeats_itself(annotated: Path) -> None:
     pytest.importorskip("scipy")
-    assert train(script, annotated, steps=3) == train(script, annotated, steps=3)
+    assert train(annotated, steps=3) == train(annotated, steps=3)
 
 
-def test_the_measure_counts_found_double_and_false(script: ModuleType, annotated: Path) -> None:
+def test_the_measure_counts_found_double_and_false(annotated: Path) -> None:
     data = script.read_annotated(annotated)
     data.pixels, data.boxes, data.classes = data.pixels[:1], data.boxes[:1], data.classes[:1]
     objects = len(data.boxes[0])
@@ -101,7 +90,7 @@ def test_the_measure_counts_found_double_and_false(script: ModuleType, annotated
     assert measured["doubles"] == measured["false"] == pytest.approx(1 / objects, abs=1e-4)
 
 
-def test_the_extractor_loads_the_saved_detector(script: ModuleType, annotated: Path, tmp_path: Path) -> None:
+def test_the_extractor_loads_the_saved_detector(annotated: Path, tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     script.main(["detector", str(annotated), str(tmp_path), "--steps", "1"])
     assert json.loads((tmp_path / "detection.json").read_text())["objects"] > 0
@@ -114,8 +103,7 @@ def test_the_extractor_loads_the_saved_detector(script: ModuleType, annotated: P
 
 @pytest.mark.parametrize("stream", ["single", "dual"])
 def test_model_and_scenes_of_the_recipe_are_those_of_the_tiny_one(stream: str) -> None:
-    names = ("scenes-from-pixels.yaml", "tiny.yaml")
-    pixels, tiny = (load_recipe(RECIPES / name, ["--stream", stream]) for name in names)
+    pixels, tiny = (load_recipe(path, ["--stream", stream]) for path in (RECIPE, ROOT / "recipes" / "tiny.yaml"))
     assert pixels.data.generated is not None
     assert pixels.data.generated.region_store == "runs/scenes/store"
     pixels.data.generated.region_store = None

@@ -53,7 +53,7 @@ def table(name: str, rows: int = 6) -> Dataset:
         "vqa": {"answers": answers, "answer_scores": [[1.0] * 10] * rows},
         "classification": {"label": [i % 3 for i in numbers]},
         "entailment": {"label": [i % 3 for i in numbers]},
-        "nlvr": {"label": [i % 2 for i in numbers]},
+        "statements": {"label": [i % 2 for i in numbers]},
         "nlvr2": {
             "label": [i % 2 for i in numbers],
             "second_image_id": [f"image-{(i + 1) % IMAGES}" for i in numbers],

@@ -63,9 +63,9 @@ def make_pretraining(folder: Path) -> Sequence[str]:
 
 def make_finetuning(folder: Path) -> Sequence[str]:
     """Write a recipe of fine-tuning, and return the command line without its output folder."""
-    store, pairs = write_data(folder, "nlvr")
+    store, pairs = write_data(folder, "statements")
     path = folder / "finetune.yaml"
-    data = f"data: {{store: {store}, pairs: {pairs}, eval_pairs: {pairs}}}\ntask: {{name: nlvr, gallery: 2}}\n"
+    data = f"data: {{store: {store}, pairs: {pairs}, eval_pairs: {pairs}}}\ntask: {{name: statements, gallery: 2}}\n"
     path.write_text(MODEL + data + TRAINING)
     return ["finetune", str(path)]
 

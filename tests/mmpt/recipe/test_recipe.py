@@ -22,8 +22,12 @@ from mmpt.recipe.recipe import (
 )
 from tests.factories.paths import ROOT
 
-FOLDER = ROOT / "recipes"
-RECIPES = sorted([*FOLDER.glob("*.yaml"), FOLDER / "nlvr" / "captions.yaml", FOLDER / "nlvr" / "pretrain.yaml"])
+RECIPES = [
+    path
+    for folder in ("recipes", "examples")
+    for path in sorted((ROOT / folder).rglob("*.yaml"))
+    if "\nmasking:" in path.read_text(encoding="utf-8")
+]
 GENERATED = "data: {generated: {train_scenes: 8, eval_scenes: 4}}\n"
 BOTH_STREAMS = (
     GENERATED
@@ -57,11 +61,11 @@ def test_shipped_recipe_describes_a_model_of_either_stream(path: Path, stream: s
     config = build_config(recipe.model, {"vocab_size": 60, "region_feature_dim": 8, "num_region_classes": 24})
     assert config.model_type == f"mmpt_{stream}_stream"
     assert config.vocab_size == 60
-    assert path.read_text().startswith(f"# mmpt pretrain recipes/{path.relative_to(FOLDER)}")
+    assert path.read_text().startswith(f"# mmpt pretrain {path.relative_to(ROOT)}")
 
 
 def test_there_are_shipped_recipes() -> None:
-    assert {"tiny", "captions", "pretrain", "scenes-from-pixels"} <= {path.stem for path in RECIPES}
+    assert {"tiny", "captions", "pretrain"} <= {path.stem for path in RECIPES}
 
 
 def test_defaults_fill_what_a_recipe_leaves_out(tmp_path: Path) -> None:
@@ -114,13 +118,9 @@ def test_override_of_a_whole_mapping_replaces_it(tmp_path: Path) -> None:
 
 
 def test_override_means_the_source_of_data_that_the_recipe_has(tmp_path: Path) -> None:
-    generated, nlvr = (
-        load(tmp_path, text, "--statements", "1").data for text in (GENERATED, "data: {nlvr: {folder: x}}")
-    )
-    assert generated.generated is not None
-    assert generated.generated.statements == 1.0
-    assert nlvr.nlvr is not None
-    assert nlvr.nlvr.statements == 1
+    generated = load(tmp_path, GENERATED, "--statements", "1").data.generated
+    assert generated is not None
+    assert generated.statements == 1.0
 
 
 def test_override_switches_the_source_of_data(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_usual_short_names_are_aliases_on_the_command_line(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        ("", (), "data has no source, expected exactly one of generated, nlvr and store"),
+        ("", (), "data has no source, expected either generated or store"),
         (GENERATED + "trainig: {seed: 1}", (), "a.yaml: unknown section 'trainig'; did you mean training?"),
         (
             GENERATED + "training: {max_step: 1}",
@@ -196,8 +196,8 @@ def test_the_usual_short_names_are_aliases_on_the_command_line(tmp_path: Path) -
         (GENERATED + "1: 2", (), "unknown section '1'"),
         ("- 1", (), "is [1], expected a mapping with the sections"),
         ("data: {generated: 3}", (), "data.generated is 3, expected a mapping with keys like train_scenes"),
-        ("data: {generated: {}, nlvr: {folder: x}}", (), "data has generated and nlvr, expected exactly one"),
-        ("data: {nlvr: {}}", (), "data.nlvr has no folder"),
+        ("data: {generated: {}, store: s, pairs: p}", (), "data has generated and store, expected either"),
+        ("data: {nlvr: {folder: x}}", (), "data.nlvr is a source of mmpt 0.1.0, expected data.store and data.pairs"),
         ("data: {store: s}", (), "data.store is given without data.pairs"),
         ("data: {generated: {}, eval_pairs: p}", (), "data.pairs is given without data.store"),
         ("data: {generated: {train_scenes: 0}}", (), "data.generated.train_scenes is 0, expected 1 or more"),
@@ -208,7 +208,6 @@ def test_the_usual_short_names_are_aliases_on_the_command_line(tmp_path: Path) -
         (GENERATED + "model: {preset: bert}", (), "model.preset is 'bert', expected one of uniter, visual_bert"),
         (GENERATED + "model: {preset: uniter, from_pretrained: x}", (), "leave preset out"),
         (GENERATED + "training: {hub_token: abc}", (), "log in with `hf auth login`"),
-        ("", ("--statements", "1"), "ambiguous; write --data.generated.statements or --data.nlvr.statements"),
         (GENERATED, ("--epochs", "1", "--max_steps", "3"), "got --epochs (num_train_epochs) and --max_steps"),
         (GENERATED, ("--wd", "1"), "unknown key --wd; did you mean training.weight_decay?"),
         (GENERATED, ("--num_layers", "1"), "did you mean model.num_hidden_layers?"),
@@ -277,6 +276,15 @@ def test_written_recipe_opens_with_the_command(tmp_path: Path) -> None:
     first = (tmp_path / "resolved.yaml").read_text().splitlines()[0]
     assert re.fullmatch(r"# mmpt pretrain \S*a\.yaml --run_name 'two lines' --max_steps 3", first)
     assert load_recipe(tmp_path / "resolved.yaml").training["run_name"] == "two\nlines"
+
+
+def test_what_a_command_line_put_out_of_effect_is_not_in_the_written_recipe(tmp_path: Path) -> None:
+    text = GENERATED + "training: {eval_strategy: steps, eval_steps: 5, save_steps: 7, save_total_limit: 2}"
+    recipe = load(tmp_path, text, "--eval_strategy", "no", "--save_strategy", "epoch")
+    assert {"eval_steps", "save_steps"}.isdisjoint(recipe.training)
+    assert recipe.training["save_total_limit"] == 2
+    recipe.write(tmp_path / "resolved.yaml")
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
 
 
 def test_output_folder_is_made_and_left_empty(tmp_path: Path) -> None:

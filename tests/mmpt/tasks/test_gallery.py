@@ -18,10 +18,12 @@ def test_photos_and_right_rows_are_shown(tmp_path: Path) -> None:
     picture = Pictures(str(photos))
     assert picture("image-0").size == picture("image-0.png").size == (20, 10)  # type: ignore[union-attr]
     assert picture("image-5") is None
-    dataset = join(table("nlvr"), images(), "nlvr")
+    dataset = join(table("statements"), images(), "statements")
     predictions: list[Any] = [{"prediction": "true", "number": 1, "confidence": 0.5 + row / 10} for row in range(6)]
     page = tmp_path / "gallery.html"
-    wrong = write_gallery(page, "nlvr", TaskTable(dataset, None, picture), predictions, {"false": 0, "true": 1}, 2)
+    wrong = write_gallery(
+        page, "statements", TaskTable(dataset, None, picture), predictions, {"false": 0, "true": 1}, 2
+    )
     text = page.read_text(encoding="utf-8")
     assert wrong == 3
     assert (text.count("<article>"), text.count('<article class="right">')) == (2, 2)

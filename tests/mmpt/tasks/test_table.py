@@ -39,7 +39,7 @@ def logits(*values: list[float], **others: Any) -> SimpleNamespace:
 
 def test_a_class_is_named_with_its_probability() -> None:
     output = logits([0.0, 0.0], [0.0, torch.log(torch.tensor(3.0)).item()])
-    found = decode_classes(output, {}, config("nlvr"))
+    found = decode_classes(output, {}, config("statements"))
     assert [each["prediction"] for each in found] == ["false", "true"]
     assert [each["confidence"] for each in found] == pytest.approx([0.5, 0.75])
 
@@ -161,9 +161,9 @@ def test_names_come_from_the_training_table() -> None:
     with pytest.raises(ValueError, match="no answer is given to 99 questions or more"):
         answer_names(table("vqa"), 99)
     assert class_names(table("classification"), 1) == ["0", "1", "2"]
-    named = table("nlvr").add_column("label_name", ["no", "yes"] * 3)  # type: ignore[call-arg]
+    named = table("statements").add_column("label_name", ["no", "yes"] * 3)  # type: ignore[call-arg]
     assert class_names(named, 1) == ["no", "yes"]
-    twice = table("nlvr").add_column("label_name", ["no", "yes", "nay", "yes", "no", "yes"])  # type: ignore[call-arg]
+    twice = table("statements").add_column("label_name", ["no", "yes", "nay", "yes", "no", "yes"])  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="label 0 is called 'no' and 'nay'"):
         class_names(twice, 1)
 

@@ -105,7 +105,7 @@ def test_a_recipe_of_the_other_command_and_bad_values_are_refused(tmp_path: Path
     task = "task: {name: vqa}\n"
     assert "run mmpt pretrain" in refuse(tmp_path, "masking: {}\n")
     assert "says no task; give task.name, one of vqa, " in refuse(tmp_path, "data: {scene_task: {}}\n")
-    assert "exactly one of scene_task, nlvr and store" in refuse(tmp_path, task)
+    assert "either scene_task or store" in refuse(tmp_path, task)
     assert "data.scene_task.train_rows is 0" in refuse(tmp_path, task + "data: {scene_task: {train_rows: 0}}\n")
     assert "task.layer_lr_decay is 1.5, expected 0 to 1" in refuse(
         tmp_path, "task: {name: vqa, layer_lr_decay: 1.5}\ndata: {scene_task: {train_rows: 8}}\n"
@@ -163,23 +163,23 @@ def test_the_matching_head_of_pre_training_goes_on_in_retrieval(tmp_path: Path) 
 def test_weights_of_the_other_stream_or_another_size_are_refused(tmp_path: Path) -> None:
     source = pretrained(tmp_path, "dual")
     with pytest.raises(ValueError, match="is a mmpt_dual_stream model; set --stream dual"):
-        finetune(recipe(tmp_path, "nlvr", "--from_pretrained", str(source), model=""))
+        finetune(recipe(tmp_path, "statements", "--from_pretrained", str(source), model=""))
     options = ["--from_pretrained", str(source), "--stream", "dual", "--intermediate_size", "8"]
     with pytest.raises(ValueError, match="have another shape than the configuration asks for"):
-        finetune(recipe(tmp_path, "nlvr", *options, model=""))
+        finetune(recipe(tmp_path, "statements", *options, model=""))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    model: Any = TASKS["nlvr"].models["single"].from_pretrained(folder)
+    model: Any = TASKS["statements"].models["single"].from_pretrained(folder)
     return model.state_dict()
 
 
 def test_resuming_gives_the_weights_of_the_whole_run(tmp_path: Path) -> None:
-    finetune(recipe(tmp_path, "nlvr", "--layer_lr_decay", "0.8", "--save_total_limit", "5"))
+    finetune(recipe(tmp_path, "statements", "--layer_lr_decay", "0.8", "--save_total_limit", "5"))
     whole = weights_of(tmp_path / "run")
     (tmp_path / "run" / "checkpoint-4" / MARKER).unlink()
     resumed = ["--layer_lr_decay", "0.8", "--resume_from_checkpoint", "last"]
-    finetune(recipe(tmp_path, "nlvr", *resumed))
+    finetune(recipe(tmp_path, "statements", *resumed))
     for name, value in weights_of(tmp_path / "run").items():
         torch.testing.assert_close(value, whole[name], atol=0, rtol=0)
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -188,7 +188,7 @@ def test_resuming_gives_the_weights_of_the_whole_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_checkpoint_by_the_metric(tmp_path: Path) -> None:
     options = ["--early_stopping_patience", "1", "--max_steps", "40", "--learning_rate", "0"]
-    metrics = finetune(recipe(tmp_path, "nlvr", *options))
+    metrics = finetune(recipe(tmp_path, "statements", *options))
     # At a rate of zero nothing gets better, so the second evaluation ends the run.
     assert metrics["train"]["epoch"] < 4
     state = json.loads((tmp_path / "run" / "checkpoint-4" / "trainer_state.json").read_text())
@@ -199,13 +199,13 @@ def test_early_stopping_keeps_the_best_checkpoint_by_the_metric(tmp_path: Path) 
 
 @pytest.mark.parametrize("blank", ["text", "regions"])
 def test_a_blank_modality_leaves_nothing_of_it_to_learn_from(tmp_path: Path, blank: str) -> None:
-    metrics = finetune(recipe(tmp_path, "nlvr", "--blank", blank, "--max_steps", "2"))
+    metrics = finetune(recipe(tmp_path, "statements", "--blank", blank, "--max_steps", "2"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     said = [round(line["confidence"], 4) for line in lines]
     # Six images and six texts, twice: what is told apart is only what the other modality tells apart.
     assert len(set(said)) <= 6
     assert said[:6] == said[6:]
-    assert metrics["task"] == "nlvr"
+    assert metrics["task"] == "statements"
 
 
 def test_generated_scenes_are_a_source(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def run(folder: Path, output: str, processes: int, *overrides: str) -> tuple[dic
 
 
 def test_two_processes_measure_as_one_does(tmp_path: Path) -> None:
-    recipe(tmp_path, "nlvr")  # writes the files
+    recipe(tmp_path, "statements")  # writes the files
     # Without learning both have the same weights; 12 rows in batches of 5 and of 2 * 5 leave a tail.
     same = ["--learning_rate", "0", "--max_steps", "2", "--eval_strategy", "no", "--save_strategy", "no"]
     same += ["--per_device_eval_batch_size", "5"]

@@ -26,16 +26,18 @@ def refusal(folder: Path, name: str, *words: str, change: Callable[[], object] =
 
 def test_what_would_come_out_after_training_is_found_before_it(tmp_path: Path) -> None:
     best = ["--load_best_model_at_end", "true", "--metric_for_best_model", "acuracy"]
-    assert "metric_for_best_model is 'acuracy', expected one of accuracy, " in refusal(tmp_path, "nlvr", *best)
-    assert "trackio" in refusal(tmp_path, "nlvr", "--report_to", "trackio")
-    assert "me/it" in refusal(tmp_path, "nlvr", "--push_to_hub", "--hub_model_id", "me/it")
-    assert "no effect" in refusal(tmp_path, "nlvr", "--enable_jit_checkpoint", "true")
-    again = table("nlvr", 12).to_dict() | {"question_id": ["q"] * 12}
-    twice = refusal(tmp_path, "nlvr", change=lambda: Dataset.from_dict(again).to_parquet(tmp_path / "nlvr.parquet"))
+    assert "metric_for_best_model is 'acuracy', expected one of accuracy, " in refusal(tmp_path, "statements", *best)
+    assert "trackio" in refusal(tmp_path, "statements", "--report_to", "trackio")
+    assert "me/it" in refusal(tmp_path, "statements", "--push_to_hub", "--hub_model_id", "me/it")
+    assert "no effect" in refusal(tmp_path, "statements", "--enable_jit_checkpoint", "true")
+    again = table("statements", 12).to_dict() | {"question_id": ["q"] * 12}
+    twice = refusal(
+        tmp_path, "statements", change=lambda: Dataset.from_dict(again).to_parquet(tmp_path / "statements.parquet")
+    )
     assert "question_id 'q' is in rows 0 and 1" in twice
     (tmp_path / "run" / "gallery.html").mkdir()
     words = ["--gallery", "2", "--resume_from_checkpoint", "last"]
-    assert "gallery.html is a folder" in refusal(tmp_path, "nlvr", *words)
+    assert "gallery.html is a folder" in refusal(tmp_path, "statements", *words)
 
 
 def test_a_class_name_of_two_lines_is_refused(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_one_sentence(tmp_path: Path
     script = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
         "from tests.mmpt.training.test_finetuning import recipe\nfrom mmpt.training.finetuning import finetune\n"
-        "run = recipe(Path(sys.argv[1]), 'nlvr')\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "run = recipe(Path(sys.argv[1]), 'statements')\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\nfinetune(run)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300)

@@ -154,7 +154,7 @@ WORKS = {
 PARAMETERS = set(signature(Trainer).parameters)
 
 
-def trainer(kind: str, folder: Path, task: str = "nlvr", model: Any = None, **given: Any) -> Any:
+def trainer(kind: str, folder: Path, task: str = "statements", model: Any = None, **given: Any) -> Any:
     """A trainer of one step; `given` are fields of TrainingArguments and parameters of Trainer."""
     parameters = {name: given.pop(name) for name in list(given) if name in PARAMETERS}
     own = {name: given.pop(name) for name in list(given) if name in ("layer_decay", "head_factor")}
@@ -264,7 +264,7 @@ def test_a_users_metric_chooses_the_best_checkpoint(tmp_path: Path, kind: str) -
 @KINDS
 def test_arguments_of_training_are_those_of_trainer(tmp_path: Path, kind: str) -> None:
     def new() -> Any:
-        return tiny_model() if kind == "pre-training" else tiny_tasks.model("nlvr")
+        return tiny_model() if kind == "pre-training" else tiny_tasks.model("statements")
 
     assert trainer(kind, tmp_path, model_init=new).train().global_step == 1
     made = trainer(kind, tmp_path, optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
@@ -281,7 +281,7 @@ def test_rates_by_depth_keep_the_optimiser_that_was_named(tmp_path: Path) -> Non
     made = trainer("fine-tuning", tmp_path, layer_decay=0.5, optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
     made.train()
     assert isinstance(made.optimizer.optimizer, torch.optim.SGD)
-    model = tiny_tasks.model("nlvr")
+    model = tiny_tasks.model("statements")
     with pytest.raises(MmptError, match="does not take optimizers with layer_decay"):
         trainer(
             "fine-tuning", tmp_path, model=model, layer_decay=0.5,
@@ -291,9 +291,11 @@ def test_rates_by_depth_keep_the_optimiser_that_was_named(tmp_path: Path) -> Non
 
 def test_label_smoothing_is_the_models_own_with_its_class_weights(tmp_path: Path) -> None:
     fields_of = {"class_weights": [5.0, 0.1]}
-    given = trainer("fine-tuning", tmp_path, model=tiny_tasks.model("nlvr", **fields_of), label_smoothing_factor=0.1)
-    own = trainer("fine-tuning", tmp_path, model=tiny_tasks.model("nlvr", label_smoothing=0.1, **fields_of))
-    plain = trainer("fine-tuning", tmp_path, model=tiny_tasks.model("nlvr", **fields_of))
+    given = trainer(
+        "fine-tuning", tmp_path, model=tiny_tasks.model("statements", **fields_of), label_smoothing_factor=0.1
+    )
+    own = trainer("fine-tuning", tmp_path, model=tiny_tasks.model("statements", label_smoothing=0.1, **fields_of))
+    plain = trainer("fine-tuning", tmp_path, model=tiny_tasks.model("statements", **fields_of))
     losses = [made.train().training_loss for made in (given, own, plain)]
     assert losses[0] == losses[1] != losses[2]
     for task in ("vqa", "grounding", "phrases", "retrieval"):
@@ -301,7 +303,10 @@ def test_label_smoothing_is_the_models_own_with_its_class_weights(tmp_path: Path
             trainer("fine-tuning", tmp_path, task=task, label_smoothing_factor=0.1)
     with pytest.raises(MmptError, match="give one of them"):
         trainer(
-            "fine-tuning", tmp_path, model=tiny_tasks.model("nlvr", label_smoothing=0.2), label_smoothing_factor=0.1
+            "fine-tuning",
+            tmp_path,
+            model=tiny_tasks.model("statements", label_smoothing=0.2),
+            label_smoothing_factor=0.1,
         )
 
 
@@ -315,7 +320,7 @@ def test_a_loss_of_the_users_own_is_that_of_fine_tuning(tmp_path: Path) -> None:
 
 
 EXACT = [
-    ("retrieval", {}), ("retrieval", {"contrastive_size": 8}), ("nlvr", {"class_weights": [5.0, 0.1]}),
+    ("retrieval", {}), ("retrieval", {"contrastive_size": 8}), ("statements", {"class_weights": [5.0, 0.1]}),
     ("grounding", {"grounding_loss": "cross_entropy"}), ("phrases", {}), ("vqa", {}),
 ]  # fmt: skip
 
@@ -371,7 +376,7 @@ def test_logits_of_pre_training_stand_where_their_labels_do(tmp_path: Path, obje
 
 def test_a_table_without_labels_is_predicted_and_other_evaluation_rows_are_refused(tmp_path: Path) -> None:
     made = trainer("fine-tuning", tmp_path)
-    labelled = tiny_tasks.dataset("nlvr", 5)
+    labelled = tiny_tasks.dataset("statements", 5)
     unlabelled = type(labelled)(labelled.table.remove_columns("label"), labelled.regions)
     output = made.predict(unlabelled)
     assert output.label_ids is None

@@ -19,7 +19,7 @@ from mmpt.processing.word_tokenizer import build_word_tokenizer
 GROUP_ROWS = {
     "vqa": 162,
     "entailment": 9,
-    "nlvr": 8,
+    "statements": 8,
     "nlvr2": 8,
     "multiple_choice": 16,
     "grounding": 4,
@@ -30,7 +30,7 @@ GROUP_ROWS = {
 GUESSED = {  # (from text, from image) alone
     "vqa": ((12 / 6 + 12 / 4 + 12 / 9 + 18 / 3) / 54, 12 / 54),
     "entailment": (1 / 3, 1 / 3),
-    "nlvr": (1 / 2, 1 / 2),
+    "statements": (1 / 2, 1 / 2),
     "nlvr2": (1 / 2, 1 / 2),
     "multiple_choice": (1 / 4, 1 / 4),
 }
@@ -149,7 +149,7 @@ def test_the_right_choice_is_the_answer_and_the_scene_shows_one_other(tasks):
     assert len(kinds) == 3
 
 
-@pytest.mark.parametrize("name", ["nlvr", "nlvr2"])
+@pytest.mark.parametrize("name", ["statements", "nlvr2"])
 def test_statements_are_as_true_as_their_labels_say(tasks, name):
     for row, scenes in rows_of(tasks[name]):
         assert is_true(row["text"], scenes) == row["label"] == (row["label_name"] == "true"), row
@@ -205,7 +205,7 @@ def test_one_modality_alone_gives_no_more_than_chance(tasks, name):
             assert blind_accuracy(table, sees) == pytest.approx(expected, abs=1e-9), (sees, len(table))
 
 
-@pytest.mark.parametrize("name", ["entailment", "nlvr", "nlvr2", "multiple_choice"])
+@pytest.mark.parametrize("name", ["entailment", "statements", "nlvr2", "multiple_choice"])
 def test_labels_are_equally_frequent(tasks, name):
     for table in (tasks[name].train, tasks[name].evaluation):
         counts = Counter(table["label"])

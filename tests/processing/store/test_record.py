@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         extractor = RegionExtractor.from_pretrained(folder / name, max_regions=5, device="cpu")
         images = open_images(folder / "photos")
         fill_store(folder / f"store-{name}", ImageRegions(images, extractor))
-    table("nlvr", 6).to_parquet(folder / "pairs.parquet")
+    table("statements", 6).to_parquet(folder / "pairs.parquet")
     finetune(recipe(folder, "detector", "run"))
     return folder
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(folder: Path, detector: str, out: str, *overrides: str):
     pairs, path = folder / "pairs.parquet", folder / f"{out}.yaml"
     data = f"data: {{store: {folder / f'store-{detector}'}, pairs: {pairs}, eval_pairs: {pairs}}}\n"
-    path.write_text(f"{MODEL}\n{data}\ntask: {{name: nlvr}}\n{TRAINING}")
+    path.write_text(f"{MODEL}\n{data}\ntask: {{name: statements}}\n{TRAINING}")
     return load_recipe(path, ["--output_dir", str(folder / out), *overrides], command="finetune")
 
 
@@ -107,7 +107,7 @@ def test_regions_of_another_extractor_are_refused_everywhere(folder: Path):
 
 def test_a_table_of_the_test_split_alone_is_evaluated(folder: Path, tmp_path: Path):
     shutil.copytree(folder / "store-detector", tmp_path / "regions")
-    table("nlvr", 3).to_parquet(tmp_path / "test.parquet")
+    table("statements", 3).to_parquet(tmp_path / "test.parquet")
     words = ["--pairs", str(tmp_path / "test.parquet"), "--store", str(tmp_path / "regions"), "--device", "cpu"]
     result = RUNNER.invoke(app, ["evaluate", str(folder / "run"), *words])
     assert result.exit_code == 0, result.output

@@ -56,7 +56,7 @@ def test_every_tensor_starts_with_the_batch_and_labels_give_a_loss(name: str) ->
 
 def test_class_is_found_by_its_name_before_its_number() -> None:
     labels = {"id2label": {0: "no", 1: "yes"}}
-    collate = collator("nlvr", fields=labels)
+    collate = collator("statements", fields=labels)
     batch = collate([example(label=0, label_name="yes"), example(label=1), example(label=0)])
     assert batch["labels"].tolist() == [1, 1, 0]
     for columns, message in (

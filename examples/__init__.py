@@ -1,0 +1,1 @@
+"""Programs with a page each: from a corpus or a question to stores, tables, runs and figures."""

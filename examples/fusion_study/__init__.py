@@ -1,0 +1,1 @@
+"""Early, late and hybrid fusion compared."""

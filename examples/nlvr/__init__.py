@@ -1,0 +1,1 @@
+"""NLVR v1 as an ordinary store and tables."""

@@ -1,0 +1,1 @@
+"""Regions from raw images, by a detector trained on the way."""

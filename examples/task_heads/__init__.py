@@ -1,0 +1,1 @@
+"""Every head on its generated task."""

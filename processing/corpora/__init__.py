@@ -1,1 +1,0 @@
-"""Corpora that need no feature file: generated scenes and NLVR, with regions computed from their pixels."""
