@@ -51,6 +51,7 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
         "text_pair": draw(TEXTS),
         "example_id": draw(STRINGS.filter(str.strip)),
         "question_id": draw(TEXTS),
+        "group": draw(TEXTS),
         "label": draw(st.integers(0, len(choices) - 1)),
         "label_name": draw(TEXTS),
         "choices": choices,
