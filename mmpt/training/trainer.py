@@ -58,9 +58,8 @@ class MmptTrainer(CheckedTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the micro-batches of a step and, by objective, how many elements they select over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        totals: Any = torch.zeros(
-            len(self.objectives), device=device
-        )  # on the device: reading a number would wait for it
+        # Added up on the device, which would have to be waited for to read a number.
+        totals: Any = torch.zeros(len(self.objectives), device=device)
         for batch in batches:
             counts = [is_labelled(batch[f"{name}_labels"]).sum() for name in self.objectives]
             totals += torch.stack(counts).to(totals)
