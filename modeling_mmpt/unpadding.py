@@ -254,10 +254,13 @@ def layout_of(name: str, given: Mapping[str, Tensor], valid: Tensor, reads_all: 
     if not is_whole(given, batch):
         return None
     attended = grid[:, 1].bool().view(batch, -1)
-    if values_are_known(places) and not torch.equal(attended.sum(1), valid.sum(1)):
+    numbers = places[:, 0]
+    if values_are_known(places) and not (
+        torch.equal(attended.sum(1), valid.sum(1)) and bool((numbers[1:] > numbers[:-1]).all())
+    ):
         raise MmptValueError(
             f"the batch's layout_{name}_... is of other masks than the batch has; leave the inputs whose names begin "
-            "with layout_ out where masks are changed, or take rows of the examples and collate them"
+            "with layout_ out where masks are changed or batches are joined, or collate the examples together"
         )
     return Layout(
         (batch, valid.shape[1]),

@@ -147,3 +147,11 @@ def test_a_layout_of_another_batch_is_refused(stream: str) -> None:
         layout = pretraining_layout(model.config, batch)
     with pytest.raises(MmptValueError, match="labels of tokens at other places"):
         model(**batch | {"mlm_labels": labels}, **layout)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_joined_batches_are_refused(stream: str) -> None:
+    model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
+    whole = batch | pretraining_layout(model.config, batch)
+    with pytest.raises(MmptValueError, match="or batches are joined"):
+        model(**{name: torch.cat([value, value]) for name, value in whole.items()})
