@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from mmpt.training.process_settings import settle_in
+from mmpt.training.process_settings import configure_process
 
 GEMM = 2048
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -66,7 +66,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argpa
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.settled:
-        settle_in()
+        configure_process()
     return arguments
 
 

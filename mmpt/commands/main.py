@@ -69,9 +69,9 @@ def pretrain(
         check_output_dir(loaded.output_dir)
         from mmpt.training.pretraining import pretrain as run
         from mmpt.training.process_group import leave_process_group
-        from mmpt.training.process_settings import settle_in
+        from mmpt.training.process_settings import configure_process
 
-        settle_in()
+        configure_process()
         run(loaded)
         leave_process_group()
         if os.environ.get("RANK", "0") != "0":  # torchrun starts this as often as there are processes

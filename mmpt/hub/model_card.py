@@ -259,7 +259,7 @@ def _training(recipe: Recipe, model: MmptPreTrainedModel, runtime: float | None)
         shares = ", ".join(f"{name} {share:g}" for name, share in masking.shares.items())
         lines.append(
             f"\nMasking: policy {masking.policy!r}, {masking.probability:.0%} of tokens and of regions"
-            + (f", rows dealt by the shares {shares}" if masking.policy == "conditional" else "")
+            + (f", rows assigned by the shares {shares}" if masking.policy == "conditional" else "")
             + f"; {masking.hard_negative_rate:.0%} of mismatched pairs take a hard negative where there is one."
         )
     else:

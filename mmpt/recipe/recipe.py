@@ -54,7 +54,7 @@ READ_WITH_PAIRS = ("format", *READING, "eval_annotations", "eval_split")
 """Keys of `data` that say how tables are read."""
 
 MASKING_SHARES = ("text", "regions", "itm")
-"""What a row can be dealt to under conditional masking."""
+"""Corruptions that a row can be assigned to under conditional masking."""
 
 
 @dataclass
@@ -170,7 +170,7 @@ class MaskingSection:
         words: what a word is then: "tokenizer", "spaces" (segmented texts) or "jieba" (Chinese).
         overlap_threshold: regions whose IoU with a masked one is above this are masked too; None masks only the drawn.
         classify_all_regions: classes and attributes of all regions are predicted, not of the masked alone (LXMERT).
-        shares: relative weight of what a row is dealt to under conditional masking; a name that is left out has none.
+        shares: relative weight of each corruption under conditional masking; a name that is left out has weight 0.
         hard_negative_rate: share of mismatched pairs that take a hard negative where there is one.
     """
 

@@ -10,7 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
-def settle_in() -> None:
+def configure_process() -> None:
     """Set up this process for training: freed memory is kept, a batch is tokenized by one thread, and progress bars
     are for terminals.
 

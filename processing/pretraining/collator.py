@@ -20,7 +20,7 @@ from mmpt.processing.batch_checks import check_example, check_records, check_tok
 from mmpt.processing.image_processing_mmpt import set_whole_image_feature
 from mmpt.processing.pretraining.epochs import Collate, EpochCallback, RepeatedDraws
 from mmpt.processing.pretraining.layout import pretraining_layout
-from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select_regions
+from mmpt.processing.pretraining.masking import Draw, KeyedRandom, mask_tokens, select_regions
 from mmpt.processing.pretraining.mismatching import Texts, mismatch
 from mmpt.processing.pretraining.word_boundaries import WordBoundaries, Words, token_ids
 from mmpt.processing.processing_mmpt import MmptProcessor
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 Policy = Literal["conditional", "joint", "one_objective"]
 
-DEALS = {"text": "tokens", "regions": "regions", "itm": "pair"}
-"""What a row can be dealt to, and what that corrupts."""
+ROW_CORRUPTIONS = {"text": "tokens", "regions": "regions", "itm": "pair"}
+"""Corruption a row can be assigned to -> what it corrupts."""
 
 PART = 0x632BE59BD9B4E019
 """What the parts of a ConcatDataset are apart, as numbers that draws depend on: more than any has rows."""
 
 NO_EPOCH = -1
-"""The epoch of a collator whose `set_epoch` was never called."""
+"""Epoch of a collator before the first call of `set_epoch`."""
 
 
 @dataclass
@@ -58,17 +58,17 @@ class MmptDataCollator(DataCollatorMixin):
     Args:
         processor: tokenizer and region processor.
         config: of the model that the batch is for; says which objectives are on, and every width that is checked.
-        policy: "conditional": every row is dealt to text masking, region masking or matching, and one forward pass
+        policy: "conditional": every row is assigned to text masking, region masking or matching, and one forward pass
             serves all objectives. "joint": text and regions are masked on every row, and half are mismatched (LXMERT,
             ViLBERT, VOLTA). "one_objective": one objective a step for all rows (UNITER); rows of
-            an evaluation table are dealt as in "conditional".
+            an evaluation table are assigned as in "conditional".
         probability: share of tokens or regions that is masked.
         mismatch_probability: share of the rows with a matching label that is mismatched.
-        shares: relative weight of each deal; the weight of a deal without an active objective is ignored.
+        shares: relative weight of each corruption; ignored for a corruption without an enabled objective.
         whole_word: mask all tokens of a word together.
         words: what a word is then: "tokenizer", "spaces" or "jieba"; see `WordBoundaries`.
         overlap_threshold: also mask regions that overlap a masked one by more than this IoU.
-        classify_all_regions: MRC and attributes are predicted of every region of a row dealt to region masking, not of
+        classify_all_regions: MRC and attributes are predicted for every region of a row with region masking, not for
             the masked ones alone (LXMERT).
         hard_negative_rate: share of the mismatched rows that take one of the example's own hard negatives.
         max_text_length: tokens a text is cut to, specials included; the model's positions by default.
@@ -84,7 +84,7 @@ class MmptDataCollator(DataCollatorMixin):
     policy: Policy = "conditional"
     probability: float = 0.15
     mismatch_probability: float = 0.5
-    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(DEALS, 1.0))
+    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ROW_CORRUPTIONS, 1.0))
     whole_word: bool = False
     words: Words = "tokenizer"
     overlap_threshold: float | None = None
@@ -99,11 +99,17 @@ class MmptDataCollator(DataCollatorMixin):
         self._check_arguments()
         check_tokenizer(self.processor.tokenizer, self.config)
         corrupted = {OBJECTIVES[name].corrupts for name in self.objectives}
-        self._deals = [deal for deal in DEALS if DEALS[deal] in corrupted and self.shares.get(deal, 0) > 0]
-        if not self._deals:
+        self._corruptions = [
+            name for name, what in ROW_CORRUPTIONS.items() if what in corrupted and self.shares.get(name, 0) > 0
+        ]
+            corruption
+            for corruption in ROW_CORRUPTIONS
+            if ROW_CORRUPTIONS[corruption] in corrupted and self.shares.get(corruption, 0) > 0
+        ]
+        if not self._corruptions:
             raise MmptValueError(
-                f"no row can be dealt to anything: objectives are {self.objectives}, shares are {self.shares}; "
-                "give an active objective's deal a share above 0"
+                f"no row can be corrupted: objectives are {self.objectives}, shares are {self.shares}; "
+                "give the corruption of an enabled objective a share above 0"
             )
         self._epoch = torch.full((), NO_EPOCH, dtype=torch.int64).share_memory_()  # seen by workers that run
         self._repeated_draws: RepeatedDraws | None = RepeatedDraws()
@@ -133,12 +139,12 @@ class MmptDataCollator(DataCollatorMixin):
         epochs = np.array([self._epoch_of(example) for example in examples], dtype=np.int64)
         # Parts of a ConcatDataset number their rows alike; the first draws as if it were alone.
         parts = np.array([example.get("part", 0) for example in examples], dtype=np.int64)
-        draws = KeyedDraws(self.seed, epochs, ids + parts * PART)
+        draws = KeyedRandom(self.seed, epochs, ids + parts * PART)
         self._report_repeated_draws(draws, examples)
-        deals = self._deal(examples, draws)
+        assigned = self._assign(examples, draws)
         active = self._active_objectives(examples)
 
-        matching = deals["itm"]
+        matching = assigned["itm"]
         mismatched = matching & (draws.uniform(Draw.MISMATCH)[:, 0] < self.mismatch_probability)
         texts, regions, mismatched = mismatch(examples, ids, mismatched, draws, self.hard_negative_rate)
 
@@ -149,7 +155,7 @@ class MmptDataCollator(DataCollatorMixin):
         batch.update(region_batch)
 
         # Joint masking corrupts mismatched rows as well, but only the matching label of such a row is kept.
-        text_rows, region_rows = deals["text"], deals["regions"]
+        text_rows, region_rows = assigned["text"], assigned["regions"]
         if self._predicting("token"):
             input_ids, labels = mask_tokens(
                 batch["input_ids"].numpy(),
@@ -182,33 +188,37 @@ class MmptDataCollator(DataCollatorMixin):
                     batch[f"{name}_labels"] = torch.full_like(batch[f"{name}_labels"], IGNORED)
         return batch | pretraining_layout(self.config, batch)
 
-    def _deal(self, examples: Sequence[Mapping[str, Any]], draws: KeyedDraws) -> dict[str, Array]:
-        """Return for each deal which rows it takes, (batch,) bool."""
+    def _assign(self, examples: Sequence[Mapping[str, Any]], draws: KeyedRandom) -> dict[str, Array]:
+        """Return for each corruption its rows, (batch,) bool."""
         rows = len(examples)
         if self.policy == "joint":
-            return {deal: np.full(rows, deal in self._deals) for deal in DEALS}
-        weights = np.array([self.shares[deal] for deal in self._deals])
+            return {corruption: np.full(rows, corruption in self._corruptions) for corruption in ROW_CORRUPTIONS}
+        weights = np.array([self.shares[corruption] for corruption in self._corruptions])
         bounds = np.cumsum(weights) / weights.sum()
         if self._has_one_objective(examples):
-            chance = np.full(rows, self._step_draws(examples).uniform(Draw.DEAL)[0, 0])
+            chance = np.full(rows, self._step_draws(examples).uniform(Draw.CORRUPTION)[0, 0])
         else:
-            chance = draws.uniform(Draw.DEAL)[:, 0]
-        dealt = np.searchsorted(bounds, chance, side="right").clip(max=len(self._deals) - 1)
+            chance = draws.uniform(Draw.CORRUPTION)[:, 0]
+        chosen = np.searchsorted(bounds, chance, side="right").clip(max=len(self._corruptions) - 1)
         return {
-            deal: dealt == self._deals.index(deal) if deal in self._deals else np.zeros(rows, bool) for deal in DEALS
+            name: chosen == self._corruptions.index(name) if name in self._corruptions else np.zeros(rows, bool)
+            for name in ROW_CORRUPTIONS
+            if corruption in self._corruptions
+            else np.zeros(rows, bool)
+            for corruption in ROW_CORRUPTIONS
         }
 
     def _active_objectives(self, examples: Sequence[Mapping[str, Any]]) -> str | None:
-        """Return the one objective of this step, or None where all of a row's deal are on."""
+        """Return the one objective of this step, or None if all objectives of a row's corruption are enabled."""
         if not self._has_one_objective(examples):
             return None
         draws = self._step_draws(examples)
-        deals = self._deal(examples, draws)
-        corrupts = next(DEALS[deal] for deal, rows in deals.items() if rows[0])
+        assigned = self._assign(examples, draws)
+        corrupts = next(ROW_CORRUPTIONS[corruption] for corruption, rows in assigned.items() if rows[0])
         names = [name for name in self.objectives if OBJECTIVES[name].corrupts == corrupts]
         return names[int(draws.uniform(Draw.STEP_OBJECTIVE)[0, 0] * len(names))]
 
-    def _step_draws(self, examples: Sequence[Mapping[str, Any]]) -> KeyedDraws:
+    def _step_draws(self, examples: Sequence[Mapping[str, Any]]) -> KeyedRandom:
         steps = [example["step"] for example in examples if example.get("step") is not None]
         if len(steps) < len(examples):
             found = sorted({str(example.get("step")) for example in examples})
@@ -218,7 +228,7 @@ class MmptDataCollator(DataCollatorMixin):
                 "train_sampling_strategy is 'random' or 'group_by_length', else use policy 'conditional'"
             )
         # Rows that fill up the last batch of several processes come from the epoch's first step.
-        return KeyedDraws(self.seed, self._epoch_of(examples[0]), np.array([max(steps)]))
+        return KeyedRandom(self.seed, self._epoch_of(examples[0]), np.array([max(steps)]))
 
     def _epoch_of(self, example: Mapping[str, Any]) -> int:
         """Return the epoch of an example: a Trainer's, else the later one of the collator's and the dataset's."""
@@ -226,17 +236,17 @@ class MmptDataCollator(DataCollatorMixin):
         return own if "for_evaluation" in example or _is_for_evaluation(example) else max(own, int(self._epoch))
 
     def _has_one_objective(self, examples: Sequence[Mapping[str, Any]]) -> bool:
-        """Return whether the batch has one objective; evaluation deals its rows, to measure all of them."""
+        """Return whether the batch has one objective. An evaluation batch never has: every objective is measured."""
         return self.policy == "one_objective" and not _is_for_evaluation(examples[0])
 
-    def _report_repeated_draws(self, draws: KeyedDraws, examples: Sequence[Mapping[str, Any]]) -> None:
-        """Warn, once, that an epoch has the masks of an earlier one, because nobody has said that it is another."""
+    def _report_repeated_draws(self, draws: KeyedRandom, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Warn, once, that an epoch has the masks of an earlier one, because nothing has set the epoch."""
         known = int(self._epoch) != NO_EPOCH or "for_evaluation" in examples[0] or _is_for_evaluation(examples[0])
         if known or self._repeated_draws is None or not self._repeated_draws.found(draws.keys):
             return
         self._repeated_draws = None
         logger.warning(
-            "examples come again with the masks and mismatches that they had before (said once). In training, call "
+            "examples come again with the masks and mismatches that they had before (warned once). In training, call "
             "set_epoch(epoch) of this collator at the beginning of each epoch of your loop, or add "
             "mmpt.EpochCallback() to the callbacks of a Trainer that calls the collator by a function of your own. "
             "Where it is meant, as in evaluation, call set_epoch(0). Two tables in a ConcatDataset that have the same "
@@ -261,7 +271,7 @@ class MmptDataCollator(DataCollatorMixin):
         # One array a list is several times faster than return_tensors="np", which walks through every number.
         arrays = {name: np.array(encoded[name], dtype=np.int64) for name in names if name in encoded}
         special = (arrays.pop("special_tokens_mask") == 1) | (arrays["attention_mask"] == 0)
-        # The unknown token carries no word; a text that holds [MASK] itself asks nothing of it.
+        # [UNK] stands for no word, and a [MASK] of the text itself has no label.
         special |= np.isin(arrays["input_ids"], tokenizer.all_special_ids)
         words = None if self._words is None else self._words.number(encoded, texts)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
@@ -274,14 +284,14 @@ class MmptDataCollator(DataCollatorMixin):
         if cut:
             self._reported_cut = True
             logger.warning(
-                "%d of %d texts of a batch are longer than %d tokens and are cut (said once; max_text_length and the "
-                "model's max_position_embeddings decide)",
+                "%d of %d texts of a batch are longer than %d tokens and were truncated (warned once; the limit is "
+                "max_text_length, or the model's max_position_embeddings)",
                 cut,
                 len(encoded["input_ids"]),
                 self._max_tokens,
             )
 
-    def _mask_regions(self, batch: dict[str, Tensor], detected: Tensor, rows: Array, draws: KeyedDraws) -> Tensor:
+    def _mask_regions(self, batch: dict[str, Tensor], detected: Tensor, rows: Array, draws: KeyedRandom) -> Tensor:
         """Return which regions are masked, (batch, regions) bool."""
         if not any(OBJECTIVES[name].corrupts == "regions" for name in self.objectives):
             return torch.zeros_like(detected)
@@ -350,12 +360,12 @@ class MmptDataCollator(DataCollatorMixin):
             raise MmptValueError(f"words is {self.words!r} without whole_word, which it is for; set whole_word=True")
         if self.policy not in ("conditional", "joint", "one_objective"):
             raise MmptValueError(f"policy is {self.policy!r}, expected 'conditional', 'joint' or 'one_objective'")
-        unknown = set(self.shares) - set(DEALS)
+        unknown = set(self.shares) - set(ROW_CORRUPTIONS)
         if unknown:
-            raise MmptValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(DEALS)}")
-        for deal, share in self.shares.items():
+            raise MmptValueError(f"shares name {sorted(unknown)}, expected some of {', '.join(ROW_CORRUPTIONS)}")
+        for corruption, share in self.shares.items():
             if not 0 <= share < float("inf"):
-                raise MmptValueError(f"the share of {deal!r} is {share}, expected 0 or more")
+                raise MmptValueError(f"the share of {corruption!r} is {share}, expected 0 or more")
         if self.overlap_threshold is not None and not 0 <= self.overlap_threshold <= 1:
             raise MmptValueError(
                 f"overlap_threshold is {self.overlap_threshold}, expected an IoU in 0..1, or None to look at no overlap"

@@ -17,25 +17,25 @@ Array = NDArray[Any]
 
 
 class Draw(IntEnum):
-    """What a draw decides; each has a stream of numbers of its own."""
+    """Independent random streams, one per decision."""
 
-    DEAL = 0
+    CORRUPTION = 0
     MISMATCH = 1
     REPLACED_PART = 2
     HARD_NEGATIVE = 3
     PARTNER = 4
     TOKENS = 5
-    TOKEN_FATE = 6
+    TOKEN_REPLACEMENT = 6
     RANDOM_TOKEN = 7
     REGIONS = 8
     STEP_OBJECTIVE = 9
 
 
-class KeyedDraws:
-    """Uniform numbers that depend on (seed, epoch, example id, what for, place) and on nothing else.
+class KeyedRandom:
+    """Uniform random numbers that depend only on (seed, epoch, example id, decision, position).
 
-    A counter-based generator: place j of a stream is splitmix64's finaliser (Steele et al. 2014) of key and j, so a
-    whole batch is drawn at once and a number does not depend on how long the batch is padded.
+    A counter-based generator: number j of a stream is splitmix64's finaliser (Steele et al. 2014) of key and j. A whole
+    batch is drawn at once, and a number does not depend on the padding.
 
     Args:
         seed: of the run.
@@ -61,7 +61,7 @@ def mask_tokens(
     mask_id: int,
     ordinary_ids: Array,
     probability: float,
-    draws: KeyedDraws,
+    draws: KeyedRandom,
     words: Array | None = None,
     later_ids: Array | None = None,
 ) -> tuple[Array, Array]:
@@ -80,7 +80,7 @@ def mask_tokens(
         The corrupted ids and the labels, both (batch, tokens); labels are -100 where nothing is predicted.
     """
     length = input_ids.shape[1]
-    chance, fate = draws.uniform(Draw.TOKENS, length), draws.uniform(Draw.TOKEN_FATE, length)
+    chance, fate = draws.uniform(Draw.TOKENS, length), draws.uniform(Draw.TOKEN_REPLACEMENT, length)
     if words is not None:
         first = _first_of_word(words)
         chance, fate = np.take_along_axis(chance, first, 1), np.take_along_axis(fate, first, 1)
@@ -96,7 +96,7 @@ def mask_tokens(
 
 
 def select_regions(
-    maskable: Array, probability: float, draws: KeyedDraws, boxes: Array | None = None, overlap: float | None = None
+    maskable: Array, probability: float, draws: KeyedRandom, boxes: Array | None = None, overlap: float | None = None
 ) -> Array:
     """Return which regions are masked, (batch, regions) bool; a row with any maskable region gets at least one.
 

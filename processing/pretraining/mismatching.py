@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpt.processing.pretraining.masking import Draw, KeyedDraws
+from mmpt.processing.pretraining.masking import Draw, KeyedRandom
 from mmpt.processing.regions import Regions
 
 Array = NDArray[Any]
@@ -32,7 +32,7 @@ class PairTable(Protocol):
 
 
 def mismatch(
-    examples: Sequence[Example], ids: Array, wanted: Array, draws: KeyedDraws, hard_negative_rate: float
+    examples: Sequence[Example], ids: Array, wanted: Array, draws: KeyedRandom, hard_negative_rate: float
 ) -> tuple[list[Texts], list[Regions], Array]:
     """Replace the image or, with equal chance, the text of the `wanted` examples by that of another image.
 

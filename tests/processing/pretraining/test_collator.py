@@ -76,7 +76,7 @@ def test_a_batch_has_inputs_and_the_labels_of_every_objective(conditional: Batch
     assert {kind for name, kind in kinds.items() if name not in ("mrc_kl_labels", "mrfr_labels")} == {torch.int64}
 
 
-def test_a_row_is_dealt_to_text_or_regions_or_matching(conditional: Batch) -> None:
+def test_a_row_is_assigned_to_text_or_regions_or_matching(conditional: Batch) -> None:
     rows = labelled(conditional)
     text, regions, matching = rows["mlm_labels"], rows["mrfr_labels"], rows["itm_labels"]
     assert (text.int() + regions.int() + matching.int() <= 1).all()
@@ -103,7 +103,7 @@ def test_half_of_the_matching_rows_are_mismatched(conditional: Batch) -> None:
 
 
 @pytest.mark.parametrize("shares", [{"text": 3, "regions": 1, "itm": 1}, {"text": 0.5, "regions": 0.5}, {"itm": 2.0}])
-def test_rows_are_dealt_by_their_shares(shares: dict[str, float]) -> None:
+def test_rows_are_assigned_by_their_shares(shares: dict[str, float]) -> None:
     rows = labelled(make_collator(shares=shares)(EXAMPLES))
     names = {"text": "mlm_labels", "regions": "mrfr_labels", "itm": "itm_labels"}
     for deal, name in names.items():
@@ -320,7 +320,7 @@ def test_any_subset_of_the_objectives_makes_a_batch_that_trains(objectives: tupl
     assert torch.isfinite(loss)
 
 
-def test_rows_are_dealt_to_active_objectives_only() -> None:
+def test_rows_are_assigned_to_active_objectives_only() -> None:
     batch = make_collator(("mlm", "itm"))(EXAMPLES)
     assert not batch["masked_regions"].any()
     assert (((batch["mlm_labels"] != -100).any(1)) ^ (batch["itm_labels"] != -100)).all()

@@ -134,7 +134,7 @@ def test_hard_negatives_are_taken_at_their_rate() -> None:
         ({"hard_negative_rate": 2}, "hard_negative_rate is 2"),
         ({"shares": {"texts": 1.0}}, r"shares name \['texts'\], expected some of text, regions, itm"),
         ({"shares": {"text": -1.0, "itm": 1.0}}, "the share of 'text' is -1.0, expected 0 or more"),
-        ({"shares": {"text": 0.0}}, "no row can be dealt to anything: .*give an active objective's deal a share"),
+        ({"shares": {"text": 0.0}}, "no row can be corrupted: .*give the corruption of an enabled objective a share"),
         ({"objectives": ("mlm",), "shares": {"itm": 1.0}}, r"objectives are \['mlm'\], shares are {'itm': 1.0}"),
         ({"overlap_threshold": 1.1}, "overlap_threshold is 1.1, expected an IoU in 0..1, or None"),
         ({"max_text_length": 2}, "max_text_length is 2, expected more than the 2 special tokens"),

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmpt.processing.box_overlap import pairwise_iou
-from mmpt.processing.pretraining.masking import Draw, KeyedDraws, mask_tokens, select, select_regions
+from mmpt.processing.pretraining.masking import Draw, KeyedRandom, mask_tokens, select, select_regions
 from tests.factories.examples import within
 
 MASK, ORDINARY = 4, np.arange(10, 50)
 ROWS, TOKENS = 4000, 20
 
 
-def draws_for(rows: int, seed: int = 0, epoch: int = 0, first: int = 0) -> KeyedDraws:
-    return KeyedDraws(seed, epoch, np.arange(first, first + rows))
+def draws_for(rows: int, seed: int = 0, epoch: int = 0, first: int = 0) -> KeyedRandom:
+    return KeyedRandom(seed, epoch, np.arange(first, first + rows))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_draws_are_uniform(uniform: np.ndarray) -> None:
 
 def test_draws_of_neighbours_are_unrelated(uniform: np.ndarray) -> None:
     other_place, other_row = (uniform[:, :-1], uniform[:, 1:]), (uniform[:-1], uniform[1:])
-    others = [KeyedDraws(1, 0, np.arange(20_000)), KeyedDraws(0, 1, np.arange(20_000))]
+    others = [KeyedRandom(1, 0, np.arange(20_000)), KeyedRandom(0, 1, np.arange(20_000))]
     seed_and_epoch = [(uniform, other.uniform(Draw.TOKENS, 10)) for other in others]
     streams = [(uniform, draws_for(20_000).uniform(draw, 10)) for draw in Draw if draw != Draw.TOKENS]
     for left, right in (other_place, other_row, *seed_and_epoch, *streams):
@@ -56,7 +56,7 @@ def test_every_pair_of_streams_is_independent() -> None:
 def test_draws_of_very_different_keys_are_all_different() -> None:
     ids = np.array([0, 1, -1, 2**31, 2**32, 2**62, -(2**62)])
     found = [
-        KeyedDraws(seed, epoch, ids).uniform(draw, 2)
+        KeyedRandom(seed, epoch, ids).uniform(draw, 2)
         for seed in (0, 1, -1, 2**63)
         for epoch in (0, 1, 10**9)
         for draw in Draw
@@ -76,9 +76,9 @@ def test_a_draw_depends_on_its_own_key_and_place_alone(
     seed: int, ids: list[int], epochs: list[int], count: int, more: int
 ) -> None:
     keys = np.array(ids)
-    batch = KeyedDraws(seed, np.array(epochs[: len(ids)]), keys).uniform(Draw.REGIONS, count + more)
+    batch = KeyedRandom(seed, np.array(epochs[: len(ids)]), keys).uniform(Draw.REGIONS, count + more)
     for row, example_id in enumerate(ids):
-        alone = KeyedDraws(seed, epochs[row], np.array([example_id])).uniform(Draw.REGIONS, count)
+        alone = KeyedRandom(seed, epochs[row], np.array([example_id])).uniform(Draw.REGIONS, count)
         np.testing.assert_array_equal(batch[row, :count], alone[0])
 
 
@@ -165,7 +165,7 @@ def test_a_row_is_masked_alike_in_any_batch(
     ids, maskable = table
     rows, length = ids.shape
     keys = np.arange(rows) + 7
-    corrupted, labels = mask_tokens(ids, maskable, MASK, ORDINARY, probability, KeyedDraws(seed, 3, keys))
+    corrupted, labels = mask_tokens(ids, maskable, MASK, ORDINARY, probability, KeyedRandom(seed, 3, keys))
     selected = labels != -100
     assert not (selected & ~maskable).any()
     np.testing.assert_array_equal(selected.any(1), maskable.any(1))
@@ -176,7 +176,7 @@ def test_a_row_is_masked_alike_in_any_batch(
     wide = np.pad(ids, ((0, 0), (0, padding)))[shuffled]
     wide_maskable = np.pad(maskable, ((0, 0), (0, padding)))[shuffled]
     again, labels_again = mask_tokens(
-        wide, wide_maskable, MASK, ORDINARY, probability, KeyedDraws(seed, 3, keys[shuffled])
+        wide, wide_maskable, MASK, ORDINARY, probability, KeyedRandom(seed, 3, keys[shuffled])
     )
     np.testing.assert_array_equal(again[:, :length], corrupted[shuffled])
     np.testing.assert_array_equal(labels_again[:, :length], labels[shuffled])
@@ -190,7 +190,7 @@ def test_the_tokens_of_a_word_share_selection_and_fate(lengths: list[int], seed:
     words = np.concatenate([[-1], words, [-1]])[None].repeat(20, 0)
     ids = np.full_like(words, 20)
     ordinary = np.arange(30, 40)  # none of them is the token that may be kept
-    corrupted, labels = mask_tokens(ids, words >= 0, MASK, ordinary, 0.4, KeyedDraws(seed, 0, np.arange(20)), words)
+    corrupted, labels = mask_tokens(ids, words >= 0, MASK, ordinary, 0.4, KeyedRandom(seed, 0, np.arange(20)), words)
     fate = np.select([labels == -100, corrupted == MASK, corrupted == ids], [0, 1, 2], 3)
     for word in range(len(lengths)):
         of_word = fate[words == word].reshape(20, -1)
@@ -280,7 +280,7 @@ def test_neighbours_that_overlap_a_masked_region_are_masked_too(seed: int, overl
     rng = np.random.default_rng(seed)
     boxes = np.sort(rng.random((3, 8, 2, 2)), axis=2).reshape(3, 8, 4)
     maskable = rng.random((3, 8)) < 0.8
-    draws = KeyedDraws(seed, 0, np.arange(3))
+    draws = KeyedRandom(seed, 0, np.arange(3))
     plain = select_regions(maskable, probability, draws)
     masked = select_regions(maskable, probability, draws, boxes, overlap)
     iou = pairwise_iou(boxes, boxes)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpt.processing.pairs.dataset import PairDataset
-from mmpt.processing.pretraining.masking import KeyedDraws
+from mmpt.processing.pretraining.masking import KeyedRandom
 from mmpt.processing.pretraining.mismatching import mismatch
 from mmpt.processing.regions import Regions
 
@@ -39,7 +39,7 @@ def run(
     """Return texts, names of the images, and which rows are mismatched."""
     ids = np.array([example["example_id"] for example in examples])
     flags = np.broadcast_to(np.asarray(wanted), len(examples)).copy()
-    texts, regions, done = mismatch(examples, ids, flags, KeyedDraws(seed, 0, ids), hard)
+    texts, regions, done = mismatch(examples, ids, flags, KeyedRandom(seed, 0, ids), hard)
     return texts, [image.image_id for image in regions], done.tolist()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from mmpt.processing.pretraining.masking import KeyedDraws, mask_tokens
+from mmpt.processing.pretraining.masking import KeyedRandom, mask_tokens
 from mmpt.processing.pretraining.word_boundaries import WordBoundaries, split_at_spaces, token_ids
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from tests.factories.examples import make_collator, random_examples, small_config
@@ -83,7 +83,7 @@ def test_a_piece_that_continues_a_word_never_begins_one() -> None:
     first, later = token_ids(PreTrainedTokenizerFast(tokenizer_object=backend, **special))
     assert (first.tolist(), later.tolist()) == ([5, 6, 7], [9, 10])
     ids = np.tile([5, 6, 9], (2000, 1))
-    draws = KeyedDraws(0, 0, np.arange(2000))
+    draws = KeyedRandom(0, 0, np.arange(2000))
     corrupted, _ = mask_tokens(ids, np.ones_like(ids, bool), 4, first, 1.0, draws, None, later)
     assert set(corrupted[:, :2].ravel().tolist()) == {4, *first.tolist()}
     assert set(corrupted[:, 2].tolist()) == {4, *later.tolist()}
