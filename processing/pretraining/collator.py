@@ -102,10 +102,6 @@ class MmptDataCollator(DataCollatorMixin):
         self._corruptions = [
             name for name, what in ROW_CORRUPTIONS.items() if what in corrupted and self.shares.get(name, 0) > 0
         ]
-            corruption
-            for corruption in ROW_CORRUPTIONS
-            if ROW_CORRUPTIONS[corruption] in corrupted and self.shares.get(corruption, 0) > 0
-        ]
         if not self._corruptions:
             raise MmptValueError(
                 f"no row can be corrupted: objectives are {self.objectives}, shares are {self.shares}; "
@@ -203,9 +199,6 @@ class MmptDataCollator(DataCollatorMixin):
         return {
             name: chosen == self._corruptions.index(name) if name in self._corruptions else np.zeros(rows, bool)
             for name in ROW_CORRUPTIONS
-            if corruption in self._corruptions
-            else np.zeros(rows, bool)
-            for corruption in ROW_CORRUPTIONS
         }
 
     def _active_objectives(self, examples: Sequence[Mapping[str, Any]]) -> str | None:
