@@ -11,8 +11,8 @@ from datasets import disable_progress_bars
 
 from mmpt.recipe.keys import split_overrides
 from mmpt.recipe.recipe import Recipe, load_recipe
+from mmpt.training.data_sources import evaluation_table
 from mmpt.training.finetuning import finetune
-from mmpt.training.task_sources import evaluation_table
 
 
 class Study:

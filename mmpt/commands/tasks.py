@@ -14,7 +14,7 @@ from mmpt.configuration.errors import MmptValueError
 
 if TYPE_CHECKING:
     from mmpt.tasks.evaluation import SavedTaskModel
-    from mmpt.training.task_sources import TaskTable
+    from mmpt.training.data_sources import TaskTable
 
 task_app = typer.Typer()
 
@@ -104,7 +104,7 @@ def evaluate(
             raise MmptValueError(f"got --gallery {gallery} without --out, expected the folder to write gallery.html to")
         if images is not None and not gallery:
             raise MmptValueError("got --images without --gallery N, which shows them")
-        from mmpt.training.task_sources import Pictures
+        from mmpt.training.data_sources import Pictures
 
         saved = _open(model, task, device, dtype, blank, batch_size)
         table = _table(saved, pairs, store, format, reading, allow_other_regions, with_labels=True)
@@ -195,7 +195,7 @@ def _table(
     """Return the table that the options name, or the evaluation rows of the model's recipe."""
     from mmpt.processing.store.fit import check_store_fits
     from mmpt.processing.store.record import check_same_regions, record_of
-    from mmpt.training.task_sources import evaluation_table, store_table
+    from mmpt.training.data_sources import evaluation_table, store_table
 
     if (pairs is None) != (store is None):
         raise MmptValueError("got one of --pairs and --store, expected both: a table, and the regions of its images")

@@ -19,8 +19,7 @@ from mmpt.inference.pipeline import MmptPipeline
 from mmpt.recipe.recipe import Recipe, load_recipe
 from mmpt.tasks.evaluation import open_task_model
 from mmpt.tasks.gallery import article_of
-from mmpt.training.data_sources import Corpus, open_corpus
-from mmpt.training.task_sources import evaluation_table
+from mmpt.training.data_sources import Corpus, evaluation_table, open_corpus
 
 COLOURS = 96
 

@@ -13,7 +13,7 @@ from mmpt.inference.region_picture import draw_regions
 from mmpt.tasks.error_analysis import Assessment, Shown
 from mmpt.tasks.predictions import Prediction
 from mmpt.tasks.table import TASKS
-from mmpt.training.task_sources import TaskTable
+from mmpt.training.data_sources import TaskTable
 
 SIDE = 320  # longer side of an image in pixels
 TRUE_COLOUR, FOUND_COLOUR = "#009E73", "#D55E00"  # from the colour-blind-safe palette of Okabe and Ito

@@ -30,10 +30,10 @@ from mmpt.tasks.predictions import label_numbers
 from mmpt.tasks.scoring import gold_classes
 from mmpt.tasks.table import TASKS, Task, constant_predictions
 from mmpt.training.base_trainer import MmptTrainingArguments
+from mmpt.training.data_sources import TaskCorpus, open_task_corpus
 from mmpt.training.finetuning_trainer import FineTuningTrainer
 from mmpt.training.pretraining import ALLOW, load_tokenizer
 from mmpt.training.run import PreparedRun, build_trainer, carry_out
-from mmpt.training.task_sources import TaskCorpus, open_task_corpus
 
 logger = logging.getLogger(__name__)
 

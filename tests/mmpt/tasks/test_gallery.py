@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from mmpt.tasks.gallery import write_gallery
-from mmpt.training.task_sources import Pictures, TaskTable, join
+from mmpt.training.data_sources import Pictures, TaskTable, join
 from tests.factories.tasks import images, table
 
 

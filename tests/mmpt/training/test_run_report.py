@@ -101,7 +101,7 @@ def test_fine_tuning_tells_what_training_and_evaluation_share(
 
 @pytest.mark.parametrize("name", TASKS)
 def test_chance_is_a_share_that_guessing_can_get(tmp_path: Path, name: str) -> None:
-    from mmpt.training.task_sources import open_task_corpus
+    from mmpt.training.data_sources import open_task_corpus
 
     corpus = open_task_corpus(recipe(tmp_path, name).data, name)
     assert corpus.evaluation is not None

@@ -10,8 +10,8 @@ from mmpt.processing.annotations.pair_writing import write_pairs
 from mmpt.processing.pairs.dataset import MissingRegionsError
 from mmpt.recipe.recipe import load_recipe
 from mmpt.tasks.scoring import score_statements
+from mmpt.training.data_sources import evaluation_table, open_task_corpus, store_table, texts_of
 from mmpt.training.finetuning import finetune
-from mmpt.training.task_sources import evaluation_table, open_task_corpus, store_table, texts_of
 from tests.factories.tasks import table, write_data
 
 TRAINING = """
