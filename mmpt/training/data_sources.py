@@ -1,4 +1,4 @@
-"""The data section of a recipe, opened: pairs or task tables joined with regions, and the facts a model needs of them."""
+"""Load the data a recipe names: pairs or task tables joined with regions, and the model's fields that follow."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -248,26 +248,14 @@ class MmptDataCollator(DataCollatorMixin):
 
     def _tokenize(self, texts: list[Texts]) -> tuple[dict[str, Tensor], Array, Array | None]:
         """Return ids, masks and types; which tokens are ordinary; and the words they belong to."""
-        tokenizer = self.processor.tokenizer
-        # A batch may mix single texts and pairs (question and answer, say).
-        encoded = tokenizer(
-            [text if pair is None else (text, pair) for text, pair in texts],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self._max_tokens,
-            return_special_tokens_mask=True,
-            return_attention_mask=True,
-        )
+        pairs = [text if pair is None else (text, pair) for text, pair in texts]
+        tensors, encoded = self.processor.encode_texts(pairs, self._max_tokens, return_special_tokens_mask=True)
         self._report_cut_texts(encoded)
-        names = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
-        # One array a list is several times faster than return_tensors="np", which walks through every number.
-        arrays = {name: np.array(encoded[name], dtype=np.int64) for name in names if name in encoded}
-        special = (arrays.pop("special_tokens_mask") == 1) | (arrays["attention_mask"] == 0)
+        special = ((tensors.pop("special_tokens_mask") == 1) | (tensors["attention_mask"] == 0)).numpy()
         # [UNK] stands for no word, and a [MASK] of the text itself has no label.
-        special |= np.isin(arrays["input_ids"], tokenizer.all_special_ids)
+        special |= np.isin(tensors["input_ids"].numpy(), self.processor.tokenizer.all_special_ids)
         words = None if self._words is None else self._words.number(encoded, texts)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}, ~special, words
+        return tensors, ~special, words
 
     def _report_cut_texts(self, encoded: Any) -> None:
         """Warn, once, that texts are longer than the model reads."""

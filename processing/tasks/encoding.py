@@ -17,7 +17,6 @@ from mmpt.processing.regions import Regions
 
 Blank = Literal["text", "regions"]
 Text = str | tuple[str, str]
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 REGION_INPUTS = ("region_features", "region_boxes", "region_attention_mask", "region_type_ids")
 
 
@@ -66,17 +65,7 @@ class TaskEncoder:
         """
         if self.blank == "text":
             texts = [""] * len(texts)
-        encoding = self.processor.tokenizer(
-            list(texts),
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=True,
-        )
-        tensors = {
-            name: torch.from_numpy(np.array(encoding[name], dtype=np.int64)) for name in TEXT_INPUTS if name in encoding
-        }
+        tensors, encoding = self.processor.encode_texts(texts, self.max_tokens)
         regions = self.processor.image_processor
         records = regions.records(list(images))
         check_feature_widths(records, self.config)
