@@ -7,7 +7,8 @@ import torch
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.objectives import IGNORED
-from mmpt.processing.tasks.encoding import REGION_INPUTS, TEXT_INPUTS, TaskBatch, TaskEncoder, Text, pixel_boxes
+from mmpt.processing.processing_mmpt import TEXT_INPUTS
+from mmpt.processing.tasks.encoding import REGION_INPUTS, TaskBatch, TaskEncoder, Text, pixel_boxes
 
 Example = Mapping[str, Any]
 
