@@ -17,7 +17,7 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
 from mmpt.modeling_mmpt.fusion import DECISIONS, LATE_DECISIONS, MmptDecisionFusion, is_of_regions
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
-from mmpt.modeling_mmpt.input_checks import check_vectors
+from mmpt.modeling_mmpt.label_checks import check_vectors
 from mmpt.modeling_mmpt.modeling_base import MmptModelOutput, text_mask
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.pair_attention import MmptPairAttention, joint_mask

@@ -14,12 +14,8 @@ from mmpt.configuration.errors import MmptValueError
 from mmpt.configuration.self_contained import saved_class
 from mmpt.modeling_mmpt.embeddings import MmptTiedFeatureProjection
 from mmpt.modeling_mmpt.heads import PreTrainingHeads
-from mmpt.modeling_mmpt.input_checks import (
-    LAYOUT_INPUTS,
-    check_inputs,
-    check_objective_labels,
-    refuse_unknown_inputs,
-)
+from mmpt.modeling_mmpt.input_checks import LAYOUT_INPUTS, check_inputs, refuse_unknown_inputs
+from mmpt.modeling_mmpt.label_checks import check_objective_labels
 from mmpt.modeling_mmpt.modeling_base import HEADS, MmptBackbone, MmptModelOutput, MmptPreTrainedModel
 from mmpt.modeling_mmpt.objectives import IGNORED, OBJECTIVES, is_labelled, mean_over, smooth_l1, squared_error
 from mmpt.modeling_mmpt.unpadding import places_of_labels

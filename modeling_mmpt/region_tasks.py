@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import MmptDropout
 from mmpt.modeling_mmpt.heads import MmptPredictionHead
-from mmpt.modeling_mmpt.input_checks import check_padding, check_positions, check_vectors, values_are_known
+from mmpt.modeling_mmpt.input_checks import values_are_known
+from mmpt.modeling_mmpt.label_checks import check_padding, check_positions, check_vectors
 from mmpt.modeling_mmpt.objectives import IGNORED, is_labelled
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, views_of
 

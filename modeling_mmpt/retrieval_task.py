@@ -12,7 +12,8 @@ from transformers.core_model_loading import ConversionOps, WeightConverter
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.dropout import apply_dropout
-from mmpt.modeling_mmpt.input_checks import check_class_numbers, values_are_known
+from mmpt.modeling_mmpt.input_checks import values_are_known
+from mmpt.modeling_mmpt.label_checks import check_class_numbers
 from mmpt.modeling_mmpt.objectives import IGNORED
 from mmpt.modeling_mmpt.task_base import Inputs, MmptTaskModel, MmptTaskOutput, select_rows, views_of
 from mmpt.modeling_mmpt.unpadding import without_layout

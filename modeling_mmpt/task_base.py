@@ -13,12 +13,8 @@ from transformers.utils.generic import can_return_tuple
 
 from mmpt.configuration.errors import MmptValueError
 from mmpt.modeling_mmpt.fusion import MmptWeightedMean, is_of_regions
-from mmpt.modeling_mmpt.input_checks import (
-    NOT_FOR_THE_MODEL,
-    check_class_numbers,
-    check_inputs,
-    refuse_unknown_inputs,
-)
+from mmpt.modeling_mmpt.input_checks import NOT_FOR_THE_MODEL, check_inputs, refuse_unknown_inputs
+from mmpt.modeling_mmpt.label_checks import check_class_numbers
 from mmpt.modeling_mmpt.modeling_base import MmptBackbone, MmptModelOutput, MmptPreTrainedModel
 from mmpt.modeling_mmpt.objectives import IGNORED
 
