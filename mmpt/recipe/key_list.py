@@ -9,17 +9,8 @@ from typing import Any
 from mmpt.configuration.configuration_mmpt import MMPT_CONFIGS, OBJECTIVE_NAMES, OPTIONAL_OBJECTIVE_NAMES
 from mmpt.recipe.keys import ALIASES, Schema, check_keys, defaults_of
 from mmpt.recipe.packaged import find_recipe
-from mmpt.recipe.recipe import (
-    PRESETS,
-    DataSection,
-    GeneratedSource,
-    MaskingSection,
-    ModelSection,
-    build_config,
-    choose_stream,
-    read_recipe,
-    recipe_schema,
-)
+from mmpt.recipe.recipe import build_config, choose_stream, read_recipe, recipe_schema
+from mmpt.recipe.sections import PRESETS, DataSection, GeneratedSource, MaskingSection, ModelSection
 from mmpt.recipe.task_section import SceneTaskSource, TaskSection
 from mmpt.recipe.values import describe
 from mmpt.training.base_trainer import MmptTrainingArguments

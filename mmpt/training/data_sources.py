@@ -20,7 +20,7 @@ from mmpt.processing.region_extraction.image_sources import open_images
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.tasks.dataset import TaskDataset
-from mmpt.recipe.recipe import DataSection, GeneratedSource
+from mmpt.recipe.sections import DataSection, GeneratedSource
 from mmpt.tasks.table import TASKS
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from mmpt.processing.tasks.collator import NOT_FOR_THE_MODEL, TaskDataCollator, 
 from mmpt.processing.tasks.dataset import TaskDataset
 from mmpt.processing.tasks.inputs import candidate_inputs, pair_inputs
 from mmpt.processing.word_tokenizer import build_word_tokenizer
-from mmpt.recipe.recipe import ModelSection, Recipe, build_config
+from mmpt.recipe.recipe import Recipe, build_config
+from mmpt.recipe.sections import ModelSection
 from mmpt.recipe.task_section import TaskSection
 from mmpt.tasks.class_names import balanced_weights
 from mmpt.tasks.gallery import write_gallery

@@ -22,7 +22,8 @@ from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.store.fit import check_store_fits
 from mmpt.processing.store.record import Record, check_same_regions, record_of
 from mmpt.processing.word_tokenizer import build_word_tokenizer
-from mmpt.recipe.recipe import ModelSection, Recipe, build_config
+from mmpt.recipe.recipe import Recipe, build_config
+from mmpt.recipe.sections import ModelSection
 from mmpt.training.data_sources import Corpus, open_corpus
 from mmpt.training.grounding import attribute_word_accuracy, measure_grounding
 from mmpt.training.run import PreparedRun, build_trainer, carry_out

@@ -15,7 +15,8 @@ from mmpt.processing.pairs.checks import check_pairs
 from mmpt.processing.region_extraction.region_extractor import RegionExtractor
 from mmpt.processing.region_readers.open_features import open_features
 from mmpt.processing.store.repair import repair_store
-from mmpt.recipe.recipe import DataSection, recipe_schema
+from mmpt.recipe.recipe import recipe_schema
+from mmpt.recipe.sections import DataSection
 
 COMMANDS: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 

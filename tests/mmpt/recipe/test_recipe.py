@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from mmpt.configuration.configuration_mmpt import MmptDualStreamConfig, MmptSingleStreamConfig
 from mmpt.processing.pretraining.collator import MmptDataCollator
-from mmpt.recipe.recipe import (
-    PRESETS,
-    MaskingSection,
-    ModelSection,
-    Recipe,
-    build_config,
-    check_output_dir,
-    load_recipe,
-)
+from mmpt.recipe.recipe import Recipe, build_config, check_output_dir, load_recipe
+from mmpt.recipe.sections import PRESETS, MaskingSection, ModelSection
 from tests.factories.paths import ROOT
 
 RECIPES = [

@@ -9,7 +9,7 @@ from mmpt.processing.generated_scenes.corpus import GeneratedScenes
 from mmpt.processing.pairs.dataset import MissingRegionsError
 from mmpt.processing.regions import Regions
 from mmpt.processing.store.writer import RegionStoreWriter
-from mmpt.recipe.recipe import DataSection, GeneratedSource
+from mmpt.recipe.sections import DataSection, GeneratedSource
 from mmpt.training.data_sources import open_corpus
 
 FEATURE_DIM, CLASSES = 5, 3
