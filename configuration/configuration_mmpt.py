@@ -9,9 +9,21 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
-from mmpt.configuration.configuration_tasks import TASK_BOUNDS, MmptTaskConfig
+from mmpt.configuration.configuration_tasks import MmptTaskConfig
 from mmpt.configuration.errors import MmptValueError
-from mmpt.configuration.value_bounds import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Bounds, check_bounds
+from mmpt.configuration.model_bounds import LIBRARY_KEYS, MODEL_BOUNDS
+from mmpt.configuration.predecessor_fields import (
+    LXMERT,
+    OSCAR,
+    UNITER,
+    VILBERT,
+    VISUAL_BERT,
+    VOLTA_LXMERT,
+    VOLTA_UNITER,
+    VOLTA_VILBERT,
+    VOLTA_VISUAL_BERT,
+)
+from mmpt.configuration.value_bounds import NOT_NEGATIVE, check_bounds
 
 logger = logging.get_logger(__name__)
 
@@ -24,57 +36,6 @@ OPTIONAL_OBJECTIVE_NAMES = ("mrc_attribute", "qa")
 
 CLASS_OBJECTIVE_NAMES = ("mrc", "mrc_kl")
 """Objectives that need region classes."""
-
-MODEL_BOUNDS: dict[str, Bounds] = TASK_BOUNDS | {
-    "vocab_size": AT_LEAST_ONE,
-    "hidden_size": AT_LEAST_ONE,
-    "num_hidden_layers": NOT_NEGATIVE,
-    "num_attention_heads": AT_LEAST_ONE,
-    "intermediate_size": AT_LEAST_ONE,
-    "hidden_dropout_prob": SHARE,
-    "attention_probs_dropout_prob": SHARE,
-    "max_position_embeddings": AT_LEAST_ONE,
-    "type_vocab_size": AT_LEAST_ONE,
-    "initializer_range": NOT_NEGATIVE,
-    "layer_norm_eps": POSITIVE,
-    "pad_token_id": NOT_NEGATIVE,
-    "region_feature_dim": AT_LEAST_ONE,
-    "region_box_octaves": NOT_NEGATIVE,
-    "region_type_vocab_size": AT_LEAST_ONE,
-    "region_token_type_id": NOT_NEGATIVE,
-    "pooler_size": AT_LEAST_ONE,
-    "pooled_dropout_prob": SHARE,
-    "num_task_tokens": NOT_NEGATIVE,
-    "num_region_classes": NOT_NEGATIVE,
-    "region_background_class": NOT_NEGATIVE,
-    "num_region_attributes": NOT_NEGATIVE,
-    "num_matching_classes": Bounds(2),
-    "num_qa_labels": NOT_NEGATIVE,
-    "region_num_hidden_layers": NOT_NEGATIVE,
-    "region_hidden_size": AT_LEAST_ONE,
-    "region_num_attention_heads": AT_LEAST_ONE,
-    "region_intermediate_size": AT_LEAST_ONE,
-    "co_attention_hidden_size": AT_LEAST_ONE,
-    "co_attention_num_heads": AT_LEAST_ONE,
-}
-"""Allowed range of each numeric field of both configurations."""
-
-# Keys that transformers passes to a configuration in addition to its fields.
-_LIBRARY_KEYS = {
-    "attn_implementation",
-    "auto_map",
-    "compression_config",
-    "custom_pipelines",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "per_layer_config",
-    "quantization_config",
-    "torch_dtype",
-    "use_cache",
-}
 
 
 @strict
@@ -191,7 +152,7 @@ class MmptConfig(MmptTaskConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         known = {item.name for item in fields(self)}
         for key in kwargs:
-            if key in known or key in _LIBRARY_KEYS or key.startswith("_"):
+            if key in known or key in LIBRARY_KEYS or key.startswith("_"):
                 continue
             near = difflib.get_close_matches(key, sorted(known), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(sorted(known))}"
@@ -333,14 +294,7 @@ class MmptSingleStreamConfig(MmptConfig):
     @classmethod
     def uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """Return UNITER base with a cased vocabulary (Chen et al. 2020, arXiv 1909.11740)."""
-        values: dict[str, Any] = dict(
-            vocab_size=28996,
-            region_type_embedding="shared",
-            region_token_type_id=1,
-            region_mask_embedding=True,
-            tie_region_feature_decoder=True,
-        )
-        return cls(**(values | overrides))
+        return cls(**(UNITER | overrides))
 
     @classmethod
     def visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
@@ -348,8 +302,7 @@ class MmptSingleStreamConfig(MmptConfig):
 
         The region type is 1, as in transformers; the original code uses 0.
         """
-        values: dict[str, Any] = dict(objective_weights={"mlm": 1.0, "itm": 1.0})
-        return cls(**(_VISUAL_BERT | values | overrides))
+        return cls(**(VISUAL_BERT | overrides))
 
     @classmethod
     def oscar(cls, **overrides: Any) -> "MmptSingleStreamConfig":
@@ -357,27 +310,17 @@ class MmptSingleStreamConfig(MmptConfig):
 
         VinVL is the same with `region_embedding_layer_norm="own"`.
         """
-        values: dict[str, Any] = dict(
-            region_box_dim=6,
-            region_projection_layer_norm=False,
-            region_embedding_layer_norm="none",
-            num_region_classes=0,
-            region_background_class=None,
-            objective_weights={"mlm": 1.0, "itm": 1.0},
-        )
-        return cls(**(values | overrides))
+        return cls(**(OSCAR | overrides))
 
     @classmethod
     def volta_uniter(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """Return VOLTA's controlled UNITER (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        values: dict[str, Any] = dict(region_box_dim=5, region_type_embedding="shared", region_token_type_id=1)
-        return cls(**(_VOLTA | values | overrides))
+        return cls(**(VOLTA_UNITER | overrides))
 
     @classmethod
     def volta_visual_bert(cls, **overrides: Any) -> "MmptSingleStreamConfig":
         """Return VOLTA's controlled VisualBERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        values: dict[str, Any] = dict(num_region_classes=1601, region_background_class=0)
-        return cls(**(_VISUAL_BERT | _VOLTA | values | overrides))
+        return cls(**(VOLTA_VISUAL_BERT | overrides))
 
 
 @strict
@@ -484,77 +427,25 @@ class MmptDualStreamConfig(MmptConfig):
     @classmethod
     def vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """Return ViLBERT base: 6 region and 6 co-attention layers (Lu et al. 2019, arXiv 1908.02265)."""
-        values: dict[str, Any] = dict(
-            region_hidden_size=1024,
-            region_num_attention_heads=8,
-            region_intermediate_size=1024,
-            co_attention_hidden_size=1024,
-            co_attention_num_heads=8,
-            pooler_size=1024,
-            pooler_act="relu",
-            pooled_fusion="mul",
-            pooled_dropout_prob=0.1,
-            objective_weights={"mlm": 1.0, "mrc_kl": 1.0, "itm": 1.0},
-        )
-        return cls(**(values | overrides))
+        return cls(**(VILBERT | overrides))
 
     @classmethod
     def lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """Return LXMERT: 9 text, 5 region, 5 cross-modality layers (Tan and Bansal 2019, arXiv 1908.07490)."""
-        values: dict[str, Any] = dict(
-            region_box_dim=4,
-            num_region_classes=1600,
-            region_background_class=None,
-            num_region_attributes=400,
-            confidence_weighted_classes=True,
-            region_feature_loss="smooth_l1",
-            share_region_head_transform=True,
-            num_qa_labels=9500,
-            objective_weights=dict.fromkeys(("mlm", "mrc", "mrc_attribute", "mrfr", "itm", "qa"), 1.0),
-        )
-        return cls(**(_LXMERT | values | overrides))
+        return cls(**(LXMERT | overrides))
 
     @classmethod
     def volta_vilbert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """Return VOLTA's controlled ViLBERT, both streams 768 wide (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        return cls(**(_VOLTA | overrides))
+        return cls(**(VOLTA_VILBERT | overrides))
 
     @classmethod
     def volta_lxmert(cls, **overrides: Any) -> "MmptDualStreamConfig":
         """Return VOLTA's controlled LXMERT (Bugliarello et al. 2021, arXiv 2011.15124)."""
-        return cls(**(_LXMERT | _VOLTA | overrides))
+        return cls(**(VOLTA_LXMERT | overrides))
 
 
 MMPT_CONFIGS = {"single": MmptSingleStreamConfig, "dual": MmptDualStreamConfig}
-
-_VISUAL_BERT: dict[str, Any] = dict(
-    region_box_dim=0,
-    region_projection_layer_norm=False,
-    region_embedding_layer_norm="shared",
-    region_type_embedding="own",
-    region_token_type_id=1,
-    region_position_embedding=True,
-    num_region_classes=0,
-    region_background_class=None,
-)
-_LXMERT: dict[str, Any] = dict(
-    num_hidden_layers=14,
-    region_num_hidden_layers=10,
-    text_co_attention_layers=[9, 10, 11, 12, 13],
-    region_co_attention_layers=[5, 6, 7, 8, 9],
-    share_co_attention=True,
-    co_attention_feed_forward=False,
-    region_projection_layer_norm=True,
-    region_embedding_reduction="mean",
-    region_embedding_layer_norm="none",
-)
-_VOLTA: dict[str, Any] = dict(
-    pooler_size=1024,
-    pooler_act="relu",
-    pooled_fusion="mul",
-    pooled_dropout_prob=0.1,
-    objective_weights={"mlm": 1.0, "mrc_kl": 1.0, "itm": 1.0},
-)
 
 
 def _check_divides(size: int, heads: int, size_name: str, heads_name: str) -> None:
