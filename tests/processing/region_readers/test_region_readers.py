@@ -133,7 +133,7 @@ def test_unknown_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello\tworld\nmore\n")
     with pytest.raises(ValueError, match=r"notes.txt is not HDF5.*first lines have \[2, 1\] columns"):
         open_features(tmp_path / "notes.txt")
-    with pytest.raises(FileNotFoundError, match=r"missing does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.tsv does not exist"):
         open_features(tmp_path / "missing.tsv")
     with pytest.raises(ValueError, match=r"no data.mdb, .npz or .npy file"):
         open_features(tmp_path)
