@@ -101,7 +101,7 @@ def test_top_k_and_an_extractor_are_options(root: Path):
         ({"text": "a [MASK]", "regions": REGIONS[0], "images": 1}, "has no 'images'"),
         ({"text": "a dog", "regions": REGIONS[0]}, r"has no \[MASK\]"),
         ({"text": "a [MASK]", "regions": "nowhere.npz"}, "nowhere.npz is no .npz file"),
-        ({"text": "a [MASK]", "image": "photo.jpg"}, "does not record its extractor"),
+        ({"text": "a [MASK]", "image": "photo.jpg"}, "does not record what made its regions"),
     ],
 )
 def test_wrong_inputs_are_refused(root: Path, given: Any, message: str):

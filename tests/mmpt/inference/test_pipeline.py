@@ -214,7 +214,7 @@ def test_phrases_of_a_caption_mean_regions(stream: str):
     [
         ("dog", "has the phrase 'dog' 0 times"),
         ("star", "has the phrase 'star' 2 times"),
-        ((4, 99), r"phrase \(4, 99\) is not in the 13 letters"),
+        ((4, 99), r"phrase \(4, 99\) is not in the 13 characters"),
         (" ", "has the phrase ' ' 2 times"),
         ((4, 5), r"phrase \(4, 5\) has no token among the first 32"),
     ],
@@ -329,9 +329,11 @@ def test_every_function_says_which_model_has_it():
 
 def test_a_pretraining_model_without_the_objective():
     pipeline = pipeline_of(pretraining("single", objective_weights={"mrfr": 1.0}))
-    with pytest.raises(ValueError, match=r"fill_mask\(\) needs .* objective 'mlm', this one was with mrfr"):
+    with pytest.raises(
+        ValueError, match=r"fill_mask\(\) needs .* objective 'mlm', but this one was pre-trained with mrfr"
+    ):
         pipeline.fill_mask("a [MASK]", IMAGES[0])
-    with pytest.raises(ValueError, match=r"match\(\) needs .* objective 'itm', this one was with mrfr"):
+    with pytest.raises(ValueError, match=r"match\(\) needs .* objective 'itm', but this one was pre-trained with mrfr"):
         pipeline.match("a", IMAGES[0])
 
 

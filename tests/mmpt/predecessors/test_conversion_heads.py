@@ -392,11 +392,11 @@ class TestChoice:
 
     def test_a_head_that_is_not_complete_stops_unless_pre_training_is_named(self, uniter_size: int, tmp_path: Path):
         folder = with_heads("uniter", tmp_path / "theirs", {"vqa_output.0": nn.Linear(uniter_size, 4)})
-        with pytest.raises(ValueError, match=r"not complete: vqa_output\.0"):
+        with pytest.raises(ValueError, match=r"incomplete: vqa_output\.0"):
             from_predecessor(folder)
         model = from_predecessor(folder, task="pretraining")
         assert type(model) is MmptSingleStreamForPreTraining
-        assert "not complete" in dropped(model)["vqa_output.0.weight"]
+        assert "incomplete" in dropped(model)["vqa_output.0.weight"]
 
     def test_the_folder_is_the_models(self, uniter_size: int, uniter_batch: Batch, tmp_path: Path):
         head = mlp(uniter_size, 2 * uniter_size, ANSWERS)
@@ -442,7 +442,7 @@ class TestLabels:
             plan_conversion(folder, labels=tmp_path / "labels.json")
 
     def test_names_of_nothing_are_an_error(self, folder: Path, tmp_path: Path):
-        with pytest.raises(ValueError, match=r"labels were given, but of .* no fine-tuned head is taken"):
+        with pytest.raises(ValueError, match=r"labels were given, but no fine-tuned head of .* is used"):
             plan_conversion(folder, task="pretraining", labels=tmp_path / "labels.json")
 
     def test_a_configurations_names_must_be_as_many(self, folder: Path):

@@ -133,7 +133,7 @@ class TestVisualBert:
         torch.testing.assert_close(found.loss, expected.loss, **CLOSE)
         reasons = dropped(model)
         assert "defined but unused" in reasons["attention.value.weight"]
-        assert reasons["cls.predictions.bias"] == "a pre-training head; the model is one for phrases"
+        assert reasons["cls.predictions.bias"] == "a pre-training head; the model is for phrases"
         assert reasons["visual_bert.pooler.dense.weight"] == "a model for phrases reads no pooled vector"
 
 
