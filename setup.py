@@ -27,7 +27,7 @@ CORE = [
 ]
 EXTRAS = {
     "chinese": ["jieba>=0.42.1"],
-    "demo": ["gradio>=6"],
+    "demo": ["gradio>=6.31"],
     "dev": [
         "faiss-cpu>=1.9",
         "h5py>=3.11",

@@ -1,4 +1,4 @@
-"""The commands that show what a model does: explain, report."""
+"""The commands that show what a model does: explain, report, demo."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +85,36 @@ def report(
         register_auto_classes()
         folder = Path(run)
         typer.echo(write_report(folder, folder / "report.html" if out is None else Path(out), examples, rows))
+
+
+@explanation_app.command()
+def demo(
+    model: Annotated[
+        str, typer.Argument(help="Folder or Hub name of a model; the packaged one by default.", metavar="[MODEL]")
+    ] = "example",
+    port: Annotated[int | None, typer.Option(help="Port of the page; a free one from 7860 on by default.")] = None,
+    share_host: Annotated[
+        str | None,
+        typer.Option(help="Address to serve on, 0.0.0.0 say: others reach the page. This machine alone by default."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU if there is one.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Serve a page in the browser to try a model on (extras demo and plots).
+
+    Sample or uploaded image, and a tab for each thing that the model does, with explanations. Images are extracted with
+    the extractor that the model was trained with. Nothing is sent to another host.
+    """
+    with clear_errors(debug):
+        from mmpt import register_auto_classes
+        from mmpt.demo.functions import DemoModel
+        from mmpt.demo.page import LOOPBACK, build_page, serve
+        from mmpt.example.loading import load_scenes
+
+        register_auto_classes()
+        pipeline = _open(model, None, device, False)
+        page = build_page(DemoModel(pipeline, load_scenes() if model in EXAMPLES else []))
+        serve(page, port, share_host or LOOPBACK)
 
 
 def model_folder(model: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,11 @@ def attend(
 class _Weights:
     """Attention weights by kind, a tensor a layer; after `add_gradients` the mean over heads, weighted by gradients."""
 
-    joint: list[Tensor]
-    text: list[Tensor]
-    regions: list[Tensor]
-    text_to_region: list[Tensor]
-    region_to_text: list[Tensor]
+    joint: list[Tensor] = field(default_factory=list)
+    text: list[Tensor] = field(default_factory=list)
+    regions: list[Tensor] = field(default_factory=list)
+    text_to_region: list[Tensor] = field(default_factory=list)
+    region_to_text: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def of(cls, output: Any) -> "_Weights":
@@ -94,9 +94,10 @@ class _Weights:
         # In the single stream the other tensors are views of the joint ones, which the decision depends on.
         single = output.attentions is not None and output.attentions and _is_joint(output)
         if single or not separate:
-            return cls(list(output.attentions or ()), [], [], [], [])
+            return cls(joint=list(output.attentions or ()))
         names = ("text_attentions", "region_attentions", "text_to_region_attentions", "region_to_text_attentions")
-        return cls([], *(list(getattr(output, name) or ()) for name in names))
+        text, regions, forth, back = (list(getattr(output, name) or ()) for name in names)
+        return cls([], text, regions, forth, back)
 
     def add_gradients(self, score: Tensor) -> None:
         """Replace each layer's weights by the mean over heads of max(gradient * weight, 0), (queries, keys)."""

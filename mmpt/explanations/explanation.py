@@ -126,7 +126,7 @@ def explain(pipeline: MmptPipeline, text: Text, image: ImageInput, mask: int = 0
         answers=_answers(probabilities[0], decision.names),
         tokens=pipeline.processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()),
         regions=records,
-        class_names=_class_names(pipeline.processor.image_processor.extracted_by),
+        class_names=class_names_of(pipeline.processor.image_processor.extracted_by),
         ablated=probabilities[1:-1, best].numpy(),
         ablated_all=float(probabilities[-1, best]),
         attention=attention,
@@ -157,7 +157,7 @@ def ablated_rows(inputs: dict[str, Tensor], detected: list[int], has_whole_image
     return rows
 
 
-def _class_names(record: Record | None) -> list[str] | None:
+def class_names_of(record: Record | None) -> list[str] | None:
     """Return the names of the regions' classes that a model's record has, or that its corpus is known by."""
     corpus = (record or {}).get("extractor", {}).get("corpus")
     return list(CLASS_NAMES) if corpus == SCENES else (record or {}).get("class_names")

@@ -51,7 +51,8 @@ def draw_explanation(explanation: Explanation, image: Picture = None) -> Image.I
     axes = figure.add_subplot(grid[:2, 0])
     _show(axes, regions, image, title, explanation.decisive if drops.max() > 0 else None)
     top = figure.add_subplot(grid[0, 1])
-    _bars(top, *zip(*explanation.answers, strict=True), "Answers: probability", first=ACCENT)
+    said, scores = zip(*explanation.answers, strict=True)
+    _bars(top, said, scores, "Answers: probability", first=ACCENT)
     below = figure.add_subplot(grid[1, 1])
     names = [f"without {label}" for label in region_names(explanation)] + ["without any region"]
     colours = [ACCENT if n == explanation.decisive and drops.max() > 0 else BASE for n in range(len(regions))] + [FAINT]
