@@ -20,7 +20,7 @@ from mmpt.explanations.figures import (
 from mmpt.inference.model_functions import FUNCTIONS, OBJECTIVES_READ
 from mmpt.inference.pipeline import MmptPipeline
 from mmpt.inference.region_picture import draw_regions
-from mmpt.modeling_mmpt.heads import MmptForPreTraining
+from mmpt.modeling_mmpt.modeling_pretraining import MmptForPreTraining
 from mmpt.processing.regions import Regions
 
 Shown = tuple[str, Image.Image | None]

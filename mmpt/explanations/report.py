@@ -185,10 +185,10 @@ def _word_article(pipeline: MmptPipeline, example: WordExample, corpus: Corpus) 
 def _rows(folder: Path, recipe: Recipe, count: int, rows: int) -> Examples:
     """Return the wrong and the right predictions that a fine-tuned model is most certain of."""
     saved = open_task_model(str(folder))
-    table = evaluation_table(recipe.data, saved.name, saved.trained_on)
+    table = evaluation_table(recipe.data, saved.name)
     predictions = list(saved.predict(table.dataset, 64))
     ids, chosen = table.dataset.ids(), range(min(rows, len(predictions)))
-    judged = {row: saved.task.judge(predictions[row], row, table.dataset, saved.numbers) for row in chosen}
+    judged = {row: saved.task.assess(predictions[row], row, table.dataset, saved.numbers) for row in chosen}
     order = sorted(chosen, key=lambda row: -predictions[row]["confidence"])
     articles = [
         [

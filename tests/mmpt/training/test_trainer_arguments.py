@@ -273,7 +273,7 @@ def test_noise_on_embeddings_changes_training_alone(tmp_path: Path, kind: str) -
     seen = []
     for alpha in (None, 5.0):
         torch.manual_seed(0)
-        model = tiny_model() if kind == "pre-training" else tiny_tasks.model("nlvr")
+        model = tiny_model() if kind == "pre-training" else tiny_tasks.model("statements")
         made = trainer(kind, tmp_path, model=model, neftune_noise_alpha=alpha, learning_rate=0.0)
         seen.append((made.train().training_loss, made.evaluate()["eval_loss"]))
     assert seen[0][0] != pytest.approx(seen[1][0], abs=1e-3)
