@@ -8,7 +8,7 @@ EXTRAS := chinese,demo,dev,docs,hdf5,lmdb,plots,retrieval,track
 OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-lowest test-newest suite fuzz kill chaos sharding bench docs quickstart
+.PHONY: help install format check test test-all test-lowest test-newest suite fuzz kill chaos sharding bench docs quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,11 @@ check: $(INSTALLED) ## formatting, lint, types of an installed layout, and which
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-test: $(INSTALLED) ## the test suite: CPU, no network, a process a core
+test: $(INSTALLED) ## the test suite: CPU, no network, one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+test-all: $(INSTALLED) ## the test suite with the slow tests (tests/slow_tests.py); half an hour on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
 
 test-lowest: ## the test suite on the lowest versions that setup.py allows, in .venv-lowest, on Python 3.10 if it is there
 	test -x .venv-lowest/bin/python || $(OLDEST_PYTHON) -m venv .venv-lowest

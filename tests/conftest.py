@@ -13,6 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.slow_tests import mark_slow
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m does not select
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow(items)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
