@@ -1,4 +1,4 @@
-"""The tests that `make test-all` runs and `make test` leaves out: seconds of a core each, and the rest of catalogues."""
+"""Tests that `make test-all` runs and `make test` leaves out: seconds of a core each, and the rest of catalogues."""
 
 from collections import Counter
 from collections.abc import Sequence
