@@ -22,8 +22,6 @@ from mmpt.tasks.gallery import article_of
 from mmpt.training.data_sources import Corpus, open_corpus
 from mmpt.training.task_sources import evaluation_table
 
-COLOURS = 96
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -205,7 +203,7 @@ def _rows(folder: Path, recipe: Recipe, count: int, rows: int) -> Examples:
 
 def _image(picture: Image.Image, words: str) -> str:
     buffer = io.BytesIO()
-    # Few colours: pixel noise would take most of the bytes, and a JPEG blurs words.
-    picture.convert("RGB").quantize(COLOURS).save(buffer, format="PNG", optimize=True)
+    # 256 colours: pixel noise would take most of the bytes, and a JPEG blurs words.
+    picture.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<figure><img alt="{html.escape(words)}" src="data:image/png;base64,{data}"></figure>'
