@@ -110,7 +110,7 @@ def draw_objectives() -> None:
         show(axes, shown, words, title, task, masked)
     figure.savefig(HERE / "objectives.png")
     with Image.open(HERE / "objectives.png") as picture:  # the noise of the scenes would take a megabyte
-        small = picture.convert("RGB").quantize(64)
+        small = picture.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE)
     small.save(HERE / "objectives.png", optimize=True)
 
 
@@ -160,9 +160,9 @@ def wrapped(text: str, width: int = 46) -> list[str]:
 def main() -> None:
     pipeline, scenes = load_example()
     scene = scenes[0]
-    draw_explanation(explain(pipeline, scene.text, scene.regions), scene.image).quantize(64).save(
-        HERE / "first-answer.png", optimize=True
-    )
+    draw_explanation(explain(pipeline, scene.text, scene.regions), scene.image).quantize(
+        method=Image.Quantize.FASTOCTREE
+    ).save(HERE / "first-answer.png", optimize=True)
     draw_streams()
     draw_objectives()
 

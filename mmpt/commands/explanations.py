@@ -114,7 +114,8 @@ def demo(
         register_auto_classes()
         pipeline = _open(model, None, device, False)
         page = build_page(DemoModel(pipeline, load_scenes() if model in EXAMPLES else []))
-        serve(page, port, share_host or LOOPBACK)
+        typer.echo(f"{serve(page, port, share_host or LOOPBACK)}   (Ctrl-C ends it)")
+        page.block_thread()
 
 
 def model_folder(model: str) -> str:

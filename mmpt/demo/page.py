@@ -80,12 +80,11 @@ def build_page(demo: DemoModel) -> Any:
     return page
 
 
-def serve(page: Any, port: int | None, host: str = LOOPBACK, block: bool = True) -> str:
-    """Serve a page and return its address.
+def serve(page: Any, port: int | None, host: str = LOOPBACK) -> str:
+    """Serve a page in the background and return its address.
 
     Args:
         host: other machines reach the page only where this is not the loopback.
-        block: until it is interrupted.
     """
     _, address, _ = page.launch(
         server_name=host,
@@ -93,7 +92,7 @@ def serve(page: Any, port: int | None, host: str = LOOPBACK, block: bool = True)
         share=False,
         quiet=True,
         max_file_size=MOST_BYTES,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         footer_links=[],
     )
     return address

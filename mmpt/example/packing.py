@@ -40,7 +40,6 @@ PICTURES = ("curves.png", "example.png")
 SCENES = {3: "colour", 10: "colour", 19: "shape"}
 """Rows of the corpus with the kind of word that is masked; chosen by hand among 24: the model is right about each."""
 SCENE_SEED = 1  # the recipe has seed 0
-COLOURS = 64  # of a packaged picture, whose pixel noise would take most of its bytes
 NOT_PACKAGED = ("auto_map", "custom_pipelines")
 """Entries of config.json that name code beside the weights; the package itself is the code."""
 
@@ -72,8 +71,8 @@ def pack_model(run: Path, out: Path) -> None:
             shutil.copy(run / name, out / name)
     for name in PICTURES:
         if (run / name).is_file():
-            with Image.open(run / name) as picture:
-                picture.convert("RGB").quantize(COLOURS).save(out / name, optimize=True)
+            with Image.open(run / name) as picture:  # 256 colours: pixel noise would take most of its bytes
+                picture.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE).save(out / name, optimize=True)
     if (run / "README.md").is_file():
         card = (run / "README.md").read_text(encoding="utf-8")
         (out / "README.md").write_text(packaged_card(card, out.name), encoding="utf-8")

@@ -96,8 +96,8 @@ class _Weights:
         if single or not separate:
             return cls(joint=list(output.attentions or ()))
         names = ("text_attentions", "region_attentions", "text_to_region_attentions", "region_to_text_attentions")
-        found: list[list[Tensor]] = [list(getattr(output, name) or ()) for name in names]
-        return cls([], *found)
+        parts: list[list[Tensor]] = [list(getattr(output, name) or ()) for name in names]
+        return cls([], *parts)
 
     def add_gradients(self, score: Tensor) -> None:
         """Replace each layer's weights by the mean over heads of max(gradient * weight, 0), (queries, keys)."""

@@ -21,8 +21,6 @@ from mmpt.tasks.evaluation import open_task_model
 from mmpt.tasks.gallery import article_of
 from mmpt.training.data_sources import Corpus, evaluation_table, open_corpus
 
-COLOURS = 96
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -204,7 +202,7 @@ def _rows(folder: Path, recipe: Recipe, count: int, rows: int) -> Examples:
 
 def _image(picture: Image.Image, words: str) -> str:
     buffer = io.BytesIO()
-    # Few colours: pixel noise would take most of the bytes, and a JPEG blurs words.
-    picture.convert("RGB").quantize(COLOURS).save(buffer, format="PNG", optimize=True)
+    # 256 colours: pixel noise would take most of the bytes, and a JPEG blurs words.
+    picture.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<figure><img alt="{html.escape(words)}" src="data:image/png;base64,{data}"></figure>'

@@ -56,7 +56,7 @@ def test_a_person_asks_in_a_browser(demo: DemoModel) -> None:
     from mmpt.demo.page import build_page, serve
 
     page = build_page(demo)
-    address = serve(page, None, block=False)
+    address = serve(page, None)
     wrong: list[str] = []
 
     def note(request: Any) -> None:
