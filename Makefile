@@ -8,7 +8,7 @@ EXTRAS := chinese,demo,dev,docs,hdf5,lmdb,plots,retrieval,track
 OLDEST_PYTHON ?= $(shell python3.10 -c "print('python3.10')" 2>/dev/null || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-all test-lowest test-newest suite fuzz kill chaos sharding bench docs quickstart
+.PHONY: help install format check test test-all test-lowest test-newest suite fuzz kill chaos sharding bench docs dist release quickstart
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,6 +1,6 @@
 """Gather the pages of the site in build/docs: `python docs/site.py`, which `make docs` runs before mkdocs.
 
-The pages of docs/ are copied, with the two READMEs as their first ones; the reference of recipe keys and of the Python
+The pages of docs/ are copied, with the READMEs of the repository and the examples; the reference of recipe keys and of the Python
 names is generated from the code. Formulas become MathML, which browsers draw without a script. A link to a file
 outside docs/ becomes the file's name.
 """
@@ -18,7 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS, OUT = ROOT / "docs", ROOT / "build" / "docs"
 FENCE = re.compile(r"(^```\w*\n.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])")
-READMES = {ROOT / "README.md": "index.md", ROOT / "README.zh-CN.md": "zh/start.md"}
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+READMES = {
+    ROOT / "README.md": "index.md",
+    ROOT / "README.zh-CN.md": "zh/start.md",
+    **{readme: f"studies/{readme.parent.name}.md" for readme in EXAMPLES},
+}
+PICTURES = {picture: f"studies/{picture.name}" for readme in EXAMPLES for picture in readme.parent.glob("*.png")}
 LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -28,6 +34,9 @@ def gather() -> None:
     shutil.copytree(DOCS, OUT, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     sources = {page: DOCS / page.relative_to(OUT) for page in OUT.rglob("*.md")}
     sources |= {OUT / page: readme for readme, page in READMES.items()}
+    (OUT / "studies").mkdir()
+    for picture, place in PICTURES.items():
+        shutil.copyfile(picture, OUT / place)
     for page, source in sources.items():
         text = with_formulas(with_links(source.read_text(encoding="utf-8"), source, page))
         page.write_text(text, encoding="utf-8")
@@ -47,7 +56,7 @@ def with_links(text: str, source: Path, page: Path) -> str:
     def replace(match: re.Match[str]) -> str:
         words, link, place = match[1], match[2], match[3] or ""
         target = (source.parent / link).resolve()
-        inside = READMES.get(target)
+        inside = READMES.get(target) or PICTURES.get(target)
         if inside is None and target.is_relative_to(DOCS) and target.suffix in (".md", ".png"):
             inside = target.relative_to(DOCS).as_posix()
         if inside is None:

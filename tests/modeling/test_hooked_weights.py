@@ -155,7 +155,8 @@ def test_a_model_loaded_with_its_weights_on_disk_gives_the_same_outputs(name: st
     ).eval()
     assert any(weight.is_meta for weight in loaded.parameters())
     for labelled in (True, False):
-        assert_same(run(case, loaded, labelled), run(case, model, labelled))
+        # A weight mapped from the disk lies at an address for which a kernel may round differently.
+        assert_same(run(case, loaded, labelled), run(case, model, labelled), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "PreTraining" in name or " default " in name])
