@@ -27,10 +27,11 @@ logger = logging.getLogger(__name__)
 class MmptForPreTrainingOutput(ModelOutput):
     """Losses, logits, counts and metrics by objective, and the backbone's states.
 
-    With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch; with
-    `align_logits` they stand at the places of their labels, (batch, tokens or regions, classes) or (batch, classes),
-    and -100 at the others. Without any labels every head runs everywhere, and logits have those shapes too. An
-    objective that is off, or that has no labels in the batch, is None.
+    With labels, logits hold the selected elements only, (selected, classes) in row-major order of the batch. With a
+    layout in the batch, a few elements without a label are among them. With `align_logits`, logits stand at the
+    positions of their labels, (batch, tokens or regions, classes) or (batch, classes), and -100 stands at the others.
+    Without labels every head runs everywhere, and logits have those shapes. An objective that is disabled or has no
+    labels in the batch is None.
 
     Args:
         loss: weighted sum of the objectives' losses.
