@@ -31,6 +31,7 @@ from mmpt.modeling_mmpt.embeddings import (
     attend_to_some_region,
 )
 from mmpt.modeling_mmpt.input_checks import LAYOUT_INPUTS, check_inputs, values_are_known
+from mmpt.modeling_mmpt.unpadding import without_layout
 
 Reads = Literal["all", "pooled", "labelled"]
 """Where a backbone's last states are read: everywhere, in the places that are pooled, or there and at labels."""
@@ -114,6 +115,12 @@ class MmptPreTrainedModel(SelfContained, PreTrainedModel):
     _supports_attention_backend = True
     # Only what is read through its own forward: FSDP splits these. Embeddings are read by heads and by each other.
     _no_split_modules = ["MmptLayer", "MmptCoAttentionLayer"]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "_is_replica", False):
+            # torch's DataParallel chunks the flat tensors of a layout, which then belong to no rows.
+            kwargs = without_layout(kwargs)
+        return super().__call__(*args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

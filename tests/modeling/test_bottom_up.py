@@ -286,7 +286,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     lacking = {key: value for key, value in weights.items() if key != "roi_heads.res5.1.conv2.weight"}
     with pytest.raises(MmptValueError, match=r"res5\.1\.conv2\.conv\.weight"):
         from_predecessor(save_weights(tmp_path / "lacking.safetensors", lacking))
-    with pytest.raises(MmptValueError, match=r"keys that nothing is known of.*extra"):
+    with pytest.raises(MmptValueError, match=r"keys that are unknown for bottom_up: extra"):
         from_predecessor(save_weights(tmp_path / "extra.safetensors", weights | {"extra": torch.zeros(2)}))
     small = weights | {
         "proposal_generator.anchor_generator.cell_anchors.0": centred_anchors([4, 8, 16, 32], [0.5, 1, 2])

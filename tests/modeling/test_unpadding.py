@@ -155,3 +155,14 @@ def test_joined_batches_are_refused(stream: str) -> None:
     whole = batch | pretraining_layout(model.config, batch)
     with pytest.raises(MmptValueError, match="or batches are joined"):
         model(**{name: torch.cat([value, value]) for name, value in whole.items()})
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_replica_of_data_parallel_uses_no_layout(stream: str) -> None:
+    model, batch = tiny_pretraining(stream), tiny_batch() | tiny_labels()
+    whole = batch | pretraining_layout(model.config, batch)
+    chunks = {name: value.chunk(2)[0] for name, value in whole.items()}
+    rows = {name: chunks[name] for name in batch}
+    expected = model(**rows).loss
+    model._is_replica = True  # as torch.nn.parallel.replicate marks it
+    torch.testing.assert_close(model(**chunks).loss, expected)

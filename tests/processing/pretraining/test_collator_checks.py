@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmpt.modeling_mmpt.unpadding import without_layout
 from mmpt.processing.image_processing_mmpt import MmptImageProcessor
 from mmpt.processing.word_tokenizer import build_word_tokenizer
 from tests.factories.examples import (
@@ -55,7 +56,7 @@ def test_without_ids_the_text_and_the_image_are_the_key() -> None:
     plain = [{name: example[name] for name in ("text", "image_id", "regions")} for example in EXAMPLES[:20]]
     collator = make_collator(("mlm", "mrfr"))
     batch, turned = collator(plain), collator(plain[::-1])
-    for name, value in batch.items():
+    for name, value in without_layout(batch).items():
         torch.testing.assert_close(turned[name].flip(0), value, rtol=0, atol=0)
 
 
@@ -70,7 +71,7 @@ def test_a_row_comes_out_alike_alone_and_in_any_batch(rows: list[int], policy: A
     collator = make_collator(policy=policy)
     batch = collator([TABLE[row] for row in rows])
     for place, row in enumerate(rows):
-        for name, alone in collator([TABLE[row]]).items():
+        for name, alone in without_layout(collator([TABLE[row]])).items():
             here = batch[name][place]
             if alone[0].ndim:
                 here, beyond = here[: alone.shape[1]], here[alone.shape[1] :]
