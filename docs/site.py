@@ -1,8 +1,8 @@
 """Gather the pages of the site in build/docs: `python docs/site.py`, which `make docs` runs before mkdocs.
 
-The pages of docs/ are copied, with the READMEs of the repository and the examples; the reference of recipe keys and of the Python
-names is generated from the code. Formulas become MathML, which browsers draw without a script. A link to a file
-outside docs/ becomes the file's name.
+The pages of docs/ are copied, with the READMEs of the repository and the examples. The reference of recipe keys and of
+the Python names is generated from the code. Formulas become MathML, which browsers draw without a script. A link to a
+file outside of these becomes the file's name.
 """
 
 import re

@@ -238,7 +238,7 @@ def test_files_of_an_explanation(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file"):
         list(write_explanation(found, tmp_path / "file"))
-    with pytest.raises(ValueError, match="the picture given has 9 x 9"):
+    with pytest.raises(ValueError, match="the given image has 9 x 9"):
         draw_explanation(found, Image.new("RGB", (9, 9)))
 
 

@@ -86,7 +86,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(zipped: bool, tmp_path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "contains a list, expected a dict of tensors"),
+        ([1, 2], "holds a list, expected a dict of tensors"),
         ({"a": torch.ones(1), "epoch": 3}, r"entries that are not tensors \('epoch'\)"),
         ({}, "expected a dict of tensors"),
     ],
@@ -125,7 +125,7 @@ def test_a_broken_configuration_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         SourceCheckpoint(tmp_path / "w.pt")
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="contains a list, expected an object"):
+    with pytest.raises(ValueError, match="holds a list, expected an object"):
         SourceCheckpoint(tmp_path / "w.pt")
 
 

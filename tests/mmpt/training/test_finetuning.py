@@ -69,7 +69,10 @@ def test_a_run_leaves_model_processor_recipe_log_metrics_predictions_and_gallery
     run = recipe(tmp_path, name, "--stream", stream, "--gallery", "3", "--fusion", fusion)
     metrics = finetune(run)
     out, task = tmp_path / "run", TASKS[name]
-    assert json.loads((out / "metrics.json").read_text()) == metrics
+    written = json.loads((out / "metrics.json").read_text())
+    assert next(iter(written)) == "headline"
+    assert task.metric in written.pop("headline")
+    assert written == metrics
     assert 0 <= metrics["evaluation"][task.metric] <= 1
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [f"q{row}" for row in range(12)]
