@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 SLOW = {
+    "test_a_benchmark_runs_and_writes_its_json",
     "test_a_small_pickle_takes_little_memory_and_time",
     "test_cut_lmdb_is_an_error_that_names_it",
     "test_killed_stopped_and_damaged_runs_end_like_undisturbed_ones",
@@ -15,6 +16,8 @@ SLOW = {
     "test_split_models_train_as_one_process_does",
     "test_the_commands_of_the_page_train_evaluate_and_predict",
     "test_the_folder_loads_where_only_mmpt_is_known",
+    "test_the_page_of_the_hub_prints_what_it_shows",
+    "test_two_processes_gather_the_rows_of_one",
     "test_value_that_crashes_the_library_is_rejected_and_the_next_one_read",
 }
 """Tests that start many processes, or measure time and memory."""
@@ -44,6 +47,7 @@ ONE_IN = {
     "test_no_weight_is_read_outside_of_its_module": 4,
     "test_nor_in_training_with_checkpointing_and_states_of_every_layer": 6,
     "test_the_example_trains_and_is_predicted": 4,
+    "test_the_same_seed_gives_the_same_losses_with_and_without_workers": 3,
     "test_workers_change_nothing": 5,
 }
 """Parametrised test -> one case in so many runs by default."""
