@@ -19,7 +19,6 @@ from mmpt.processing.processing_mmpt import MmptProcessor
 from mmpt.processing.store.filling import fill_store
 from mmpt.processing.store.merge import merge_stores
 from mmpt.processing.store.parquet import read_parquet, write_parquet
-from mmpt.processing.store.region_store import RegionStore
 from mmpt.processing.store.repair import repair_store
 from mmpt.training.finetuning import finetune
 from tests.factories import tasks as tiny_tasks
@@ -69,7 +68,7 @@ def write_stores(folder: Path) -> None:
     for name, part in (("a", rows[:2]), ("b", [*rows[2:], "no image"])):
         fill_store(folder / name, ListSource(part), shard_bytes=1000)
     merge_stores([folder / "a", folder / "b"], folder / "merged")
-    write_parquet(RegionStore.open(folder / "merged"), folder / "parquet")
+    write_parquet(folder / "merged", folder / "parquet")
     read_parquet(folder / "parquet", folder / "again")
     shard = next((folder / "a").glob("shard*"))
     shard.write_bytes(shard.read_bytes()[:-8] + b"8 bytes!")

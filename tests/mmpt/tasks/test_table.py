@@ -161,7 +161,7 @@ def test_names_come_from_the_training_table() -> None:
     assert answer_names(table("vqa"), 3) == ["star"]
     broken = Dataset.from_dict({"answers": [["a cat\n", "a\r\ncat"], ["a\tcat"], ["dog"]]})
     assert answer_names(broken, 1) == ["a cat", "dog"]
-    with pytest.raises(ValueError, match="no answer is given to 99 questions or more"):
+    with pytest.raises(ValueError, match="no answer occurs in 99 questions or more"):
         answer_names(table("vqa"), 99)
     assert class_names(table("classification"), 1) == ["0", "1", "2"]
     named = table("statements").add_column("label_name", ["no", "yes"] * 3)  # type: ignore[call-arg]
