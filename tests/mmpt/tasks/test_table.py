@@ -167,7 +167,7 @@ def test_names_come_from_the_training_table() -> None:
     named = table("statements").add_column("label_name", ["no", "yes"] * 3)  # type: ignore[call-arg]
     assert class_names(named, 1) == ["no", "yes"]
     twice = table("statements").add_column("label_name", ["no", "yes", "nay", "yes", "no", "yes"])  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="label 0 is called 'no' and 'nay'"):
+    with pytest.raises(ValueError, match="label 0 is named 'no' and 'nay'"):
         class_names(twice, 1)
 
 
