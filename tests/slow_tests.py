@@ -22,6 +22,9 @@ SLOW = {
 }
 """Tests that start many processes, or measure time and memory."""
 
+CONTAINERS = ("lmdb", "h5")
+"""Files that are fuzzed in a process of their own, which each crash starts anew."""
+
 SLOW_PAGES = (
     "own-images",
     "explaining",
@@ -59,6 +62,7 @@ def mark_slow(items: Sequence[pytest.Item]) -> None:
     for item in items:
         name = getattr(item, "originalname", item.name)
         is_page = name == "test_a_page_prints_what_it_shows" and any(page in item.name for page in SLOW_PAGES)
-        if name in SLOW or is_page or seen[name] % ONE_IN.get(name, 1):
+        is_container = "test_damaged_files_give" in name and any(kind in item.name for kind in CONTAINERS)
+        if name in SLOW or is_page or is_container or seen[name] % ONE_IN.get(name, 1):
             item.add_marker(pytest.mark.slow)
         seen[name] += 1
