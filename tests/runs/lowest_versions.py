@@ -30,7 +30,7 @@ def lowest_pins(requirements: list[str]) -> list[str]:
     """
     floors: dict[str, str] = {}
     for requirement in requirements:
-        match = re.match(r"([\w.-]+)[><=!,.\w]*?[>=]=([\w.]+)", requirement)
+        match = re.match(r"([\w.-]+)(?:\[[\w,]+\])?[><=!,.\w]*?[>=]=([\w.]+)", requirement)
         if match is None:
             raise ValueError(f"{requirement!r} in setup.py has no lowest version, expected name>=version")
         name, floor = match[1], match[2]
