@@ -96,9 +96,9 @@ from mmpt.processing.store.writer import RegionStoreWriter as RegionStoreWriter
 from mmpt.processing.tasks.collator import TaskDataCollator as TaskDataCollator
 from mmpt.processing.tasks.dataset import TaskDataset as TaskDataset
 from mmpt.processing.word_tokenizer import build_word_tokenizer as build_word_tokenizer
+from mmpt.training.base_trainer import MmptTrainingArguments as MmptTrainingArguments
 from mmpt.training.finetuning_trainer import FineTuningTrainer as FineTuningTrainer
 from mmpt.training.trainer import MmptTrainer as MmptTrainer
-from mmpt.training.trainer import MmptTrainingArguments as MmptTrainingArguments
 
 __version__: str
 

@@ -201,7 +201,7 @@ def test_what_an_installed_package_saves_loads_without_it(installed: Path, tmp_p
     cases.mkdir()
     out.mkdir()
     run(["-c", SAVE, str(cases), str(installed)], tmp_path, [installed, ROOT, ROOT / "tests"])
-    done = run_clean(ROOT / "tests" / "clean_run.py", cases, out, site=make_site(tmp_path / "site"), cwd=tmp_path)
+    done = run_clean(ROOT / "tests" / "runs" / "clean.py", cases, out, site=make_site(tmp_path / "site"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((out / "result.json").read_text())
     assert result["processor"]["same"]

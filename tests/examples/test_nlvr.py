@@ -126,7 +126,7 @@ def test_a_tenth_of_the_groups_is_held_out(corpus: Path, tmp_path: Path) -> None
 def test_what_cannot_be_prepared_is_said(corpus: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(MmptFileNotFoundError, match=r"has no train-\*\.parquet; NLVR v1 is at https://github.com/lil"):
         prepare(tmp_path, tmp_path / "out", Sizes())
-    with pytest.raises(MmptFileExistsError, match="holds a region store already"):
+    with pytest.raises(MmptFileExistsError, match="already holds a region store"):
         prepare(corpus, data, Sizes())
     with pytest.raises(MmptValueError, match="'copies': -1"):
         prepare(corpus, tmp_path / "out", Sizes(copies=-1))

@@ -3,7 +3,7 @@ because the libraries of the Hub read their settings once.
 
 python tests/runs/hub_models.py CASES
 
-CASES gets cases.json, batches and outputs for clean_run.py, and errors.json.
+CASES gets cases.json, batches and outputs for clean.py, and errors.json.
 """
 
 import json

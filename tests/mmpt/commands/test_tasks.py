@@ -101,7 +101,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     model = folder / "run"
     assert "expected both: a table" in refuse("evaluate", model, "--pairs", "a.csv")
     assert "without --out" in refuse("evaluate", model, "--gallery", 3)
-    assert "not a model of task 'vqa'; it does classification, entailment, statements" in refuse(
+    assert "not a model of task 'vqa'; its tasks are classification, entailment, statements" in refuse(
         "evaluate", model, "--task", "vqa"
     )
     assert "expected one of vqa" in refuse("evaluate", model, "--task", "vcr")
@@ -120,7 +120,7 @@ def test_a_folder_without_recipe_is_asked_for_its_task_where_that_is_unclear(fol
     text = path.read_text()
     path.unlink()
     try:
-        assert "say the task with --task, one of classification, entailment, statements" in refuse(
+        assert "give its task as --task, one of classification, entailment, statements" in refuse(
             "evaluate", folder / "run"
         )
         words = ["--task", "statements"]

@@ -75,9 +75,9 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
     out.mkdir()
     with LoopbackHub() as hub:
         hub.drops = Breaking()
-        run([str(ROOT / "tests" / "hub_models_run.py"), str(cases)], folder, HF_ENDPOINT=hub.url)
+        run([str(ROOT / "tests" / "runs" / "hub_models.py"), str(cases)], folder, HF_ENDPOINT=hub.url)
         site = make_site(folder / "site")
-        script = ROOT / "tests" / "clean_run.py"
+        script = ROOT / "tests" / "runs" / "clean.py"
         done = run_clean(script, cases, out, site=site, cwd=folder, HF_ENDPOINT=hub.url)
         assert done.returncode == 0, done.stderr[-4000:]
         result = json.loads((out / "result.json").read_text())

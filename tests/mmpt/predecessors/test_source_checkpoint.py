@@ -125,7 +125,7 @@ def test_a_broken_configuration_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         SourceCheckpoint(tmp_path / "w.pt")
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="holds a list, expected an object"):
+    with pytest.raises(ValueError, match="contains a list, expected an object"):
         SourceCheckpoint(tmp_path / "w.pt")
 
 

@@ -56,7 +56,7 @@ def test_missing_matplotlib_is_said_before_training_and_once(
 
     original = FineTuningTrainer.train
     monkeypatch.setattr(FineTuningTrainer, "train", train)
-    finetune(recipe(tmp_path, "nlvr", "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no"))
+    finetune(recipe(tmp_path, "statements", "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no"))
     assert said == [True]
     assert caplog.text.count("matplotlib is not installed") == 1
     assert (tmp_path / "run" / "metrics.json").is_file()

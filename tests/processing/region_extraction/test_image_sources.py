@@ -28,7 +28,7 @@ def test_folder_in_the_order_of_its_paths(tmp_path, caplog):
     assert [images[position].where for position in range(len(images))] == ["a/10.png", "a/2.jpeg", "b.PNG"]
     assert images[2].load().size == (4, 3)
     assert images.name == tmp_path.name
-    assert "passing over 1 files that are no images (notes.txt)" in caplog.text
+    assert "skipping 1 files that are not images (notes.txt)" in caplog.text
     assert "passing over 2 hidden files and folders (.hidden, a/.b.png)" in caplog.text
 
 
