@@ -108,7 +108,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "dtype is 'int8'" in refuse("predict", model, "--dtype", "int8")
     assert "--batch-size 0" in refuse("predict", model, "--batch-size", 0)
     assert "blank is 'image'" in refuse("predict", model, "--blank", "image")
-    assert "does no downstream task; fine-tune it" in refuse("evaluate", pretrained(tmp_path, "single"))
+    assert "has no downstream task; fine-tune it" in refuse("evaluate", pretrained(tmp_path, "single"))
     unknown = Dataset.from_dict(table("statements", 1).to_dict() | {"label": [7]})  # type: ignore[operator]
     unknown.to_parquet(tmp_path / "unknown.parquet")
     words = ["--pairs", tmp_path / "unknown.parquet", "--store", folder / "store"]
