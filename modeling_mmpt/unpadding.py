@@ -4,7 +4,7 @@ The collator knows every length and label, so it decides: `make_layout` writes i
 and where the last states are read. Here the model only gathers by it, and no shape depends on what a tensor holds.
 Projections, feed-forward blocks and norms then run over (places, size). Only attention needs rows, of the longest row's
 width. All tensors of a layout are flat. So loaders that cut or join batches by rows do not trip over them, and a layout
-that was cut is told by its length: it is not used.
+that was cut is recognised by its length and ignored.
 """
 
 from collections.abc import Mapping

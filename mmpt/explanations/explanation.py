@@ -33,7 +33,7 @@ class Explanation:
 
     Args:
         function: what was asked: fill_mask, match, answer, classify or ground.
-        answers: the likeliest choices with their probabilities; the first is explained.
+        answers: the most probable choices with their probabilities. The first is explained.
         tokens: the text as the model reads it, special tokens too.
         regions: those that the model reads, in its order.
         class_names: of the regions, where the model's processor knows them.

@@ -197,7 +197,7 @@ def region_names(explanation: Explanation) -> list[str]:
 
 
 def _decisions(axes: Any, explanation: Explanation) -> None:
-    """Draw what each that decides says of its own first answers."""
+    """Draw the first answers of each modality and of both together."""
     words = {"both": "both", "text": "the text alone", "regions": "the image alone"}
     bars = [
         (f"{words[who]} (weight {weight:.2f}): {answer}", probability, colour)

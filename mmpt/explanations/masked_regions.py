@@ -20,7 +20,7 @@ class MaskedRegion:
     """What is predicted for one region when it alone is masked.
 
     Args:
-        detector: the detector's likeliest classes, (number, probability) each; None where it gives no distribution.
+        detector: the most probable classes of the detector, (number, probability) each. None without a distribution.
         model: the model's, which MRC and MRC-KL train; None where neither is on.
         kl: KL(detector || model), in nats, the loss of MRC-KL.
         cosine: of the predicted and the true feature, the metric of MRFR.

@@ -47,7 +47,7 @@ def plot_curves(log_path: Path, png: Path) -> bool:
         png: file to write.
 
     Returns:
-        Whether it was drawn; False where matplotlib is not installed (`warn_without_matplotlib` says so).
+        Whether it was drawn; False where matplotlib is not installed (see `warn_without_matplotlib`).
 
     Raises:
         FileNotFoundError: if there is no log.

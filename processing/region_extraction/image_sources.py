@@ -139,7 +139,7 @@ def _folder(folder: Path) -> ImageSource:
 def _files_below(folder: Path) -> Iterator[str]:
     """Yield the paths of the files in a folder and below it; links to folders are followed, each folder once.
 
-    What lies in a hidden folder is not looked at, the folder is one path.
+    A hidden folder is yielded as one path and not searched.
     """
     seen = set()
     for current, folders, files in os.walk(folder, followlinks=True):
