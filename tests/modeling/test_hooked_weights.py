@@ -155,8 +155,8 @@ def test_a_model_loaded_with_its_weights_on_disk_gives_the_same_outputs(name: st
     ).eval()
     assert any(weight.is_meta for weight in loaded.parameters())
     for labelled in (True, False):
-        # A weight mapped from the disk lies at an address for which a kernel may round differently.
-        assert_same(run(case, loaded, labelled), run(case, model, labelled), tolerance=1e-5)
+        # Bit-equal in most runs, 2.4e-7 off in some; the cause is not known.
+        assert_same(run(case, loaded, labelled), run(case, model, labelled), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "PreTraining" in name or " default " in name])
